@@ -1,0 +1,391 @@
+package caddymodule_test
+
+import (
+	"bytes"
+	"encoding/xml"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"net/url"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/smapi-tools/caddy-smapi-upgrade/cmd/sandbox/authserver"
+)
+
+// pair is what a player reads from an answer. It refuses what Sonos's schema does not have.
+func pair(t testing.TB, body string) (authToken, privateKey string) {
+	t.Helper()
+	var envelope struct {
+		Result struct {
+			Parts []struct {
+				XMLName xml.Name
+				Text    string `xml:",chardata"`
+			} `xml:",any"`
+		} `xml:"Body>getDeviceAuthTokenResponse>getDeviceAuthTokenResult"`
+	}
+	if err := xml.Unmarshal([]byte(body), &envelope); err != nil {
+		t.Fatal(err)
+	}
+	parts := envelope.Result.Parts
+	const sonos = "http://www.sonos.com/Services/1.1"
+	if len(parts) != 2 || parts[0].XMLName != (xml.Name{Space: sonos, Local: "authToken"}) ||
+		parts[1].XMLName != (xml.Name{Space: sonos, Local: "privateKey"}) {
+		t.Fatalf("the answer is not authToken and privateKey: %s", body)
+	}
+	return parts[0].Text, parts[1].Text
+}
+
+// oauthServer is a real one, which counts.
+func oauthServer(t testing.TB, accounts map[string]string) *server {
+	t.Helper()
+	handler, err := authserver.New("the-id", "the-secret", accounts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return serve(t, handler.ServeHTTP)
+}
+
+func directive(tokenEndpoint, upstream *server, more ...string) string {
+	return fmt.Sprintf(`smapi_upgrade %s/token {
+		client_id the-id
+		client_secret the-secret
+		%s
+	}
+	reverse_proxy %s`, tokenEndpoint.URL, strings.Join(more, "\n\t\t"), upstream.URL)
+}
+
+func TestEverySpellingOfTheCallIsUpgradedAtARealServer(t *testing.T) {
+	oauth, old := oauthServer(t, map[string]string{"testuser": "12345"}), oldService(t)
+	s := caddyRun(t, "encode gzip {\nminimum_length 1\n}\n"+directive(oauth, old))
+	files, err := filepath.Glob(filepath.Join(testdata, "requests", "upgrade*.xml"))
+	if err != nil || len(files) == 0 {
+		t.Fatal("no requests", err)
+	}
+	for _, path := range files {
+		t.Run(filepath.Base(path), func(t *testing.T) {
+			got := s.post(t, file(t, "requests", filepath.Base(path)))
+			if got.status != http.StatusOK {
+				t.Fatal(got)
+			}
+			authToken, privateKey := pair(t, got.body)
+			if authToken == "" || privateKey == "" {
+				t.Errorf("the pair is %q, %q", authToken, privateKey)
+			}
+			checkHeader(t, got)
+			if n := len(oauth.asked()); n != 1 {
+				t.Errorf("%d POSTs", n)
+			}
+		})
+	}
+	if n := len(old.asked()); n != 0 {
+		t.Errorf("the old service was asked %d times", n)
+	}
+}
+
+func TestCredentialsReachARealServerExactly(t *testing.T) {
+	escaped := map[string]string{ // by what they are
+		`<&>"'`:                 `&lt;&amp;&gt;<![CDATA["']]>`,
+		`  spaces  `:            `  spaces  `,
+		`p+w=d&x=%20`:           `p+w=d<!-- a comment -->&amp;x=%20`,
+		`пароль 音楽 🎵`:           `пароль 音楽 &#x1F3B5;`,
+		`{env.HOME} {$HOME} {}`: `{env.HOME} {$HOME} {}`,
+	}
+	accounts := map[string]string{}
+	for value := range escaped {
+		accounts[value] = value + value
+	}
+	oauth := oauthServer(t, accounts)
+	s := caddyRun(t, directive(oauth, oldService(t)))
+	for value, text := range escaped {
+		body := strings.NewReplacer("testuser", text, "12345", text+text).Replace(string(file(t, "requests", "upgrade.xml")))
+		if authToken, _ := pair(t, s.post(t, []byte(body)).body); authToken == "" {
+			t.Errorf("%q was refused, sent as %s", value, oauth.asked()[0].body)
+		}
+	}
+}
+
+func TestAWrongPasswordCostsOneLogin(t *testing.T) {
+	oauth, old := oauthServer(t, map[string]string{"testuser": "another"}), oldService(t)
+	s := caddyRun(t, directive(oauth, old))
+	checkAnswer(t, s.upgrade(t), "reauthorize.xml")
+	if n := len(oauth.asked()); n != 1 {
+		t.Errorf("%d POSTs", n)
+	}
+}
+
+// The table from what happened to what the player is told and what is logged.
+func TestEveryOutcomeHasItsAnswer(t *testing.T) {
+	long := strings.Repeat("x", 2049)
+	for _, test := range []struct {
+		name    string
+		options string
+		request string
+		says    http.HandlerFunc
+		posts   int
+		answer  string
+		log     []string
+	}{
+		{
+			"upgraded", "", "upgrade.xml", issuesTokens, 1, "upgraded.xml",
+			[]string{`"level":"info"`, `"outcome":"upgraded"`, `"credentials":"login"`, `"status":200`, `"duration":`},
+		},
+		{
+			"upgraded, escaped", "", "upgrade.xml",
+			says(200, `{"access_token":"<&>\"'","refresh_token":"音楽 ]]>"}`), 1, "upgraded-escaped.xml",
+			[]string{`"outcome":"upgraded"`},
+		},
+		{
+			"upgraded from other fields", "auth_token id\nprivate_key key", "upgrade.xml",
+			says(200, `{"id":"new-token","key":"new-key","access_token":"x","refresh_token":"y"}`), 1, "upgraded.xml", nil,
+		},
+		{
+			"upgraded with the fallback", "private_key refresh_token new-key", "upgrade.xml",
+			says(200, `{"access_token":"new-token"}`), 1, "upgraded.xml", nil,
+		},
+		{
+			"reauthorize: a login token", "", "login-token.xml", issuesTokens, 0, "reauthorize.xml",
+			[]string{`"level":"info"`, `"outcome":"reauthorize"`, `"credentials":"login_token"`},
+		},
+		{"reauthorize: a login token elsewhere", "", "login-token-in-authorization.xml", issuesTokens, 0, "reauthorize.xml", nil},
+		{"reauthorize: needs_reauth", "", "login-token-needs-reauth.xml", issuesTokens, 0, "reauthorize.xml", nil},
+		{"reauthorize: a session id", "", "session-id.xml", issuesTokens, 0, "reauthorize.xml", nil},
+		{"reauthorize: nobody", "", "anonymous.xml", issuesTokens, 0, "reauthorize.xml", nil},
+		{
+			"rejected", "", "upgrade.xml", says(400, `{"error":"invalid_grant"}`), 1, "reauthorize.xml",
+			[]string{`"level":"info"`, `"outcome":"rejected"`, `"status":400`, `"oauth_error":"invalid_grant"`},
+		},
+		{
+			"rejected, not_linked", "on_rejected not_linked", "upgrade.xml", says(400, `{"error":"invalid_grant"}`), 1,
+			"not-linked-failure.xml", []string{`"outcome":"rejected"`},
+		},
+		{
+			"an outage with not_linked", "on_rejected not_linked", "upgrade.xml", says(500, `oops`), 1,
+			"service-unavailable.xml", []string{`"outcome":"unavailable"`},
+		},
+		{
+			"unavailable", "", "upgrade.xml", says(503, `<html>`), 1, "service-unavailable.xml",
+			[]string{`"level":"warn"`, `"outcome":"unavailable"`, `"status":503`, `"cause":`},
+		},
+		{"unavailable: garbage", "", "upgrade.xml", says(200, `<html>`), 1, "service-unavailable.xml", nil},
+		{"unavailable: too many", "", "upgrade.xml", says(429, `{}`), 1, "service-unavailable.xml", nil},
+		{
+			"unavailable: timeout", "timeout 100ms", "upgrade.xml",
+			func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, 1, "service-unavailable.xml",
+			[]string{`"outcome":"unavailable"`, `"cause":"no answer in time"`},
+		},
+		{
+			"unavailable: cut", "", "upgrade.xml", func(w http.ResponseWriter, _ *http.Request) {
+				w.Header().Set("Content-Length", "1000")
+				_, _ = io.WriteString(w, `{"access_token":"new-token","refresh_token":"new-key"}`)
+			}, 1, "service-unavailable.xml", []string{`"outcome":"unavailable"`},
+		},
+		{
+			"misconfigured: the client", "", "upgrade.xml", says(401, `{"error":"invalid_client"}`), 1, "service-unavailable.xml",
+			[]string{`"level":"error"`, `"outcome":"misconfigured"`, `"oauth_error":"invalid_client"`, `"mend":"check client_id`},
+		},
+		{
+			"misconfigured: a redirect", "", "upgrade.xml", func(w http.ResponseWriter, r *http.Request) {
+				http.Redirect(w, r, "/elsewhere", http.StatusPermanentRedirect)
+			}, 1, "service-unavailable.xml", []string{`"level":"error"`, `"outcome":"misconfigured"`, `"status":308`, `"mend":`},
+		},
+		{
+			"misconfigured: no refresh token", "", "upgrade.xml", says(200, `{"access_token":"new-token"}`), 1,
+			"service-unavailable.xml", []string{`"outcome":"misconfigured"`, `offline_access`, `fallback`},
+		},
+		{
+			"misconfigured: no token", "private_key refresh_token none", "upgrade.xml", says(200, `{"token":"new-token"}`), 1,
+			"service-unavailable.xml", []string{`"outcome":"misconfigured"`, `"mend":"check auth_token`},
+		},
+		{
+			"misconfigured: a long token", "", "upgrade.xml", says(200, `{"access_token":"`+long+`","refresh_token":"k"}`), 1,
+			"service-unavailable.xml", []string{`"outcome":"misconfigured"`, `2048`},
+		},
+		{
+			"misconfigured: a long key", "", "upgrade.xml", says(200, `{"access_token":"t","refresh_token":"`+long+`"}`), 1,
+			"service-unavailable.xml", []string{`"outcome":"misconfigured"`, `2048`},
+		},
+		{
+			"misconfigured: no text for XML", "", "upgrade.xml", says(200, `{"access_token":"\u0000","refresh_token":"k"}`), 1,
+			"service-unavailable.xml", []string{`"outcome":"misconfigured"`, `"mend":`},
+		},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			endpoint, old := serve(t, test.says), oldService(t)
+			s := caddyRun(t, directive(endpoint, old, test.options))
+			got := s.post(t, file(t, "requests", test.request))
+			checkAnswer(t, got, test.answer)
+			if n := len(endpoint.asked()); n != test.posts {
+				t.Errorf("%d POSTs, want %d", n, test.posts)
+			}
+			if n := len(old.asked()); n != 0 {
+				t.Errorf("the old service was asked %d times", n)
+			}
+			line := answeredLines(s.log(t))
+			if len(line) != 1 {
+				t.Fatalf("%d lines in the log, want 1", len(line))
+			}
+			for _, want := range test.log {
+				if !strings.Contains(line[0], want) {
+					t.Errorf("the log lacks %s: %s", want, line[0])
+				}
+			}
+			if said := reference.FindString(got.body); said != "" {
+				if code := strings.TrimPrefix(said, "reference "); !strings.Contains(line[0], `"reference":"`+code+`"`) {
+					t.Errorf("the log lacks the fault's %s: %s", said, line[0])
+				}
+			}
+		})
+	}
+}
+
+func answeredLines(log string) (lines []string) {
+	for line := range strings.Lines(log) {
+		if strings.Contains(line, "answered an upgrade call") {
+			lines = append(lines, line)
+		}
+	}
+	return lines
+}
+
+func TestAFullTokenEndpointIsNoRejection(t *testing.T) {
+	arrived, proceed := make(chan struct{}), make(chan struct{})
+	endpoint := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case arrived <- struct{}{}:
+		case <-proceed:
+		}
+		<-proceed
+		issuesTokens(w, r)
+	})
+	s := caddyRun(t, directive(endpoint, oldService(t), "max_in_flight 1", "timeout 500ms"))
+	first := make(chan answer)
+	go func() { first <- s.upgrade(t) }()
+	<-arrived
+	checkAnswer(t, s.upgrade(t), "service-unavailable.xml")
+	close(proceed)
+	checkAnswer(t, <-first, "service-unavailable.xml")
+}
+
+func TestAnUnreachableTokenEndpointIsNoRejection(t *testing.T) {
+	gone := &server{Server: serve(t, issuesTokens).Server}
+	gone.Close()
+	s := caddyRun(t, directive(gone, oldService(t)))
+	checkAnswer(t, s.upgrade(t), "service-unavailable.xml")
+}
+
+func TestEverythingElseIsForwarded(t *testing.T) {
+	endpoint, old := serve(t, issuesTokens), oldService(t)
+	s := caddyRun(t, directive(endpoint, old))
+	files, err := filepath.Glob(filepath.Join(testdata, "requests", "forward-*.xml"))
+	if err != nil || len(files) == 0 {
+		t.Fatal("no requests", err)
+	}
+	for _, path := range files {
+		t.Run(filepath.Base(path), func(t *testing.T) {
+			body := file(t, "requests", filepath.Base(path))
+			sent := s.request(t, body)
+			if got := s.do(t, sent); got.status != http.StatusTeapot || got.body != "the old service" {
+				t.Errorf("the answer is %+v", got)
+			}
+			requests := old.asked()
+			if len(requests) != 1 {
+				t.Fatalf("forwarded %d times", len(requests))
+			}
+			got := requests[0]
+			if got.body != string(body) || got.ContentLength != int64(len(body)) || got.RequestURI != "/smapi" {
+				t.Errorf("forwarded as %s of %d bytes: %s", got.RequestURI, got.ContentLength, got.body)
+			}
+			for _, name := range slices.Collect(maps.Keys(sent.Header)) {
+				if got.Header.Get(name) != sent.Header.Get(name) {
+					t.Errorf("%s is forwarded as %q", name, got.Header.Get(name))
+				}
+			}
+		})
+	}
+	if n := len(endpoint.asked()); n != 0 {
+		t.Errorf("%d POSTs", n)
+	}
+}
+
+// reverse_proxy leaves in the request's context where to dial, and forward_auth is one.
+func TestAPasswordGoesNowhereButToTheTokenEndpoint(t *testing.T) {
+	auth := serve(t, says(http.StatusOK, ""))
+	endpoint := serve(t, issuesTokens)
+	s := caddyRun(t, "forward_auth "+auth.URL+" {\nuri /check\n}\n"+directive(endpoint, oldService(t)))
+	checkAnswer(t, s.upgrade(t), "upgraded.xml")
+	if asked := auth.asked(); len(asked) != 1 || asked[0].URL.Path != "/check" || asked[0].body != "" {
+		t.Errorf("forward_auth was asked %v", asked)
+	}
+	if n := len(endpoint.asked()); n != 1 {
+		t.Errorf("%d POSTs", n)
+	}
+}
+
+func TestTheExchangeIsWhatTheConfigurationSays(t *testing.T) {
+	t.Setenv("SMAPI_TEST_SECRET", "from the environment")
+	endpoint := serve(t, issuesTokens)
+	s := caddyRun(t, fmt.Sprintf(`smapi_upgrade %s/token {
+		client_id the-id
+		client_secret {env.SMAPI_TEST_SECRET}
+		client_auth post
+		scope openid offline_access
+		param resource one
+		param resource two
+		param audience {env.SMAPI_TEST_SECRET}
+	}
+	reverse_proxy 127.0.0.1:1`, endpoint.URL))
+	checkAnswer(t, s.upgrade(t), "upgraded.xml")
+	form, err := url.ParseQuery(endpoint.asked()[0].body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := url.Values{
+		"grant_type": {"password"}, "username": {"testuser"}, "password": {"12345"},
+		"client_id": {"the-id"}, "client_secret": {"from the environment"},
+		"scope": {"openid offline_access"}, "resource": {"one", "two"}, "audience": {"from the environment"},
+	}
+	if form.Encode() != want.Encode() {
+		t.Errorf("the form is %v", form)
+	}
+}
+
+func TestNothingSecretIsLogged(t *testing.T) {
+	markers := []string{"marker-user", "marker-password", "marker-secret", "marker-token", "marker-key", "marker-household", "marker-session"}
+	t.Setenv("SMAPI_TEST_SECRET", "marker-secret")
+	body := bytes.NewBuffer(nil)
+	for _, name := range []string{"upgrade.xml", "login-token.xml", "session-id.xml", "forward-two-logins.xml"} {
+		body.Reset()
+		body.WriteString(strings.NewReplacer("testuser", "marker-user", "12345", "marker-password", "old-token", "marker-token",
+			"old-key", "marker-key", "old-session", "marker-session", "Sonos_abc123", "marker-household").Replace(string(file(t, "requests", name))))
+		for _, says := range []http.HandlerFunc{
+			says(200, `{"access_token":"marker-token","refresh_token":"marker-key"}`),
+			says(200, `{"access_token":"marker-token"}`),
+			says(200, `marker-password`),
+			says(400, `{"error":"invalid_grant","error_description":"marker-user has not marker-password"}`),
+			says(400, `{"error":"marker-user","error_uri":"marker-password"}`),
+			says(500, `marker-password`),
+			func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/?marker-password", 307) },
+			func(w http.ResponseWriter, _ *http.Request) {
+				conn, _, _ := w.(http.Hijacker).Hijack()
+				_, _ = io.WriteString(conn, "marker-password\r\n\r\n")
+				_ = conn.Close()
+			},
+		} {
+			s := caddyRun(t, strings.ReplaceAll(directive(serve(t, says), oldService(t)), "the-secret", "{env.SMAPI_TEST_SECRET}"))
+			s.post(t, body.Bytes())
+			log := s.log(t)
+			if !strings.Contains(log, "handled request") {
+				t.Fatal("there is no log") // which would prove nothing
+			}
+			for _, marker := range markers {
+				if strings.Contains(log, marker) {
+					t.Errorf("%s: the log has %s", name, marker)
+				}
+			}
+		}
+	}
+}

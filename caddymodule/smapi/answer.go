@@ -1,0 +1,107 @@
+package smapi
+
+import (
+	"errors"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/beevik/etree"
+)
+
+// MaxToken is how many characters an authToken and a privateKey may have, by Sonos's documentation. What a
+// player does with a longer one is not known.
+const MaxToken = 2048
+
+// The reasons why CheckToken refuses.
+var (
+	ErrTokenBlank   = errors.New("the token is blank")
+	ErrTokenLong    = errors.New("the token is longer than the 2048 characters that players accept")
+	ErrTokenNotText = errors.New("the token has characters that XML cannot carry")
+)
+
+// CheckToken tells whether a player can be given token as an authToken or a privateKey.
+func CheckToken(token string) error {
+	switch {
+	case strings.TrimSpace(token) == "":
+		return ErrTokenBlank // it would tell the player to have the listener sign in again
+	case utf8.RuneCountInString(token) > MaxToken:
+		return ErrTokenLong
+	case strings.ContainsFunc(token, notXML):
+		return ErrTokenNotText
+	}
+	return nil
+}
+
+// notXML holds for what XML cannot carry to the other side: the characters that it lacks, the carriage
+// return, which readers turn into a line feed, and what decoders put in the place of what is no character.
+func notXML(r rune) bool {
+	return r < 0x20 && r != '\t' && r != '\n' || r >= utf8.RuneError && r <= 0xFFFF
+}
+
+// DeviceAuthToken is the answer to an upgrade call. Blank, the pair sends the listener to sign in again;
+// otherwise CheckToken holds for both. It never has a userInfo: the listener may have chosen a nickname of
+// their own.
+func DeviceAuthToken(authToken, privateKey string) []byte {
+	return envelope(func(body *etree.Element) {
+		response := body.CreateElement(getDeviceAuthToken + "Response")
+		response.CreateAttr("xmlns", sonosNamespace)
+		result := response.CreateElement(getDeviceAuthToken + "Result")
+		result.CreateElement("authToken").SetText(authToken)
+		result.CreateElement("privateKey").SetText(privateKey)
+	})
+}
+
+// Fault is a SOAP fault, which goes out with HTTP status 500 whatever its cause.
+type Fault struct {
+	// Code is one of the fault codes that Sonos documents.
+	Code string
+
+	// SonosError is the number that goes with Code, blank where there is none.
+	SonosError string
+
+	// Text is for people: players show it to nobody, Sonos logs it.
+	Text string
+}
+
+// The faults that upgrades are answered with.
+var (
+	NotLinkedFailure = Fault{
+		Code:       "Client.NOT_LINKED_FAILURE",
+		SonosError: "6",
+		Text:       "The account could not be upgraded and has to be linked again",
+	}
+	ServiceUnavailable = Fault{
+		Code: "Server.ServiceUnavailable",
+		Text: "The service cannot answer now, try again later",
+	}
+)
+
+// Envelope is the fault as a player gets it. The reference ends up in Sonos's logs, where it leads support
+// to the same event in the operator's.
+func (f Fault) Envelope(reference string) []byte {
+	return envelope(func(body *etree.Element) {
+		fault := body.CreateElement("soap:Fault")
+		fault.CreateElement("faultcode").SetText(f.Code)
+		fault.CreateElement("faultstring").SetText(f.Text + " (reference " + reference + ")")
+		detail := fault.CreateElement("detail")
+		info := detail.CreateElement("ns:ExceptionInfo")
+		info.CreateAttr("xmlns:ns", sonosNamespace)
+		info.SetText("reference " + reference)
+		if f.SonosError != "" {
+			number := detail.CreateElement("ns:SonosError")
+			number.CreateAttr("xmlns:ns", sonosNamespace)
+			number.SetText(f.SonosError)
+		}
+	})
+}
+
+func envelope(fill func(body *etree.Element)) []byte {
+	doc := etree.NewDocument()
+	doc.WriteSettings.CanonicalEndTags = true
+	doc.CreateProcInst("xml", `version="1.0" encoding="utf-8"`)
+	root := doc.CreateElement("soap:Envelope")
+	root.CreateAttr("xmlns:soap", soapNamespace)
+	fill(root.CreateElement("soap:Body"))
+	out, _ := doc.WriteToBytes() // writes to memory, which cannot fail
+	return out
+}

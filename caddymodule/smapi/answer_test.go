@@ -1,0 +1,111 @@
+package smapi
+
+import (
+	"bytes"
+	"encoding/xml"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestAnswersAreAsRecorded(t *testing.T) {
+	for file, got := range map[string][]byte{
+		"upgraded.xml":            DeviceAuthToken("new-token", "new-key"),
+		"upgraded-escaped.xml":    DeviceAuthToken(`<&>"'`, "音楽 ]]>"),
+		"reauthorize.xml":         DeviceAuthToken("", ""),
+		"not-linked-failure.xml":  NotLinkedFailure.Envelope("REFERENC"),
+		"service-unavailable.xml": ServiceUnavailable.Envelope("REFERENC"),
+	} {
+		want, err := os.ReadFile(filepath.Join("../../testdata/answers", file))
+		if err != nil {
+			t.Error(err)
+		}
+		if !bytes.Equal(got, bytes.TrimSuffix(want, []byte("\n"))) {
+			t.Errorf("%s:\n got %s\nwant %s", file, got, want)
+		}
+	}
+}
+
+// elements lists the elements of a document in order, each with its namespace.
+func elements(t *testing.T, doc []byte) (names []string) {
+	t.Helper()
+	for d := xml.NewDecoder(bytes.NewReader(doc)); ; {
+		token, err := d.Token()
+		if err == io.EOF {
+			return names
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if start, ok := token.(xml.StartElement); ok {
+			names = append(names, strings.TrimSpace(start.Name.Space+" "+start.Name.Local))
+		}
+	}
+}
+
+func TestThePairIsInTheOrderOfTheSchemaWithoutUserInfo(t *testing.T) {
+	for _, token := range []string{"", "token"} {
+		got := strings.Join(elements(t, DeviceAuthToken(token, token)), "\n")
+		want := strings.Join([]string{
+			soapNamespace + " Envelope",
+			soapNamespace + " Body",
+			sonosNamespace + " getDeviceAuthTokenResponse",
+			sonosNamespace + " getDeviceAuthTokenResult",
+			sonosNamespace + " authToken",
+			sonosNamespace + " privateKey",
+		}, "\n")
+		if got != want {
+			t.Errorf("got\n%s\nwant\n%s", got, want)
+		}
+	}
+}
+
+func TestFaultsHaveUnqualifiedPartsAndSonosDetails(t *testing.T) {
+	got := strings.Join(elements(t, NotLinkedFailure.Envelope("x")), "\n")
+	want := strings.Join([]string{
+		soapNamespace + " Envelope",
+		soapNamespace + " Body",
+		soapNamespace + " Fault",
+		"faultcode",
+		"faultstring",
+		"detail",
+		sonosNamespace + " ExceptionInfo",
+		sonosNamespace + " SonosError",
+	}, "\n")
+	if got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+}
+
+func TestOnlyTokensThatPlayersCanTakeAreFit(t *testing.T) {
+	for token, want := range map[string]error{
+		"t":                             nil,
+		"<&> \t\n 音楽 🎵 ]]>":             nil,
+		strings.Repeat("ü", MaxToken):   nil,
+		strings.Repeat("ü", MaxToken+1): ErrTokenLong,
+		"":                              ErrTokenBlank,
+		" \n":                           ErrTokenBlank,
+		"nul\x00":                       ErrTokenNotText,
+		"bell\a":                        ErrTokenNotText,
+		"carriage\rreturn":              ErrTokenNotText,
+		"\xff":                          ErrTokenNotText,
+		"replaced \uFFFD":               ErrTokenNotText,
+		"\uFFFE":                        ErrTokenNotText,
+		"\uFFFF":                        ErrTokenNotText,
+	} {
+		if got := CheckToken(token); got != want {
+			t.Errorf("%.20q: %v, want %v", token, got, want)
+		}
+		if want != nil {
+			continue
+		}
+		var answer struct {
+			AuthToken string `xml:"Body>getDeviceAuthTokenResponse>getDeviceAuthTokenResult>authToken"`
+		}
+		if err := xml.Unmarshal(DeviceAuthToken(token, "key"), &answer); err != nil || answer.AuthToken != token {
+			t.Errorf("%.20q arrives as %.20q, %v", token, answer.AuthToken, err)
+		}
+	}
+}

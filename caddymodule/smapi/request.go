@@ -1,0 +1,141 @@
+package smapi
+
+import (
+	"bytes"
+	"io"
+	"net/http"
+	"strings"
+	"time"
+)
+
+// MaxBody is how much of a request's body is read to find out what it is, in bytes. Real calls have some
+// hundred bytes, a few thousand with a deviceCert.
+const MaxBody = 64 << 10
+
+// Read returns the upgrade call that r makes.
+//
+// It returns nil where r is anything else, with an error where r resembles an upgrade call but is malformed
+// or can be understood in more than one way. The error holds nothing of the request. Either way r is as it
+// came and can be forwarded: the body is not read at all where the method or the headers rule an upgrade
+// out, and what was read of it otherwise is read again by the next handler, with the error that ended it.
+func Read(r *http.Request) (*Call, error) {
+	if !mayUpgrade(r) {
+		return nil, nil
+	}
+	arrived := time.Now()
+	body, whole := peek(r)
+	if !whole || !bytes.Contains(body, []byte(getDeviceAuthToken)) {
+		return nil, nil
+	}
+	call, err := parse(body)
+	if call != nil {
+		call.Arrived = arrived
+	}
+	return call, err
+}
+
+// mayUpgrade tells by method and headers alone whether r can be an upgrade call.
+func mayUpgrade(r *http.Request) bool {
+	return r.Method == http.MethodPost &&
+		r.ContentLength != 0 && r.ContentLength <= MaxBody &&
+		actionAllows(r.Header["Soapaction"]) &&
+		typeAllows(r.Header["Content-Type"]) &&
+		encodingAllows(r.Header["Content-Encoding"])
+}
+
+// actionAllows compares the fragment of a SOAPAction, which Sonos's own examples spell in more than one
+// case. Where there is none the body decides.
+func actionAllows(values []string) bool {
+	if len(values) != 1 {
+		return len(values) == 0
+	}
+	action := strings.Trim(values[0], `" `)
+	if i := strings.LastIndexByte(action, '#'); i >= 0 {
+		action = action[i+1:]
+	}
+	return action == "" || strings.EqualFold(action, getDeviceAuthToken)
+}
+
+// typeAllows accepts XML in UTF-8 or ASCII, and a request that does not say. SOAP 1.2 has a type of its own.
+func typeAllows(values []string) bool {
+	if len(values) != 1 {
+		return len(values) == 0
+	}
+	media, params, _ := strings.Cut(values[0], ";")
+	media = strings.TrimSpace(media)
+	if !strings.EqualFold(media, "text/xml") && !strings.EqualFold(media, "application/xml") {
+		return false
+	}
+	for params != "" {
+		var param string
+		param, params, _ = strings.Cut(params, ";")
+		name, value, _ := strings.Cut(param, "=")
+		if strings.EqualFold(strings.TrimSpace(name), "charset") && !charsetAllowed(strings.Trim(value, `" `)) {
+			return false
+		}
+	}
+	return true
+}
+
+func charsetAllowed(name string) bool {
+	return strings.EqualFold(name, "utf-8") || strings.EqualFold(name, "us-ascii")
+}
+
+func encodingAllows(values []string) bool {
+	return len(values) == 0 || len(values) == 1 && strings.EqualFold(values[0], "identity")
+}
+
+// peek reads the body of r, which it leaves as if unread, and tells whether that was all of it. It stops at
+// MaxBody and at a first byte that begins no XML.
+func peek(r *http.Request) (body []byte, whole bool) {
+	size := r.ContentLength
+	if size < 0 {
+		size = 1 << 10
+	}
+	// One byte more than promised, so that the end is seen without another allocation. The buffer is never
+	// reused: a transport may read on after the handler has returned, and must not meet another listener's
+	// password there.
+	body = make([]byte, 0, size+1)
+	var err error
+	for err == nil && len(body) <= MaxBody && mayBeXML(body) {
+		if len(body) == cap(body) {
+			body = append(body, 0)[:len(body)]
+		}
+		var n int
+		n, err = r.Body.Read(body[len(body):min(cap(body), MaxBody+1)])
+		body = body[:len(body)+n]
+	}
+	r.Body = &replay{unread: body, err: err, rest: r.Body}
+	return body, err == io.EOF
+}
+
+var byteOrderMark = []byte("\xef\xbb\xbf")
+
+func mayBeXML(start []byte) bool {
+	if len(start) < len(byteOrderMark) {
+		return true
+	}
+	start = bytes.TrimLeft(bytes.TrimPrefix(start, byteOrderMark), " \t\r\n")
+	return len(start) == 0 || start[0] == '<'
+}
+
+// replay is a body whose beginning has been read: that beginning again, then what ended it or the rest.
+type replay struct {
+	unread []byte
+	err    error
+	rest   io.ReadCloser
+}
+
+func (b *replay) Read(p []byte) (int, error) {
+	if len(b.unread) > 0 {
+		n := copy(p, b.unread)
+		b.unread = b.unread[n:]
+		return n, nil
+	}
+	if b.err != nil {
+		return 0, b.err
+	}
+	return b.rest.Read(p)
+}
+
+func (b *replay) Close() error { return b.rest.Close() }

@@ -1,0 +1,271 @@
+package smapi
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/iotest"
+)
+
+const requests = "../../testdata/requests"
+
+func requestFile(t testing.TB, name string) []byte {
+	t.Helper()
+	body, err := os.ReadFile(filepath.Join(requests, name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return body
+}
+
+func post(body []byte) *http.Request {
+	r := httptest.NewRequest(http.MethodPost, "/", bytes.NewReader(body))
+	r.Header.Set("Content-Type", "text/xml; charset=utf-8")
+	r.Header.Set("SOAPAction", `"http://www.sonos.com/Services/1.1#getDeviceAuthToken"`)
+	return r
+}
+
+func TestEverySpellingOfAnUpgradeCallIsRead(t *testing.T) {
+	files, err := filepath.Glob(filepath.Join(requests, "upgrade*.xml"))
+	if err != nil || len(files) == 0 {
+		t.Fatal("no requests", err)
+	}
+	for _, file := range files {
+		t.Run(filepath.Base(file), func(t *testing.T) {
+			call, err := Read(post(requestFile(t, filepath.Base(file))))
+			if call == nil {
+				t.Fatalf("not read: %v", err)
+			}
+			got := call.Credentials
+			if got.Kind != Login || got.Username != "testuser" || got.Password != "12345" {
+				t.Errorf("credentials are %+v", got)
+			}
+			if !strings.HasPrefix(call.HouseholdID, "Sonos_abc123") {
+				t.Errorf("householdId is %q", call.HouseholdID)
+			}
+			if call.Arrived.IsZero() {
+				t.Error("no time of arrival")
+			}
+		})
+	}
+}
+
+func TestEveryKindOfCredentialsIsTold(t *testing.T) {
+	device := Credentials{DeviceID: "00-0E-58-5B-06-D6:8", DeviceProvider: "Sonos"}
+	for file, fill := range map[string]func(*Credentials){
+		"login-token.xml":                  func(c *Credentials) { c.Kind, c.Token, c.Key = LoginToken, "old-token", "old-key" },
+		"login-token-in-authorization.xml": func(c *Credentials) { c.Kind = LoginToken },
+		"login-token-needs-reauth.xml":     func(c *Credentials) { c.Kind, c.Token, c.Key = LoginToken, NeedsReauth, "old-key" },
+		"session-id.xml":                   func(c *Credentials) { c.Kind, c.SessionID = SessionID, "old-session" },
+		"anonymous.xml":                    func(c *Credentials) { c.Kind = Anonymous },
+	} {
+		want := device
+		fill(&want)
+		call, err := Read(post(requestFile(t, file)))
+		if call == nil {
+			t.Errorf("%s: not read: %v", file, err)
+		} else if call.Credentials != want {
+			t.Errorf("%s: credentials are %+v, want %+v", file, call.Credentials, want)
+		}
+	}
+}
+
+func TestWhatIsNotPositivelyAnUpgradeIsForwardedAsItCame(t *testing.T) {
+	files, err := filepath.Glob(filepath.Join(requests, "forward-*.xml"))
+	if err != nil || len(files) == 0 {
+		t.Fatal("no requests", err)
+	}
+	// Positively something else. The others resemble an upgrade call, and it is said why they are none.
+	clear := []string{
+		"forward-get-metadata.xml", "forward-nested-call.xml", "forward-other-namespace.xml", "forward-no-namespace.xml",
+		"forward-poll.xml", "forward-poll-with-login.xml", "forward-unqualified-link-code.xml", "forward-utf-16.xml",
+	}
+	for _, file := range files {
+		name := filepath.Base(file)
+		t.Run(name, func(t *testing.T) {
+			body := requestFile(t, name)
+			r := post(body)
+			call, err := Read(r)
+			if call != nil {
+				t.Fatalf("read as %+v", call)
+			}
+			if isClear := strings.Contains(strings.Join(clear, " "), name); isClear != (err == nil) {
+				t.Errorf("the error is %v", err)
+			}
+			if got, err := io.ReadAll(r.Body); err != nil || !bytes.Equal(got, body) {
+				t.Errorf("forwarded with %v as %q", err, got)
+			}
+		})
+	}
+}
+
+func TestCredentialsAreReadExactly(t *testing.T) {
+	for sent, want := range map[string]string{
+		`&lt;&amp;&gt;&quot;&apos;`:         `<&>"'`,
+		`<![CDATA[<&>]]>`:                   `<&>`,
+		`a<![CDATA[ b ]]>c`:                 `a b c`,
+		`  leading and trailing  `:          `  leading and trailing  `,
+		` `:                                 ` `,
+		"\ttab\nnewline ":                   "\ttab\nnewline ",
+		"carriage\r\nreturn":                "carriage\nreturn", // by XML's own rule
+		`carriage&#13;return`:               "carriage\rreturn",
+		`&#x41;&#66;`:                       `AB`,
+		`pÄss wörd 音楽 🎵`:                    `pÄss wörd 音楽 🎵`,
+		`one<!-- cut -->two`:                `onetwo`,
+		`{env.HOME} {$HOME} {http.request}`: `{env.HOME} {$HOME} {http.request}`,
+		`a=b&amp;c=d%20+e`:                  `a=b&c=d%20+e`,
+		`needs_reauth`:                      `needs_reauth`,
+	} {
+		body := bytes.Replace(requestFile(t, "upgrade.xml"), []byte("12345"), []byte(sent), 1)
+		call, err := Read(post(body))
+		if call == nil {
+			t.Errorf("%q: not read: %v", sent, err)
+		} else if call.Credentials.Password != want {
+			t.Errorf("%q: read as %q, want %q", sent, call.Credentials.Password, want)
+		}
+	}
+}
+
+func TestHeadersRuleAnUpgradeOutBeforeTheBodyIsRead(t *testing.T) {
+	for name, change := range map[string]func(*http.Request){
+		"GET":                  func(r *http.Request) { r.Method = http.MethodGet },
+		"another action":       func(r *http.Request) { r.Header.Set("SOAPAction", `"http://www.sonos.com/Services/1.1#getMetadata"`) },
+		"action, no fragment":  func(r *http.Request) { r.Header.Set("SOAPAction", `"getMetadata"`) },
+		"two actions":          func(r *http.Request) { r.Header.Add("SOAPAction", `"#getDeviceAuthToken"`) },
+		"JSON":                 func(r *http.Request) { r.Header.Set("Content-Type", "application/json") },
+		"SOAP 1.2":             func(r *http.Request) { r.Header.Set("Content-Type", "application/soap+xml") },
+		"multipart":            func(r *http.Request) { r.Header.Set("Content-Type", "multipart/related; type=text/xml") },
+		"another charset":      func(r *http.Request) { r.Header.Set("Content-Type", "text/xml; charset=utf-16") },
+		"a later charset":      func(r *http.Request) { r.Header.Set("Content-Type", `text/xml; x=y; Charset = "latin1"`) },
+		"two types":            func(r *http.Request) { r.Header.Add("Content-Type", "text/xml") },
+		"gzip":                 func(r *http.Request) { r.Header.Set("Content-Encoding", "gzip") },
+		"longer than any call": func(r *http.Request) { r.ContentLength = MaxBody + 1 },
+		"empty":                func(r *http.Request) { r.ContentLength = 0 },
+	} {
+		r := post(requestFile(t, "upgrade.xml"))
+		body := io.NopCloser(iotest.ErrReader(errors.New("the body was read")))
+		r.Body = body
+		change(r)
+		if call, err := Read(r); call != nil || err != nil {
+			t.Errorf("%s: %v, %v", name, call, err)
+		}
+		if r.Body != body {
+			t.Errorf("%s: the body was touched", name)
+		}
+	}
+}
+
+func TestHeadersAreReadLoosely(t *testing.T) {
+	for name, change := range map[string]func(http.Header){
+		"no action":              func(h http.Header) { h.Del("SOAPAction") },
+		"blank action":           func(h http.Header) { h.Set("SOAPAction", `""`) },
+		"blank fragment":         func(h http.Header) { h.Set("SOAPAction", `"http://www.sonos.com/Services/1.1#"`) },
+		"unquoted":               func(h http.Header) { h.Set("SOAPAction", `http://www.sonos.com/Services/1.1#getDeviceAuthToken`) },
+		"another case":           func(h http.Header) { h.Set("SOAPAction", `"http://www.sonos.com/Services/1.1#GETDEVICEAUTHTOKEN"`) },
+		"name alone":             func(h http.Header) { h.Set("SOAPAction", `getDeviceAuthToken`) },
+		"no type":                func(h http.Header) { h.Del("Content-Type") },
+		"type in capitals":       func(h http.Header) { h.Set("Content-Type", `TEXT/XML;CHARSET="UTF-8"`) },
+		"application/xml":        func(h http.Header) { h.Set("Content-Type", "application/xml") },
+		"type with an action":    func(h http.Header) { h.Set("Content-Type", `text/xml; action="#x"; charset=utf-8;`) },
+		"explicitly not encoded": func(h http.Header) { h.Set("Content-Encoding", "identity") },
+	} {
+		r := post(requestFile(t, "upgrade.xml"))
+		change(r.Header)
+		if call, err := Read(r); call == nil {
+			t.Errorf("%s: not read: %v", name, err)
+		}
+	}
+}
+
+// body is a request body that notes what is done with it.
+type body struct {
+	io.Reader
+	closed int
+}
+
+func (b *body) Close() error { b.closed++; return nil }
+
+func TestABodyIsReplayedWithWhatEndedIt(t *testing.T) {
+	broken := errors.New("the connection broke")
+	upgrade := requestFile(t, "upgrade.xml")
+	large := bytes.Repeat([]byte("<x>getDeviceAuthToken</x>"), MaxBody/10)
+	for name, test := range map[string]struct {
+		body   []byte
+		end    error
+		length int64
+	}{
+		"cut":                      {upgrade[:100], broken, int64(len(upgrade))},
+		"cut, of unknown length":   {upgrade[:100], broken, -1},
+		"larger than any call":     {large, io.EOF, -1},
+		"larger than any, and cut": {large, broken, -1},
+		"no XML":                   {[]byte("no XML at all"), io.EOF, -1},
+		"no XML, and cut":          {[]byte("no XML at all"), broken, 1000},
+		"blank":                    {[]byte("  \n"), io.EOF, -1},
+		"nothing, cut":             {nil, broken, 500},
+	} {
+		for _, chunked := range []bool{false, true} {
+			r := post(nil)
+			var source io.Reader = io.MultiReader(bytes.NewReader(test.body), iotest.ErrReader(test.end))
+			if chunked {
+				source = iotest.OneByteReader(source)
+			}
+			original := &body{Reader: source}
+			r.Body, r.ContentLength = original, test.length
+			if call, err := Read(r); call != nil || err != nil {
+				t.Errorf("%s: %v, %v", name, call, err)
+			}
+			if r.ContentLength != test.length {
+				t.Errorf("%s: the length is %d now", name, r.ContentLength)
+			}
+			got, err := io.ReadAll(r.Body)
+			if err == nil {
+				err = io.EOF
+			}
+			if !bytes.Equal(got, test.body) || err != test.end {
+				t.Errorf("%s: replayed %d bytes of %d, and %v", name, len(got), len(test.body), err)
+			}
+			if original.closed != 0 {
+				t.Errorf("%s: closed before the next handler did", name)
+			}
+			if r.Body.Close(); original.closed != 1 {
+				t.Errorf("%s: closed %d times", name, original.closed)
+			}
+		}
+	}
+}
+
+func TestNoMoreIsReadThanNeeded(t *testing.T) {
+	for name, test := range map[string]struct {
+		start string
+		most  int
+	}{
+		"no XML":    {"PNG", 1<<10 + 1},
+		"endless":   {"<x>", MaxBody + 1},
+		"all blank": {"   ", MaxBody + 1},
+	} {
+		read := 0
+		r := post(nil)
+		r.ContentLength = -1
+		r.Body = io.NopCloser(readerFunc(func(p []byte) (int, error) {
+			n := copy(p, strings.Repeat(test.start, 1+len(p)/len(test.start)))
+			read += n
+			return n, nil
+		}))
+		if call, err := Read(r); call != nil || err != nil {
+			t.Errorf("%s: %v, %v", name, call, err)
+		}
+		if read > test.most {
+			t.Errorf("%s: %d bytes were read", name, read)
+		}
+	}
+}
+
+type readerFunc func([]byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }

@@ -1,0 +1,150 @@
+package token
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"slices"
+	"syscall"
+)
+
+// Class is what an exchange came to, for the account.
+type Class string
+
+const (
+	// Issued: the answer has tokens.
+	Issued Class = "issued"
+	// Rejected: the server refuses these credentials for good, or the listener has to act.
+	Rejected Class = "rejected"
+	// Unavailable: no definitive answer. It says nothing about the credentials.
+	Unavailable Class = "unavailable"
+	// Overloaded: not sent, there was no place in time.
+	Overloaded Class = "overloaded"
+	// Misconfigured: the server refuses the client, not the credentials. The operator has to act.
+	Misconfigured Class = "misconfigured"
+)
+
+// TokenExchange is the grant type of RFC 8693, Refresh that of RFC 6749 section 6.
+const (
+	TokenExchange = "urn:ietf:params:oauth:grant-type:token-exchange"
+	Refresh       = "refresh_token"
+)
+
+// What the OAuth errors mean, whatever the HTTP status: RFC 6749 section 5.2, OpenID Connect Core section
+// 3.1.2.6, RFC 8628 section 3.5, RFC 8693 section 2.2.2, and what servers use beside them.
+var (
+	errorsPassing = []string{"temporarily_unavailable", "slow_down", "too_many_requests", "too_many_attempts"}
+
+	errorsListener = []string{"mfa_required", "interaction_required", "consent_required", "login_required"}
+
+	// errorsSubject are about the old token where one is exchanged or refreshed, and about the client else.
+	errorsSubject = []string{"invalid_request", "invalid_target", "invalid_token"}
+
+	errorsClient = map[string]string{
+		"invalid_client":         "check client_id and client_secret, and whether the server wants client_auth basic, basic_raw or post",
+		"unauthorized_client":    "allow this client the grant type at the authorization server",
+		"unsupported_grant_type": "enable the grant type at the authorization server, or exchange by another one",
+		"invalid_scope":          "check scope against what this client may ask for",
+		"invalid_request":        "check param and scope against what the authorization server demands",
+	}
+
+	// errorsElse are known and mean what their status means.
+	errorsElse = []string{"server_error"}
+)
+
+// classify reads an answer: by its error first and by its status second, because servers agree more on the
+// former. fields is what the answer's JSON holds; readable tells whether it was JSON at all.
+func classify(grantType string, status int, fields map[string]json.RawMessage, readable bool) Result {
+	r := Result{Status: status, fields: fields}
+	code := r.Field("error")
+	r.Error = known(code)
+	subject := grantType == Refresh || grantType == TokenExchange
+	success := status >= 200 && status <= 299
+
+	switch {
+	case status == http.StatusTooManyRequests || slices.Contains(errorsPassing, code):
+		return r.is(Unavailable, "the token endpoint asks for patience", "")
+	case slices.Contains(errorsListener, code):
+		return r.is(Rejected, "the listener has to act", "")
+	case code == "invalid_grant",
+		code == "access_denied" && (success || status == 400 || status == 401 || status == 403):
+		return r.is(Rejected, "the credentials were refused", "")
+	case subject && slices.Contains(errorsSubject, code):
+		return r.is(Rejected, "the old token was refused", "")
+	case errorsClient[code] != "":
+		return r.is(Misconfigured, "the client was refused", errorsClient[code])
+	case status >= 500, status == http.StatusRequestTimeout, status == http.StatusTooEarly:
+		return r.is(Unavailable, "the token endpoint fails", "")
+	case status >= 300 && status <= 399:
+		return r.is(Misconfigured, "a redirect, which is never followed with a password in hand",
+			"give the address that answers itself as token_endpoint")
+	case status == http.StatusNotFound:
+		return r.is(Misconfigured, "no token endpoint at this address", "check the path of token_endpoint")
+	case code != "":
+		return r.is(Misconfigured, "an error with no fixed meaning",
+			"look the error up in the documentation of the authorization server")
+	case !success:
+		return r.is(Misconfigured, "a refusal without an OAuth error",
+			"check token_endpoint and what stands in front of it, and whether the server wants another client_auth")
+	case !readable:
+		return r.is(Unavailable, "an answer that is no JSON, as from a proxy in between", "")
+	}
+	return r.is(Issued, "", "")
+}
+
+func (r Result) is(class Class, cause, mend string) Result {
+	r.Class, r.Cause, r.Mend = class, cause, mend
+	return r
+}
+
+// known returns the error if it is one of a fixed list: a server may put anything into it.
+func known(code string) string {
+	switch {
+	case code == "",
+		code == "invalid_grant", code == "access_denied", errorsClient[code] != "",
+		slices.Contains(errorsPassing, code), slices.Contains(errorsListener, code),
+		slices.Contains(errorsSubject, code), slices.Contains(errorsElse, code):
+		return code
+	}
+	return "other"
+}
+
+// broken is the result of an exchange without a whole answer. The texts of transport errors can quote what
+// the server sent, so the cause is told in words of our own.
+func broken(status int, err error) Result {
+	return Result{Status: status}.is(Unavailable, describe(err), "")
+}
+
+func describe(err error) string {
+	var (
+		dns     *net.DNSError
+		cert    *tls.CertificateVerificationError
+		alert   tls.AlertError
+		record  tls.RecordHeaderError
+		errno   syscall.Errno
+		unknown x509.UnknownAuthorityError
+		timeout interface{ Timeout() bool }
+	)
+	switch {
+	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
+		return "no answer in time"
+	case errors.As(err, &dns):
+		return "the host name of the token endpoint cannot be resolved"
+	case errors.As(err, &unknown):
+		return "the certificate of the token endpoint is by an authority that is not trusted"
+	case errors.As(err, &cert):
+		return "the certificate of the token endpoint is not valid for it"
+	case errors.As(err, &alert), errors.As(err, &record):
+		return "no TLS with the token endpoint"
+	case errors.As(err, &errno):
+		return "the connection failed: " + errno.Error()
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return "the connection ended before the answer did"
+	}
+	return "the connection failed"
+}

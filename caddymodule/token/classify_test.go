@@ -1,0 +1,89 @@
+package token
+
+import "testing"
+
+const password = "password"
+
+// The answers of real servers, and what they mean for the account.
+func TestAnswersAreClassedByErrorFirstAndStatusSecond(t *testing.T) {
+	for _, test := range []struct {
+		server string
+		grant  string
+		status int
+		body   string
+		class  Class
+		error  string
+	}{
+		{"Keycloak up to 26.5, wrong password", password, 401, `{"error":"invalid_grant"}`, Rejected, "invalid_grant"},
+		{"Keycloak from 26.6, wrong password", password, 400, `{"error":"invalid_grant"}`, Rejected, "invalid_grant"},
+		{"Keycloak, wrong client", password, 401, `{"error":"unauthorized_client"}`, Misconfigured, "unauthorized_client"},
+		{"Auth0, wrong password", password, 403, `{"error":"invalid_grant"}`, Rejected, "invalid_grant"},
+		{"Auth0, MFA", password, 403, `{"error":"mfa_required"}`, Rejected, "mfa_required"},
+		{"Auth0, too many", password, 429, `{"error":"too_many_requests"}`, Unavailable, "too_many_requests"},
+		{"Auth0, too many attempts", password, 403, `{"error":"too_many_attempts"}`, Unavailable, "too_many_attempts"},
+		{"Okta, too many", password, 429, `{"errorCode":"E0000047"}`, Unavailable, ""},
+		{"Entra, MFA", password, 400, `{"error":"interaction_required"}`, Rejected, "interaction_required"},
+		{"Dex, wrong password", password, 401, `{"error":"access_denied"}`, Rejected, "access_denied"},
+		{"Dex, wrong client", password, 401, `{"error":"invalid_client"}`, Misconfigured, "invalid_client"},
+		{"Dex, dead refresh token", Refresh, 400, `{"error":"invalid_request"}`, Rejected, "invalid_request"},
+		{"fosite, locked account", password, 500, `{"error":"server_error"}`, Unavailable, "server_error"},
+		{"Glewlwyd, wrong password", password, 403, ``, Misconfigured, ""},
+		{"Glewlwyd, wrong client", password, 400, ``, Misconfigured, ""},
+		{"go-oauth2, wrong password", password, 401, `{"error":"invalid_grant"}`, Rejected, "invalid_grant"},
+		{"WSO2, the description holds the user", password, 400, `{"error":"invalid_grant","error_description":"ella"}`, Rejected, "invalid_grant"},
+
+		{"consent", password, 400, `{"error":"consent_required"}`, Rejected, "consent_required"},
+		{"login", password, 401, `{"error":"login_required"}`, Rejected, "login_required"},
+		{"patience", password, 400, `{"error":"slow_down"}`, Unavailable, "slow_down"},
+		{"patience with 503", password, 503, `{"error":"temporarily_unavailable"}`, Unavailable, "temporarily_unavailable"},
+		{"429 before all else", password, 429, `{"error":"invalid_grant"}`, Unavailable, "invalid_grant"},
+		{"invalid_grant at any status", password, 500, `{"error":"invalid_grant"}`, Rejected, "invalid_grant"},
+		{"access_denied by an outage", password, 503, `{"error":"access_denied"}`, Unavailable, "access_denied"},
+		{"access_denied elsewhere", password, 404, `{"error":"access_denied"}`, Misconfigured, "access_denied"},
+		{"a token exchange's old token", TokenExchange, 400, `{"error":"invalid_token"}`, Rejected, "invalid_token"},
+		{"a token exchange's target", TokenExchange, 400, `{"error":"invalid_target"}`, Rejected, "invalid_target"},
+		{"the form", password, 400, `{"error":"invalid_request"}`, Misconfigured, "invalid_request"},
+		{"the scope", password, 400, `{"error":"invalid_scope"}`, Misconfigured, "invalid_scope"},
+		{"the grant", Refresh, 400, `{"error":"unsupported_grant_type"}`, Misconfigured, "unsupported_grant_type"},
+		{"an unknown client at go-oauth2", password, 500, `{"error":"server_error"}`, Unavailable, "server_error"},
+		{"an error of the server's own", password, 400, `{"error":"ella is locked"}`, Misconfigured, "other"},
+		{"an error of the server's own, at an outage", password, 502, `{"error":"oops"}`, Unavailable, "other"},
+		{"an error that is no text", password, 400, `{"error":{"code":7}}`, Misconfigured, ""},
+
+		{"a failing server", password, 500, `oops`, Unavailable, ""},
+		{"a proxy without its server", password, 502, `<html>`, Unavailable, ""},
+		{"a slow client, by a proxy", password, 408, ``, Unavailable, ""},
+		{"a moved endpoint", password, 307, ``, Misconfigured, ""},
+		{"a login page", password, 302, `<html>`, Misconfigured, ""},
+		{"no endpoint", password, 404, `<html>`, Misconfigured, ""},
+		{"a firewall", password, 403, `<html>`, Misconfigured, ""},
+		{"no password", password, 401, ``, Misconfigured, ""},
+
+		{"tokens", password, 200, `{"access_token":"a"}`, Issued, ""},
+		{"tokens and a blank error", password, 200, `{"access_token":"a","error":"","x":null}`, Issued, ""},
+		{"an error in a success", password, 200, `{"error":"invalid_grant"}`, Rejected, "invalid_grant"},
+		{"a denial in a success", password, 200, `{"error":"access_denied"}`, Rejected, "access_denied"},
+		{"a client's error in a success", password, 200, `{"error":"invalid_client"}`, Misconfigured, "invalid_client"},
+		{"an empty success", password, 200, ``, Unavailable, ""},
+		{"no content", password, 204, ``, Unavailable, ""},
+		{"a captive page", password, 200, `<html>`, Unavailable, ""},
+		{"half an answer", password, 200, `{"access_token":"a`, Unavailable, ""},
+		{"two answers", password, 200, `{"access_token":"a"}{"access_token":"b"}`, Unavailable, ""},
+		{"not UTF-8", password, 200, "{\"access_token\":\"\xff\"}", Unavailable, ""},
+		// JSON without the wanted field, which is for the caller to see.
+		{"a list", password, 200, `["a"]`, Issued, ""},
+		{"null", password, 200, `null`, Issued, ""},
+	} {
+		fields, readable := readJSON([]byte(test.body))
+		r := classify(test.grant, test.status, fields, readable)
+		if r.Class != test.class || r.Error != test.error {
+			t.Errorf("%s: %s, error %q; want %s, error %q", test.server, r.Class, r.Error, test.class, test.error)
+		}
+		if (r.Mend != "") != (r.Class == Misconfigured) {
+			t.Errorf("%s: the mend of %s is %q", test.server, r.Class, r.Mend)
+		}
+		if (r.Cause != "") != (r.Class != Issued) {
+			t.Errorf("%s: the cause of %s is %q", test.server, r.Class, r.Cause)
+		}
+	}
+}

@@ -1,0 +1,97 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+	_ "github.com/caddyserver/caddy/v2/modules/standard"
+
+	_ "github.com/smapi-tools/caddy-smapi-upgrade"
+)
+
+// startCaddy runs a Caddyfile in this process, with SMAPI_SITE on a free loopback port and Caddy's own files
+// in dir.
+func startCaddy(file, dir string, env map[string]string) (url string, stop func(), err error) {
+	site, err := freePort()
+	if err != nil {
+		return "", nil, err
+	}
+	admin, err := freePort()
+	if err != nil {
+		return "", nil, err
+	}
+	url = "http://" + site
+	env["SMAPI_SITE"] = url
+	for name, value := range env {
+		if err := os.Setenv(name, value); err != nil {
+			return "", nil, err
+		}
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return "", nil, err
+	}
+	adapted, warnings, err := caddyconfig.GetAdapter("caddyfile").Adapt(text, map[string]any{"filename": file})
+	if err != nil {
+		return "", nil, err
+	}
+	if len(warnings) > 0 {
+		return "", nil, fmt.Errorf("%s: %v", file, warnings)
+	}
+	config, err := confine(adapted, site, dir)
+	if err != nil {
+		return "", nil, err
+	}
+	caddy.DefaultAdminListen = admin
+	caddy.ConfigAutosavePath = filepath.Join(dir, "autosave.json")
+	if err := caddy.Load(config, true); err != nil {
+		return "", nil, err
+	}
+	return url, func() { _ = caddy.Stop() }, nil
+}
+
+// confine keeps the servers of a configuration on loopback, where a Caddyfile's site address means all
+// interfaces, and Caddy's files and logs out of the way.
+func confine(adapted []byte, address, dir string) ([]byte, error) {
+	var config map[string]json.RawMessage
+	if err := json.Unmarshal(adapted, &config); err != nil {
+		return nil, err
+	}
+	var apps map[string]map[string]any
+	if err := json.Unmarshal(config["apps"], &apps); err != nil {
+		return nil, err
+	}
+	servers, ok := apps["http"]["servers"].(map[string]any)
+	if !ok || len(servers) != 1 {
+		return nil, fmt.Errorf("the sandbox runs a Caddyfile with one site")
+	}
+	for _, server := range servers {
+		server.(map[string]any)["listen"] = []string{address}
+	}
+	parts := map[string]any{
+		"apps":    apps,
+		"storage": map[string]string{"module": "file_system", "root": dir},
+		"logging": json.RawMessage(`{"logs":{"default":{"writer":{"output":"discard"}}}}`),
+	}
+	for name, part := range config {
+		if parts[name] == nil {
+			parts[name] = part
+		}
+	}
+	return json.Marshal(parts)
+}
+
+// freePort returns a loopback address that nothing listens on.
+func freePort() (string, error) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	defer listener.Close()
+	return listener.Addr().String(), nil
+}

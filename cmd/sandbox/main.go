@@ -1,0 +1,102 @@
+// Command sandbox shows an upgrade on one machine: an old music service, an OAuth server, and Caddy in front
+// of both with the repository's Caddyfile.example. It plays a player that is upgraded, and then stays up to
+// be tried by hand. Everything listens on free loopback ports, and nothing is left behind.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+
+	"github.com/smapi-tools/caddy-smapi-upgrade/cmd/sandbox/authserver"
+	"github.com/smapi-tools/caddy-smapi-upgrade/cmd/sandbox/legacy"
+)
+
+const (
+	clientID     = "sonos-upgrade"
+	clientSecret = "sandbox-secret"
+)
+
+// accounts are known to the old service and, with the same passwords, to the OAuth server.
+var accounts = map[string]string{
+	"testuser": "12345",
+	"ella":     "A-Tisket & A-Tasket <1938>",
+	"django":   " nuages ",
+}
+
+func main() {
+	once := flag.Bool("once", false, "end after the tour, with status 0 if every step was answered as it should be")
+	config := flag.String("config", "Caddyfile.example", "the `Caddyfile` to run")
+	flag.Parse()
+
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, *config, *once); err != nil {
+		fmt.Fprintln(os.Stderr, "sandbox:", err) // Caddy has taken over package log
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, config string, once bool) error {
+	dir, err := os.MkdirTemp("", "smapi-sandbox-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+
+	oauth, err := authserver.New(clientID, clientSecret, accounts)
+	if err != nil {
+		return err
+	}
+	oauthURL, err := serve(oauth)
+	if err != nil {
+		return err
+	}
+	legacyURL, err := serve(legacy.New(accounts))
+	if err != nil {
+		return err
+	}
+	secretFile := filepath.Join(dir, "client_secret")
+	if err := os.WriteFile(secretFile, []byte(clientSecret), 0o600); err != nil {
+		return err
+	}
+	caddyURL, stopCaddy, err := startCaddy(config, dir, map[string]string{
+		"SMAPI_TOKEN_ENDPOINT":     oauthURL + "/token",
+		"SMAPI_CLIENT_ID":          clientID,
+		"SMAPI_CLIENT_SECRET_FILE": secretFile,
+		"SMAPI_CLIENT_AUTH":        "basic_raw", // what this OAuth server wants
+		"SMAPI_LEGACY":             legacyURL,
+	})
+	if err != nil {
+		return err
+	}
+	defer stopCaddy()
+
+	fmt.Printf("old service   %s\nOAuth server  %s\nCaddy         %s   (%s)\n", legacyURL, oauthURL, caddyURL, config)
+	if failed := tour(legacyURL, caddyURL); failed > 0 {
+		return fmt.Errorf("%d of the steps were not answered as they should be", failed)
+	}
+	if once {
+		return nil
+	}
+	fmt.Printf("\nAll of it is still up. Try it, and end it with Ctrl-C:\n\n"+
+		"  curl -i -H 'Content-Type: text/xml' --data-binary @testdata/requests/upgrade.xml %s\n\n", caddyURL)
+	<-ctx.Done()
+	return nil
+}
+
+// serve starts a server on a free port that lasts as long as the process.
+func serve(h http.Handler) (url string, err error) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	go func() { _ = http.Serve(listener, h) }()
+	return "http://" + listener.Addr().String(), nil
+}

@@ -1,0 +1,8 @@
+// Package smapiupgrade adds the smapi_upgrade handler to a Caddy build:
+//
+//	xcaddy build --with github.com/smapi-tools/caddy-smapi-upgrade
+//
+// The handler itself lives in package caddymodule.
+package smapiupgrade
+
+import _ "github.com/smapi-tools/caddy-smapi-upgrade/caddymodule"
