@@ -47,7 +47,7 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // directive name
 	directive := *d
 	if !d.AllArgs(&h.TokenEndpoint) {
-		return d.ArgErr()
+		return wrongArgs(d, "token_endpoint")
 	}
 	// Where each field was given, to name the line of a mistake that shows only when all are known.
 	given := map[string]caddyfile.Dispenser{}
@@ -92,6 +92,9 @@ func (h *Handler) unmarshalField(name string, d *caddyfile.Dispenser) error {
 		var param, value string
 		if !d.AllArgs(&param, &value) {
 			return wrongArgs(d, name)
+		}
+		if err := checkParam(param); err != nil {
+			return d.WrapErr(err)
 		}
 		if h.Param == nil {
 			h.Param = make(map[string][]string)

@@ -168,11 +168,18 @@ func loopback(host string) bool {
 // reserved are the parameters that have a place of their own in the configuration or in the exchange.
 var reserved = []string{"grant_type", "client_id", "client_secret", "scope", "username", "password"}
 
+func checkParam(name string) error {
+	if name == "" || slices.Contains(reserved, name) {
+		return fmt.Errorf("%q cannot be set by param", name)
+	}
+	return nil
+}
+
 func (r *resolver) params(byName map[string][]string) []token.Param {
 	var params []token.Param
 	for _, name := range slices.Sorted(maps.Keys(byName)) {
-		if name == "" || slices.Contains(reserved, name) {
-			r.fail("param", fmt.Errorf("%q cannot be set by param", name))
+		if err := checkParam(name); err != nil {
+			r.fail("param", err)
 		}
 		for _, value := range byName[name] {
 			params = append(params, token.Param{Name: name, Value: r.text("param", value)})

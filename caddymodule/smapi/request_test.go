@@ -211,7 +211,7 @@ func TestABodyIsReplayedWithWhatEndedIt(t *testing.T) {
 	} {
 		for _, chunked := range []bool{false, true} {
 			r := post(nil)
-			var source io.Reader = io.MultiReader(bytes.NewReader(test.body), iotest.ErrReader(test.end))
+			source := io.MultiReader(bytes.NewReader(test.body), iotest.ErrReader(test.end))
 			if chunked {
 				source = iotest.OneByteReader(source)
 			}

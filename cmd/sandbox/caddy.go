@@ -27,6 +27,7 @@ func startCaddy(file, dir string, env map[string]string) (url string, stop func(
 	}
 	url = "http://" + site
 	env["SMAPI_SITE"] = url
+	env["XDG_DATA_HOME"] = dir
 	for name, value := range env {
 		if err := os.Setenv(name, value); err != nil {
 			return "", nil, err
@@ -76,7 +77,7 @@ func confine(adapted []byte, address, dir string) ([]byte, error) {
 	parts := map[string]any{
 		"apps":    apps,
 		"storage": map[string]string{"module": "file_system", "root": dir},
-		"logging": json.RawMessage(`{"logs":{"default":{"writer":{"output":"discard"}}}}`),
+		"logging": json.RawMessage(`{"logs":{"default":{"level":"ERROR"}}}`),
 	}
 	for name, part := range config {
 		if parts[name] == nil {

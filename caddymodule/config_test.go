@@ -1,0 +1,234 @@
+package caddymodule_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+)
+
+var update = flag.Bool("update", false, "write the recorded results of testdata anew")
+
+// recorded compares got with a file.
+func recorded(t *testing.T, got []byte, path string) {
+	t.Helper()
+	got = append(bytes.TrimSpace(got), '\n')
+	if *update {
+		if err := os.WriteFile(path, got, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(got, want) {
+		t.Errorf("%s:\n got %s\nwant %s", path, got, want)
+	}
+}
+
+func caddyfiles(t *testing.T, folder string, test func(t *testing.T, text []byte, base string)) {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(testdata, folder, "*.caddyfile"))
+	if err != nil || len(files) == 0 {
+		t.Fatal("no Caddyfiles", err)
+	}
+	for _, path := range files {
+		base := strings.TrimSuffix(path, ".caddyfile")
+		t.Run(filepath.Base(base), func(t *testing.T) {
+			text, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			test(t, text, base)
+		})
+	}
+}
+
+func TestACaddyfileSaysWhatItsJSONSays(t *testing.T) {
+	caddyfiles(t, "adapt", func(t *testing.T, text []byte, base string) {
+		if formatted := caddyfile.Format(text); !bytes.Equal(formatted, text) {
+			t.Errorf("caddy fmt would make it\n%s", formatted)
+		}
+		config, err := adapt(string(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var indented bytes.Buffer
+		if err := json.Indent(&indented, config, "", "\t"); err != nil {
+			t.Fatal(err)
+		}
+		recorded(t, indented.Bytes(), base+".json")
+	})
+}
+
+func TestAMistakeInACaddyfileIsReportedWithItsLine(t *testing.T) {
+	caddyfiles(t, "mistakes", func(t *testing.T, text []byte, base string) {
+		_, err := adapt(string(text))
+		if err == nil {
+			t.Fatal("no error")
+		}
+		if !regexp.MustCompile(`(at |^)Caddyfile:\d+`).MatchString(err.Error()) {
+			t.Errorf("no line in: %v", err)
+		}
+		if strings.Contains(err.Error(), "marker") {
+			t.Errorf("a secret in: %v", err)
+		}
+		recorded(t, []byte(err.Error()), base+".txt")
+	})
+}
+
+// provision loads a handler's JSON as Caddy does for caddy validate.
+func provision(t *testing.T, handler string) error {
+	t.Helper()
+	return caddy.Validate(&caddy.Config{
+		Admin: &caddy.AdminConfig{Disabled: true},
+		Logging: &caddy.Logging{Logs: map[string]*caddy.CustomLog{"default": {BaseLog: caddy.BaseLog{
+			WriterRaw: json.RawMessage(`{"output":"discard"}`),
+		}}}},
+		AppsRaw: caddy.ModuleMap{"http": json.RawMessage(fmt.Sprintf(
+			`{"servers":{"srv0":{"listen":["127.0.0.1:0"],"routes":[{"handle":[%s]}]}}}`, handler))},
+	})
+}
+
+func handlerJSON(more string) string {
+	return `{"handler":"smapi_upgrade","token_endpoint":"https://auth.example.com/token","client_id":"sonos","client_secret":"s"` + more + `}`
+}
+
+func TestJSONLoads(t *testing.T) {
+	t.Setenv("SMAPI_TEST", "value")
+	for _, more := range []string{
+		``,
+		`,"client_auth":"post","scope":["a","b"],"param":{"audience":["x"]},"timeout":"20s","max_in_flight":1`,
+		`,"auth_token":"{env.SMAPI_TEST}","private_key":"key","private_key_fallback":"none","on_rejected":"not_linked"`,
+		`,"transport":{"protocol":"http","dial_timeout":"1s","tls":{}}`,
+	} {
+		if err := provision(t, handlerJSON(more)); err != nil {
+			t.Errorf("%s: %v", more, err)
+		}
+	}
+}
+
+func TestAMistakeInJSONIsReportedWithItsField(t *testing.T) {
+	t.Setenv("SMAPI_TEST_EMPTY", "")
+	replace := func(old, new string) string { return strings.Replace(handlerJSON(""), old, new, 1) }
+	for handler, want := range map[string]string{
+		handlerJSON(`,"unknown":1`):                                           `unknown field "unknown"`,
+		replace(`"https://auth.example.com/token"`, `""`):                     "token_endpoint: is required",
+		replace(`https://auth`, `ftp://auth`):                                 "token_endpoint: is no absolute",
+		replace(`https://auth.example.com`, `https://`):                       "token_endpoint: is no absolute",
+		replace(`https://auth.example.com/token`, `%zz`):                      "token_endpoint: is no absolute",
+		replace(`https://auth`, `https://marker@auth`):                        "token_endpoint: has a user",
+		replace(`https://auth`, `http://auth`):                                "token_endpoint: is http beyond loopback",
+		replace(`https://auth`, `{env.SMAPI_TEST_EMPTY}`):                     "token_endpoint: its placeholder",
+		replace(`"sonos"`, `""`):                                              "client_id: is required",
+		replace(`"sonos"`, `"{env.SMAPI_TEST_EMPTY}"`):                        "client_id: its placeholder",
+		replace(`"s"`, `""`):                                                  "client_secret: is required",
+		replace(`"s"`, `"{env.SMAPI_TEST_EMPTY}"`):                            "client_secret: its placeholder",
+		replace(`"s"`, `"{file./nowhere/at/all}"`):                            "client_secret: its placeholder",
+		replace(`"s"`, `"a{marker}b"`):                                        "client_secret: its placeholder",
+		handlerJSON(`,"client_auth":"digest"`):                                "client_auth: has to be one of [basic basic_raw post none]",
+		handlerJSON(`,"client_auth":"none"`):                                  "client_secret: is not used",
+		handlerJSON(`,"timeout":"20001ms"`):                                   "timeout: has to be more than 0 and at most 20s",
+		handlerJSON(`,"timeout":-1`):                                          "timeout: has to be more than 0",
+		handlerJSON(`,"max_in_flight":-1`):                                    "max_in_flight: has to be at least 1",
+		handlerJSON(`,"param":{"password":["x"]}`):                            `param: "password" cannot be set`,
+		handlerJSON(`,"on_rejected":"blank"`):                                 "on_rejected: has to be one of [reauthorize not_linked]",
+		handlerJSON(`,"private_key_fallback":" "`):                            "private_key: its fallback: the token is blank",
+		handlerJSON(`,"transport":{"protocol":"fastcgi"}`):                    "transport: only the http transport",
+		handlerJSON(`,"transport":{"protocol":"http","x":1}`):                 "transport: loading",
+		handlerJSON(`,"transport":{"protocol":"http","proxy_protocol":"v1"}`): "transport: proxy_protocol",
+		strings.Replace(handlerJSON(`,"transport":{"protocol":"http","tls":{}}`),
+			"https://auth.example.com", "http://localhost", 1): "transport: is set up for TLS",
+	} {
+		err := provision(t, handler)
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", handler, err, want)
+		} else if strings.Contains(err.Error(), "marker") {
+			t.Errorf("%s: a secret in: %v", handler, err)
+		}
+	}
+}
+
+func TestHTTPIsAllowedOnLoopbackAndOnDemand(t *testing.T) {
+	for host, more := range map[string]string{
+		"localhost:1": "", "127.0.0.1": "", "127.8.9.10:80": "", "[::1]:1": "", "auth.localhost": "",
+		"auth.example.com": `,"insecure_http":true`,
+	} {
+		if err := provision(t, strings.Replace(handlerJSON(more), "https://auth.example.com", "http://"+host, 1)); err != nil {
+			t.Errorf("%s: %v", host, err)
+		}
+	}
+}
+
+// The documented Caddyfiles are what a newcomer starts with.
+func TestTheDocumentedCaddyfilesAreValid(t *testing.T) {
+	t.Chdir("..") // where Caddyfile.example expects to be tried
+	t.Setenv("SMAPI_CLIENT_SECRET", "secret")
+	readme, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	example, err := os.ReadFile("Caddyfile.example")
+	if err != nil {
+		t.Fatal(err)
+	}
+	texts := [][]byte{example}
+	for _, block := range regexp.MustCompile("(?s)```caddyfile\n(.*?)```").FindAllSubmatch(readme, -1) {
+		texts = append(texts, block[1])
+	}
+	if len(texts) < 2 {
+		t.Fatal("no Caddyfile in the README")
+	}
+	for _, text := range texts {
+		if formatted := caddyfile.Format(text); !bytes.Equal(bytes.TrimSpace(formatted), bytes.TrimSpace(text)) {
+			t.Errorf("caddy fmt would make it\n%s", formatted)
+		}
+		config, err := adapt(string(text))
+		if err != nil {
+			t.Errorf("%v in\n%s", err, text)
+			continue
+		}
+		var c caddy.Config
+		if err := json.Unmarshal(config, &c); err != nil {
+			t.Fatal(err)
+		}
+		c.Admin = &caddy.AdminConfig{Disabled: true}
+		if err := caddy.Validate(&c); err != nil {
+			t.Errorf("%v in\n%s", err, text)
+		}
+	}
+}
+
+func TestTheREADMEsJSONIsItsCaddyfile(t *testing.T) {
+	readme, err := os.ReadFile("../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	block := func(kind string) []byte {
+		found := regexp.MustCompile("(?s)```" + kind + "\n(.*?)```").FindSubmatch(readme)
+		if found == nil {
+			t.Fatal("no ", kind)
+		}
+		return found[1]
+	}
+	var documented bytes.Buffer
+	if err := json.Compact(&documented, block("json")); err != nil {
+		t.Fatal(err)
+	}
+	config, err := adapt(string(block("caddyfile")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Contains(config, documented.Bytes()) {
+		t.Errorf("the Caddyfile is %s, the JSON is %s", config, &documented)
+	}
+}
