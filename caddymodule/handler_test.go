@@ -368,7 +368,9 @@ func TestNothingSecretIsLogged(t *testing.T) {
 			says(400, `{"error":"invalid_grant","error_description":"marker-user has not marker-password"}`),
 			says(400, `{"error":"marker-user","error_uri":"marker-password"}`),
 			says(500, `marker-password`),
-			func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/?marker-password", http.StatusTemporaryRedirect) },
+			func(w http.ResponseWriter, r *http.Request) {
+				http.Redirect(w, r, "/?marker-password", http.StatusTemporaryRedirect)
+			},
 			func(w http.ResponseWriter, _ *http.Request) {
 				conn, _, _ := w.(http.Hijacker).Hijack()
 				_, _ = io.WriteString(conn, "marker-password\r\n\r\n")
