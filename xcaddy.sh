@@ -13,7 +13,7 @@ version=${CADDY_VERSION:-$(go list -m -f '{{.Version}}' github.com/caddyserver/c
 if command -v xcaddy >/dev/null 2>&1; then
 	xcaddy=xcaddy
 else
-	xcaddy="go run github.com/caddyserver/xcaddy/cmd/xcaddy@v0.4.7"
+	xcaddy="go tool -modfile=.ci/tools.mod xcaddy"
 fi
 
 # The version v0.0.0 keeps Go from asking for published versions of a module that is replaced anyway.

@@ -1,0 +1,374 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+// house is what stands around the Caddy: the old service and the token endpoint, in this process, and the
+// addresses of the sites.
+type house struct {
+	dir           string
+	service       *http.Server
+	tokenEndpoint *http.Server
+	serviceAddr   string
+	tokenAddr     string
+
+	bareAddr  string // reverse_proxy to the old service
+	withAddr  string // the same behind smapi_upgrade
+	tokenSite string // reverse_proxy to the token endpoint
+}
+
+const tokens = `{"access_token":"` + token + `","token_type":"Bearer","expires_in":3600,"refresh_token":"` + token + `"}`
+const token = "YWVMODAYZWUTYMY0YS0ZYZLJLTKXZMETYMRHOTGZYTE4ZDMZ"
+
+func newHouse() (*house, error) {
+	dir, err := os.MkdirTemp("", "smapi-bench-")
+	if err != nil {
+		return nil, err
+	}
+	h := &house{dir: dir}
+	h.service, h.serviceAddr, err = serve(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		w.Header().Set("Content-Type", "text/xml; charset=utf-8")
+		_, _ = io.WriteString(w, "<ok/>")
+	})
+	if err != nil {
+		return nil, err
+	}
+	h.tokenEndpoint, h.tokenAddr, err = serve(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		w.Header().Set("Content-Type", "application/json")
+		w.Header().Set("Cache-Control", "no-store")
+		_, _ = io.WriteString(w, tokens)
+	})
+	if err != nil {
+		return nil, err
+	}
+	for _, address := range []*string{&h.bareAddr, &h.withAddr, &h.tokenSite} {
+		if *address, err = freeAddress(); err != nil {
+			return nil, err
+		}
+	}
+	return h, nil
+}
+
+func serve(handler http.HandlerFunc) (*http.Server, string, error) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, "", err
+	}
+	server := &http.Server{Handler: handler}
+	go func() { _ = server.Serve(listener) }()
+	return server, listener.Addr().String(), nil
+}
+
+func freeAddress() (string, error) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	defer listener.Close()
+	return listener.Addr().String(), nil
+}
+
+func (h *house) close() {
+	_ = h.service.Close()
+	_ = h.tokenEndpoint.Close()
+	_ = os.RemoveAll(h.dir)
+}
+
+// process is the Caddy that is measured.
+type process struct {
+	command *exec.Cmd
+	once    sync.Once
+}
+
+func (h *house) start(admin string) (*process, error) {
+	config := filepath.Join(h.dir, "Caddyfile")
+	if err := os.WriteFile(config, fmt.Appendf(nil, `{
+	admin %s
+	persist_config off
+	storage file_system %s
+	log {
+		level ERROR
+	}
+}
+http://%s {
+	bind 127.0.0.1
+	reverse_proxy %s
+}
+http://%s {
+	bind 127.0.0.1
+	smapi_upgrade http://%s/token {
+		client_id the-client
+		client_secret {env.SMAPI_BENCH_SECRET}
+		scope offline_access
+	}
+	reverse_proxy %s
+}
+http://%s {
+	bind 127.0.0.1
+	reverse_proxy %s
+}
+`, admin, h.dir, h.bareAddr, h.serviceAddr, h.withAddr, h.tokenAddr, h.serviceAddr, h.tokenSite, h.tokenAddr), 0o600); err != nil {
+		return nil, err
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	command := exec.Command(self, "run", "--config", config, "--adapter", "caddyfile")
+	command.Env = append(os.Environ(), asCaddy+"=1", "SMAPI_BENCH_SECRET=the-secret", "XDG_DATA_HOME="+h.dir, "XDG_CONFIG_HOME="+h.dir)
+	var said bytes.Buffer
+	command.Stderr = &said
+	if err := command.Start(); err != nil {
+		return nil, err
+	}
+	p := &process{command: command}
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	for _, address := range []string{h.bareAddr, h.withAddr, h.tokenSite} {
+		for {
+			conn, err := new(net.Dialer).DialContext(ctx, "tcp", address)
+			if err == nil {
+				conn.Close()
+				break
+			}
+			if ctx.Err() != nil {
+				p.stop()
+				return nil, fmt.Errorf("the Caddy does not start: %s", said.String())
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+	}
+	return p, nil
+}
+
+func (p *process) stop() {
+	p.once.Do(func() {
+		_ = p.command.Process.Kill()
+		_ = p.command.Wait()
+	})
+}
+
+// load is a request that is sent again and again to one address over kept connections.
+type load struct {
+	address string
+	request []byte
+	expect  string // somewhere in the answer
+}
+
+// pair is a request to the bare proxy, and what is compared with it.
+type pair struct {
+	name       string
+	bare, with load
+}
+
+func (h *house) pairs() []pair {
+	both := func(name string, request func(host string) []byte) pair {
+		return pair{
+			name: name,
+			bare: load{h.bareAddr, request(h.bareAddr), "<ok/>"},
+			with: load{h.withAddr, request(h.withAddr), "<ok/>"},
+		}
+	}
+	soap := func(action, call string) func(string) []byte {
+		return func(host string) []byte { return post(host, "text/xml; charset=utf-8", action, envelope(call)) }
+	}
+	metadata := "<ns:getMetadata><ns:id>root</ns:id><ns:index>0</ns:index><ns:count>100</ns:count></ns:getMetadata>"
+	household := "<ns:householdId>Sonos_abc123</ns:householdId>"
+	poll := "<ns:getDeviceAuthToken>" + household + "<ns:linkCode>ABC-123</ns:linkCode></ns:getDeviceAuthToken>"
+	upgrade := "<ns:getDeviceAuthToken>" + household + "</ns:getDeviceAuthToken>"
+	upload := strings.Repeat("x", 10_000_000)
+	form := "grant_type=password&username=testuser&password=12345&scope=offline_access"
+	return []pair{
+		both("another method, by SOAPAction", soap("getMetadata", metadata)),
+		both("a call without SOAPAction", soap("", metadata)),
+		both("a poll with a linkCode", soap("getDeviceAuthToken", poll)),
+		both("an upload of 10 MB", func(host string) []byte { return post(host, "text/xml", "", upload) }),
+		{
+			name: "the upgrade, beside its token request proxied",
+			bare: load{h.tokenSite, post(h.tokenSite, "application/x-www-form-urlencoded", "", form), token},
+			with: load{h.withAddr, soap("getDeviceAuthToken", upgrade)(h.withAddr), "<authToken>" + token},
+		},
+	}
+}
+
+func envelope(call string) string {
+	return `<?xml version="1.0" encoding="utf-8"?>
+<soapenv:Envelope xmlns:soapenv="http://schemas.xmlsoap.org/soap/envelope/" xmlns:ns="http://www.sonos.com/Services/1.1">
+<soapenv:Header><ns:credentials><ns:deviceId>00-0E-58-5B-06-D6:8</ns:deviceId><ns:deviceProvider>Sonos</ns:deviceProvider>` +
+		`<ns:login><ns:username>testuser</ns:username><ns:password>12345</ns:password></ns:login></ns:credentials></soapenv:Header>
+<soapenv:Body>` + call + `</soapenv:Body></soapenv:Envelope>`
+}
+
+func post(host, contentType, action, body string) []byte {
+	var b bytes.Buffer
+	fmt.Fprintf(&b, "POST /smapi HTTP/1.1\r\nHost: %s\r\nUser-Agent: Linux UPnP/1.0 Sonos/83.1-61240 (ZPS9)\r\n", host)
+	fmt.Fprintf(&b, "Accept-Encoding: gzip\r\nContent-Type: %s\r\nContent-Length: %d\r\n", contentType, len(body))
+	if action != "" {
+		fmt.Fprintf(&b, "SOAPAction: \"http://www.sonos.com/Services/1.1#%s\"\r\n", action)
+	} else if contentType == "application/x-www-form-urlencoded" {
+		fmt.Fprint(&b, "Accept: application/json\r\nAuthorization: Basic dGhlLWNsaWVudDp0aGUtc2VjcmV0\r\n")
+	}
+	b.WriteString("\r\n" + body)
+	return b.Bytes()
+}
+
+// measurement is one slice of load: CPU time per request in microseconds, and requests per second.
+type measurement struct{ cpu, rate float64 }
+
+// players is how many requests are under way at once.
+const players = 8
+
+// drive sends the request in a closed loop for some time.
+func (l load) drive(caddy *process, slice time.Duration) (measurement, error) {
+	conns := make([]net.Conn, players)
+	for i := range conns {
+		conn, err := net.Dial("tcp", l.address)
+		if err != nil {
+			return measurement{}, err
+		}
+		defer conn.Close()
+		conns[i] = conn
+	}
+	before, err := cpuTime(caddy.command.Process.Pid)
+	if err != nil {
+		return measurement{}, err
+	}
+	started := time.Now()
+	counts, failures := make([]int, players), make([]error, players)
+	var all sync.WaitGroup
+	for i, conn := range conns {
+		all.Go(func() {
+			answers := bufio.NewReader(conn)
+			for time.Since(started) < slice && failures[i] == nil {
+				failures[i] = l.once(conn, answers)
+				counts[i]++
+			}
+		})
+	}
+	all.Wait()
+	took := time.Since(started)
+	after, err := cpuTime(caddy.command.Process.Pid)
+	if err = errors.Join(append(failures, err)...); err != nil {
+		return measurement{}, err
+	}
+	requests := 0.0
+	for _, n := range counts {
+		requests += float64(n)
+	}
+	return measurement{
+		cpu:  float64(after-before) / requests / 1e3,
+		rate: requests / took.Seconds(),
+	}, nil
+}
+
+func (l load) once(conn net.Conn, answers *bufio.Reader) error {
+	if _, err := conn.Write(l.request); err != nil {
+		return err
+	}
+	answer, err := http.ReadResponse(answers, nil)
+	if err != nil {
+		return err
+	}
+	body, err := io.ReadAll(answer.Body)
+	if err != nil {
+		return err
+	}
+	if answer.StatusCode != http.StatusOK || !strings.Contains(string(body), l.expect) {
+		return fmt.Errorf("answered with %s: %s", answer.Status, body)
+	}
+	return nil
+}
+
+// measureMemory holds slow uploads open, to the bare proxy and through the module, each with a Caddy of its own.
+func (h *house) measureMemory(uploads int) (*Memory, error) {
+	m := &Memory{Uploads: uploads}
+	for _, side := range []struct {
+		address string
+		peak    *float64
+	}{{h.bareAddr, &m.Bare}, {h.withAddr, &m.With}} {
+		caddy, err := h.start("off")
+		if err != nil {
+			return nil, err
+		}
+		err = upload(side.address, uploads)
+		if err == nil {
+			*side.peak, err = peakMemory(caddy.command.Process.Pid)
+		}
+		caddy.stop()
+		if err != nil {
+			return nil, err
+		}
+	}
+	m.Ratio = m.With / m.Bare
+	return m, nil
+}
+
+// upload sends bodies of 1 MB in parts, all of them abreast.
+func upload(address string, uploads int) error {
+	const parts = 20
+	part := bytes.Repeat([]byte("x"), 1_000_000/parts)
+	conns := make([]net.Conn, uploads)
+	head := post(address, "text/xml; charset=utf-8", "reportPlaySeconds", "")
+	head = bytes.Replace(head, []byte("Content-Length: 0"), []byte("Content-Length: "+strconv.Itoa(parts*len(part))), 1)
+	for i := range conns {
+		conn, err := net.Dial("tcp", address)
+		if err != nil {
+			return err
+		}
+		defer conn.Close()
+		if _, err := conn.Write(head); err != nil {
+			return err
+		}
+		conns[i] = conn
+	}
+	for n := range parts {
+		progress("memory: part %d of %d", n+1, parts)
+		for _, conn := range conns {
+			if _, err := conn.Write(part); err != nil {
+				return err
+			}
+		}
+	}
+	for _, conn := range conns {
+		answer, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err != nil {
+			return err
+		}
+		if answer.StatusCode != http.StatusOK {
+			return fmt.Errorf("answered with %s", answer.Status)
+		}
+	}
+	return nil
+}
+
+// peakMemory is the most resident memory that a process had, in MiB.
+func peakMemory(pid int) (float64, error) {
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(status)) {
+		if fields := strings.Fields(line); len(fields) == 3 && fields[0] == "VmHWM:" {
+			kib, err := strconv.ParseFloat(fields[1], 64)
+			return kib / 1024, err
+		}
+	}
+	return 0, errors.New("the system does not tell the peak memory of a process")
+}
