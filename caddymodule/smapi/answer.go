@@ -42,14 +42,25 @@ func notXML(r rune) bool {
 // otherwise CheckToken holds for both. It never has a userInfo: the listener may have chosen a nickname of
 // their own.
 func DeviceAuthToken(authToken, privateKey string) []byte {
-	return envelope(func(body *etree.Element) {
-		response := body.CreateElement(getDeviceAuthToken + "Response")
-		response.CreateAttr("xmlns", sonosNamespace)
-		result := response.CreateElement(getDeviceAuthToken + "Result")
-		result.CreateElement("authToken").SetText(authToken)
-		result.CreateElement("privateKey").SetText(privateKey)
-	})
+	authToken, privateKey = escape.Replace(authToken), escape.Replace(privateKey)
+	out := make([]byte, 0, len(pair[0])+len(authToken)+len(pair[1])+len(privateKey)+len(pair[2]))
+	out = append(append(out, pair[0]...), authToken...)
+	out = append(append(out, pair[1]...), privateKey...)
+	return append(out, pair[2]...)
 }
+
+var escape = strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;")
+
+// pair is the answer before, between and behind its two tokens.
+var pair = strings.Split(string(envelope(func(body *etree.Element) {
+	response := body.CreateElement(getDeviceAuthToken + "Response")
+	response.CreateAttr("xmlns", sonosNamespace)
+	result := response.CreateElement(getDeviceAuthToken + "Result")
+	result.CreateElement("authToken").SetText(token)
+	result.CreateElement("privateKey").SetText(token)
+})), token)
+
+const token = "$token"
 
 // Fault is a SOAP fault, which goes out with HTTP status 500 whatever its cause.
 type Fault struct {

@@ -3,31 +3,16 @@ package smapi
 import (
 	"bytes"
 	"errors"
-	"io"
-	"strings"
 	"unicode/utf8"
-
-	"github.com/beevik/etree"
 )
 
-// Bounds of what is parsed. A real call has some twenty elements, six deep, with one attribute or two.
-const (
-	maxMarkup = 512 // "<" and "=" each, which bounds elements and attributes before the parser sees them
-	maxDepth  = 32
-	maxID     = 255 // characters of an id, by Sonos's schema
-)
+// maxID is how many characters an id may have, by Sonos's schema.
+const maxID = 255
 
-// What keeps a request that resembles an upgrade call from being one.
+// What keeps a well-formed document that resembles an upgrade call from being one.
 var (
-	errMalformed      = errors.New("malformed XML")
-	errTooComplex     = errors.New("more markup than a call has")
-	errEncoding       = errors.New("neither UTF-8 nor ASCII")
-	errInstruction    = errors.New("a DTD or a processing instruction, which SOAP forbids")
-	errNamespace      = errors.New("an undeclared or reserved namespace prefix")
-	errAttribute      = errors.New("an attribute given twice")
 	errNotSOAP        = errors.New("no SOAP 1.1 envelope")
 	errEnvelope       = errors.New("an envelope that is not one header and one body")
-	errStrayText      = errors.New("text or elements where none belong")
 	errTwice          = errors.New("an element given twice")
 	errBlankLinkCode  = errors.New("a blank linkCode")
 	errNoHousehold    = errors.New("no householdId, or one too long")
@@ -45,128 +30,63 @@ var once = [...]string{
 // parse reads an envelope. Everything that is not positively an upgrade call, understood by all readers in
 // the same way, is an error, or nil where it is positively another call.
 func parse(body []byte) (*Call, error) {
-	root, err := readTree(body)
+	d, err := scan(body)
 	if err != nil {
 		return nil, err
 	}
-	if !is(root, soapNamespace, "Envelope") {
-		return nil, errNotSOAP
-	}
-	parts, err := children(root)
+	header, content, err := d.envelope()
 	if err != nil {
 		return nil, err
 	}
-	if len(parts) != 2 || !is(parts[0], soapNamespace, "Header") || !is(parts[1], soapNamespace, "Body") {
+	call := d[content].first
+	if call == 0 || d[call].next != 0 || d.strayText(content) {
 		return nil, errEnvelope
 	}
-	calls, err := children(parts[1])
-	if err != nil || len(calls) != 1 {
-		return nil, errEnvelope
-	}
-	if !is(calls[0], sonosNamespace, getDeviceAuthToken) {
+	if !d.is(call, sonos, getDeviceAuthToken) {
 		return nil, nil
 	}
-	if poll, err := hasLinkCode(root); poll || err != nil {
+	if poll, err := d.poll(); poll || err != nil {
 		return nil, err
 	}
-	if err := eachOnce(root); err != nil {
-		return nil, err
+	if d.repeats() {
+		return nil, errTwice
 	}
-	household, err := childText(calls[0], "householdId")
+	household, err := d.childText(call, "householdId")
 	if err != nil {
 		return nil, err
 	}
-	if strings.TrimSpace(household) == "" || utf8.RuneCountInString(household) > maxID {
+	if len(bytes.TrimSpace(household)) == 0 || utf8.RuneCount(household) > maxID {
 		return nil, errNoHousehold
 	}
-	credentials, err := readCredentials(parts[0])
+	credentials, err := d.credentials(header)
 	if err != nil {
 		return nil, err
 	}
-	return &Call{HouseholdID: household, Credentials: credentials}, nil
+	return &Call{HouseholdID: string(household), Credentials: credentials}, nil
 }
 
-func readCredentials(header *etree.Element) (c Credentials, err error) {
-	el, err := child(header, "credentials")
-	if err != nil {
-		return c, err
+// envelope finds the header and the body.
+func (d document) envelope() (header, body int, err error) {
+	root := d[0].first
+	if !d.is(root, soap, "Envelope") {
+		return 0, 0, errNotSOAP
 	}
-	if el == nil {
-		return c, errNoCredentials
+	header = d[root].first
+	body = d[header].next
+	if header == 0 || body == 0 || d[body].next != 0 || d.strayText(root) ||
+		!d.is(header, soap, "Header") || !d.is(body, soap, "Body") {
+		return 0, 0, errEnvelope
 	}
-	if c.DeviceID, err = childText(el, "deviceId"); err != nil {
-		return c, err
-	}
-	if c.DeviceProvider, err = childText(el, "deviceProvider"); err != nil {
-		return c, err
-	}
-	c.Kind = Anonymous
-	for _, kind := range []struct {
-		name string
-		read func(*etree.Element, *Credentials) error
-	}{{"login", readLogin}, {"loginToken", readLoginToken}, {"sessionId", readSessionID}} {
-		proof, err := child(el, kind.name)
-		if err != nil {
-			return c, err
-		}
-		if proof == nil {
+	return header, body, nil
+}
+
+// poll finds a linkCode of any namespace anywhere, because a lenient service might take it for one.
+func (d document) poll() (bool, error) {
+	for i := range d {
+		if string(d[i].local) != "linkCode" {
 			continue
 		}
-		if c.Kind != Anonymous {
-			return c, errTwoCredentials
-		}
-		if err := kind.read(proof, &c); err != nil {
-			return c, err
-		}
-	}
-	return c, nil
-}
-
-func readLogin(el *etree.Element, c *Credentials) (err error) {
-	c.Kind = Login
-	if c.Username, err = childText(el, "username"); err != nil {
-		return err
-	}
-	if c.Password, err = childText(el, "password"); err != nil {
-		return err
-	}
-	if c.Username == "" || c.Password == "" {
-		return errBlank
-	}
-	return nil
-}
-
-func readLoginToken(el *etree.Element, c *Credentials) (err error) {
-	c.Kind = LoginToken
-	if c.Token, err = childText(el, "token"); err != nil {
-		return err
-	}
-	c.Key, err = childText(el, "key")
-	return err
-}
-
-func readSessionID(el *etree.Element, c *Credentials) (err error) {
-	c.Kind = SessionID
-	if c.SessionID, err = text(el); err != nil {
-		return err
-	}
-	if c.SessionID == "" {
-		return errBlank
-	}
-	return nil
-}
-
-// hasLinkCode finds a linkCode of any namespace anywhere, because a lenient service might take it for one.
-func hasLinkCode(root *etree.Element) (bool, error) {
-	for el := range descendants(root) {
-		if el.Tag != "linkCode" {
-			continue
-		}
-		code, err := text(el)
-		if err != nil {
-			return false, err
-		}
-		if strings.TrimSpace(code) == "" {
+		if d[i].first == 0 && len(bytes.TrimSpace(d[i].text)) == 0 {
 			return false, errBlankLinkCode
 		}
 		return true, nil
@@ -174,197 +94,126 @@ func hasLinkCode(root *etree.Element) (bool, error) {
 	return false, nil
 }
 
-func eachOnce(root *etree.Element) error {
+func (d document) repeats() bool {
 	var seen [len(once)]bool
-	for el := range descendants(root) {
-		for i, name := range once {
-			if el.Tag != name {
+	for i := range d {
+		for n, name := range once {
+			if string(d[i].local) != name {
 				continue
 			}
-			if seen[i] {
-				return errTwice
+			if seen[n] {
+				return true
 			}
-			seen[i] = true
+			seen[n] = true
 		}
 	}
-	return nil
+	return false
 }
 
-// readTree parses body as the strict XML with namespaces that SOAP is made of. The standard library's
-// decoder, which etree uses, lets some documents pass that other parsers refuse or read otherwise.
-func readTree(body []byte) (*etree.Element, error) {
-	body = bytes.TrimPrefix(body, byteOrderMark)
-	if !utf8.Valid(body) || bytes.IndexByte(body, 0) >= 0 {
-		return nil, errEncoding
-	}
-	if bytes.Count(body, []byte("<")) > maxMarkup || bytes.Count(body, []byte("=")) > maxMarkup {
-		return nil, errTooComplex
-	}
-	doc := etree.NewDocument()
-	doc.ReadSettings = etree.ReadSettings{
-		CharsetReader:          charsetReader(body),
-		PreserveDuplicateAttrs: true,
-		MaxDepth:               maxDepth,
-	}
-	if err := doc.ReadFromBytes(body); err != nil {
-		return nil, errMalformed
-	}
-	var root *etree.Element
-	for i, token := range doc.Child {
-		switch t := token.(type) {
-		case *etree.Element:
-			if root != nil {
-				return nil, errStrayText
-			}
-			root = t
-		case *etree.CharData:
-			if !t.IsWhitespace() {
-				return nil, errStrayText
-			}
-		case *etree.ProcInst:
-			if i != 0 || t.Target != "xml" {
-				return nil, errInstruction
-			}
-		case *etree.Directive:
-			return nil, errInstruction
-		}
-	}
-	if root == nil {
-		return nil, errMalformed
-	}
-	for el := range descendants(root) {
-		if err := checkElement(el); err != nil {
-			return nil, err
-		}
-	}
-	return root, nil
-}
-
-// charsetReader passes a declared US-ASCII on where body holds nothing else. The decoder asks it for
-// everything but UTF-8.
-func charsetReader(body []byte) func(string, io.Reader) (io.Reader, error) {
-	return func(charset string, input io.Reader) (io.Reader, error) {
-		notASCII := func(b rune) bool { return b >= utf8.RuneSelf }
-		if !charsetAllowed(charset) || bytes.ContainsFunc(body, notASCII) {
-			return nil, errEncoding
-		}
-		return input, nil
-	}
-}
-
-func checkElement(el *etree.Element) error {
-	if err := checkName(el.Space, el.Tag, el.NamespaceURI()); err != nil {
-		return err
-	}
-	for i := range el.Attr {
-		a := &el.Attr[i]
-		switch {
-		case a.Space == "xmlns":
-			if a.Value == "" || a.Key == "xml" || a.Key == "xmlns" {
-				return errNamespace
-			}
-		case a.Space != "xml":
-			if err := checkName(a.Space, a.Key, a.NamespaceURI()); err != nil {
-				return err
-			}
-		}
-		for j := range i {
-			b := &el.Attr[j]
-			if a.Key == b.Key && (a.Space == b.Space || a.Space != "" && a.NamespaceURI() == b.NamespaceURI()) {
-				return errAttribute
-			}
-		}
-	}
-	for _, token := range el.Child {
-		switch token.(type) {
-		case *etree.ProcInst, *etree.Directive:
-			return errInstruction
-		}
-	}
-	return nil
-}
-
-func checkName(prefix, local, namespace string) error {
-	if prefix != "" && namespace == "" || strings.Contains(local, ":") {
-		return errNamespace
-	}
-	return nil
-}
-
-// descendants yields el and all elements in it, in document order.
-func descendants(el *etree.Element) func(yield func(*etree.Element) bool) {
-	var visit func(*etree.Element, func(*etree.Element) bool) bool
-	visit = func(el *etree.Element, yield func(*etree.Element) bool) bool {
-		if !yield(el) {
-			return false
-		}
-		for child := range el.ChildElementsSeq() {
-			if !visit(child, yield) {
-				return false
-			}
-		}
-		return true
-	}
-	return func(yield func(*etree.Element) bool) { visit(el, yield) }
-}
-
-func is(el *etree.Element, namespace, local string) bool {
-	return el.Tag == local && el.NamespaceURI() == namespace
-}
-
-// children returns the elements in el, which holds nothing else but white space and comments.
-func children(el *etree.Element) ([]*etree.Element, error) {
-	var found []*etree.Element
-	for _, token := range el.Child {
-		switch t := token.(type) {
-		case *etree.Element:
-			found = append(found, t)
-		case *etree.CharData:
-			if !t.IsWhitespace() {
-				return nil, errStrayText
-			}
-		}
-	}
-	return found, nil
-}
-
-// child returns the one child of el that has this name of Sonos's, nil where there is none.
-func child(el *etree.Element, name string) (*etree.Element, error) {
-	all, err := children(el)
+func (d document) credentials(header int) (c Credentials, err error) {
+	el, err := d.child(header, "credentials")
 	if err != nil {
-		return nil, err
+		return c, err
 	}
-	var found *etree.Element
-	for _, c := range all {
-		if !is(c, sonosNamespace, name) {
+	if el == 0 {
+		return c, errNoCredentials
+	}
+	if err := d.childTexts(el, field{"deviceId", &c.DeviceID}, field{"deviceProvider", &c.DeviceProvider}); err != nil {
+		return c, err
+	}
+	c.Kind = Anonymous
+	for i := range d.children(el) {
+		if d[i].namespace != sonos {
 			continue
 		}
-		if found != nil {
-			return nil, errTwice
+		kind := kinds[string(d[i].local)]
+		if kind == "" {
+			continue
 		}
-		found = c
+		if c.Kind != Anonymous {
+			return c, errTwoCredentials
+		}
+		c.Kind = kind
+		if err := d.proof(i, &c); err != nil {
+			return c, err
+		}
+	}
+	return c, nil
+}
+
+var kinds = map[string]Kind{"login": Login, "loginToken": LoginToken, "sessionId": SessionID}
+
+func (d document) proof(el int, c *Credentials) error {
+	switch c.Kind {
+	case Login:
+		if err := d.childTexts(el, field{"username", &c.Username}, field{"password", &c.Password}); err != nil {
+			return err
+		}
+		if c.Username == "" || c.Password == "" {
+			return errBlank
+		}
+	case LoginToken:
+		return d.childTexts(el, field{"token", &c.Token}, field{"key", &c.Key})
+	case SessionID:
+		if d[el].first != 0 {
+			return errStrayText
+		}
+		if c.SessionID = string(d[el].text); c.SessionID == "" {
+			return errBlank
+		}
+	}
+	return nil
+}
+
+func (d document) is(i int, in namespace, local string) bool {
+	return d[i].namespace == in && string(d[i].local) == local
+}
+
+// strayText tells whether there is more than white space between the elements in an element.
+func (d document) strayText(i int) bool { return len(bytes.Trim(d[i].text, blank)) > 0 }
+
+// child returns the one child that has this name of Sonos's, 0 where there is none.
+func (d document) child(parent int, name string) (int, error) {
+	if d.strayText(parent) {
+		return 0, errStrayText
+	}
+	found := 0
+	for i := range d.children(parent) {
+		if !d.is(i, sonos, name) {
+			continue
+		}
+		if found != 0 {
+			return 0, errTwice
+		}
+		found = i
 	}
 	return found, nil
 }
 
-func childText(el *etree.Element, name string) (string, error) {
-	c, err := child(el, name)
-	if c == nil || err != nil {
-		return "", err
+// childText returns the text of that child exactly, nil where there is none.
+func (d document) childText(parent int, name string) ([]byte, error) {
+	i, err := d.child(parent, name)
+	if i == 0 || err != nil {
+		return nil, err
 	}
-	return text(c)
+	if d[i].first != 0 {
+		return nil, errStrayText
+	}
+	return d[i].text, nil
 }
 
-// text returns all text in el. Element.Text ends at a comment, which would cut a password in two.
-func text(el *etree.Element) (string, error) {
-	var b strings.Builder
-	for _, token := range el.Child {
-		switch t := token.(type) {
-		case *etree.CharData:
-			b.WriteString(t.Data)
-		case *etree.Element:
-			return "", errStrayText
+type field struct {
+	name string
+	to   *string
+}
+
+func (d document) childTexts(parent int, fields ...field) error {
+	for _, f := range fields {
+		text, err := d.childText(parent, f.name)
+		if err != nil {
+			return err
 		}
+		*f.to = string(text)
 	}
-	return b.String(), nil
+	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 // MaxBody is how much of a request's body is read to find out what it is, in bytes. Real calls have some
@@ -24,7 +25,7 @@ func Read(r *http.Request) (*Call, error) {
 	}
 	arrived := time.Now()
 	body, whole := peek(r)
-	if !whole || !bytes.Contains(body, []byte(getDeviceAuthToken)) {
+	if !whole || !bytes.Contains(body, []byte(getDeviceAuthToken)) || polls(body) {
 		return nil, nil
 	}
 	call, err := parse(body)
@@ -118,6 +119,21 @@ func mayBeXML(start []byte) bool {
 	start = bytes.TrimLeft(bytes.TrimPrefix(start, byteOrderMark), " \t\r\n")
 	return len(start) == 0 || start[0] == '<'
 }
+
+// polls tells of most polls that they are ones without parsing them: where <linkCode> or <prefix:linkCode>
+// is followed by a character. In a comment or a CDATA section that would be no linkCode; no player sends
+// such a thing, and what is not sure to be an upgrade is forwarded.
+func polls(body []byte) bool {
+	before, after, found := bytes.Cut(body, []byte("linkCode>"))
+	tag := bytes.LastIndexByte(before, '<')
+	if !found || tag < 0 || len(after) == 0 || bytes.IndexByte([]byte(blank+"<&"), after[0]) >= 0 {
+		return false
+	}
+	prefix, colon := bytes.CutSuffix(before[tag+1:], []byte(":"))
+	return len(prefix) == 0 || colon && !bytes.ContainsFunc(prefix, notInName)
+}
+
+func notInName(r rune) bool { return r >= utf8.RuneSelf || nameBytes[r] == 0 }
 
 // replay is a body whose beginning has been read: that beginning again, then what ended it or the rest.
 type replay struct {

@@ -165,6 +165,11 @@ func (e *Endpoint) Exchange(ctx context.Context, deadline time.Time, g Grant) Re
 }
 
 func (e *Endpoint) enter(ctx context.Context, deadline time.Time) bool {
+	select {
+	case e.places <- struct{}{}:
+		return true
+	default:
+	}
 	ctx, cancel := context.WithDeadline(ctx, deadline)
 	defer cancel()
 	select {

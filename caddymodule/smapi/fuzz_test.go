@@ -1,0 +1,135 @@
+package smapi
+
+import (
+	"bytes"
+	"encoding/xml"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// FuzzRead holds three rules: nothing makes the reader panic, what it calls an upgrade an independent reader
+// calls one too, with the same credentials, and what it forwards is as it came.
+func FuzzRead(f *testing.F) {
+	files, err := filepath.Glob(filepath.Join(requests, "*.xml"))
+	if err != nil || len(files) == 0 {
+		f.Fatal("no requests", err)
+	}
+	for _, file := range files {
+		body, err := os.ReadFile(file)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(body)
+	}
+	f.Fuzz(func(t *testing.T, body []byte) {
+		r := post(body)
+		call, err := Read(r)
+		if call == nil {
+			if got, err := io.ReadAll(r.Body); err != nil || !bytes.Equal(got, body) {
+				t.Fatalf("forwarded with %v as %q", err, got)
+			}
+			return
+		}
+		if err != nil {
+			t.Fatalf("a call and an error: %v", err)
+		}
+		want, err := readIndependently(body)
+		if err != nil {
+			t.Fatalf("no upgrade: %v", err)
+		}
+		if call.HouseholdID != want.HouseholdID || call.Credentials != want.Credentials {
+			t.Fatalf("read as %+v, want %+v", call, want)
+		}
+	})
+}
+
+type texts []string
+
+func (t texts) one() string { return strings.Join(t, "|two|") }
+
+type strictEnvelope struct {
+	XMLName xml.Name       `xml:"http://schemas.xmlsoap.org/soap/envelope/ Envelope"`
+	Header  []strictHeader `xml:"http://schemas.xmlsoap.org/soap/envelope/ Header"`
+	Body    []strictBody   `xml:"http://schemas.xmlsoap.org/soap/envelope/ Body"`
+}
+
+type strictHeader struct {
+	Credentials []struct {
+		DeviceID       texts `xml:"http://www.sonos.com/Services/1.1 deviceId"`
+		DeviceProvider texts `xml:"http://www.sonos.com/Services/1.1 deviceProvider"`
+		SessionID      texts `xml:"http://www.sonos.com/Services/1.1 sessionId"`
+		Login          []struct {
+			Username texts `xml:"http://www.sonos.com/Services/1.1 username"`
+			Password texts `xml:"http://www.sonos.com/Services/1.1 password"`
+		} `xml:"http://www.sonos.com/Services/1.1 login"`
+		LoginToken []struct {
+			Token texts `xml:"http://www.sonos.com/Services/1.1 token"`
+			Key   texts `xml:"http://www.sonos.com/Services/1.1 key"`
+		} `xml:"http://www.sonos.com/Services/1.1 loginToken"`
+	} `xml:"http://www.sonos.com/Services/1.1 credentials"`
+}
+
+type strictBody struct {
+	Calls []struct {
+		HouseholdID texts      `xml:"http://www.sonos.com/Services/1.1 householdId"`
+		LinkCode    []struct{} `xml:"linkCode"`
+	} `xml:"http://www.sonos.com/Services/1.1 getDeviceAuthToken"`
+	Others []struct{} `xml:",any"`
+}
+
+// readIndependently reads with the standard library alone.
+func readIndependently(body []byte) (call Call, err error) {
+	d := xml.NewDecoder(bytes.NewReader(bytes.TrimPrefix(body, byteOrderMark)))
+	d.CharsetReader = func(charset string, input io.Reader) (io.Reader, error) {
+		if !strings.EqualFold(charset, "us-ascii") {
+			return nil, errors.New("charset")
+		}
+		return input, nil
+	}
+	var e strictEnvelope
+	if err := d.Decode(&e); err != nil {
+		return call, err
+	}
+	for {
+		token, err := d.Token()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return call, err
+		}
+		switch t := token.(type) {
+		case xml.Comment:
+		case xml.CharData:
+			if len(bytes.TrimSpace(t)) > 0 {
+				return call, errors.New("text behind the envelope")
+			}
+		default:
+			return call, fmt.Errorf("%T behind the envelope", t)
+		}
+	}
+	if len(e.Header) != 1 || len(e.Header[0].Credentials) != 1 || len(e.Body) != 1 || len(e.Body[0].Calls) != 1 ||
+		len(e.Body[0].Others) != 0 || len(e.Body[0].Calls[0].LinkCode) != 0 {
+		return call, errors.New("the envelope")
+	}
+	c := e.Header[0].Credentials[0]
+	if len(c.Login)+len(c.LoginToken)+len(c.SessionID) > 1 {
+		return call, errors.New("the credentials")
+	}
+	call.HouseholdID = e.Body[0].Calls[0].HouseholdID.one()
+	call.Credentials = Credentials{Kind: Anonymous, DeviceID: c.DeviceID.one(), DeviceProvider: c.DeviceProvider.one()}
+	switch to := &call.Credentials; {
+	case len(c.Login) == 1:
+		to.Kind, to.Username, to.Password = Login, c.Login[0].Username.one(), c.Login[0].Password.one()
+	case len(c.LoginToken) == 1:
+		to.Kind, to.Token, to.Key = LoginToken, c.LoginToken[0].Token.one(), c.LoginToken[0].Key.one()
+	case len(c.SessionID) == 1:
+		to.Kind, to.SessionID = SessionID, c.SessionID.one()
+	}
+	return call, nil
+}

@@ -1,0 +1,548 @@
+package smapi
+
+import (
+	"bytes"
+	"errors"
+	"strings"
+	"unicode/utf8"
+)
+
+// The scanner reads the XML with namespaces that SOAP is made of, and refuses every document that two
+// readers could take for different things. General-purpose parsers do neither: the standard library's, for
+// one, lets undeclared prefixes and repeated attributes pass. It costs about as much as copying the request.
+//
+// It is stricter than XML where no player goes: names are ASCII, there are no DTDs and no processing
+// instructions (SOAP 1.1 section 3), and everything is bounded.
+
+// Bounds of a document. A real call has some twenty elements, six deep, with an attribute or two.
+const (
+	maxElements   = 256
+	maxDepth      = 32
+	maxAttributes = 16 // of one element
+)
+
+var (
+	errMalformed   = errors.New("malformed XML")
+	errTooComplex  = errors.New("more markup than a call has")
+	errEncoding    = errors.New("neither UTF-8 nor ASCII")
+	errInstruction = errors.New("a DTD or a processing instruction, which SOAP forbids")
+	errNamespace   = errors.New("an undeclared or reserved namespace prefix")
+	errAttribute   = errors.New("an attribute given twice")
+	errStrayText   = errors.New("text or elements where none belong")
+)
+
+// namespace tells the namespaces apart that matter here.
+type namespace uint8
+
+const (
+	noNamespace namespace = iota
+	soap
+	sonos
+	foreign
+)
+
+// element is one element of a document. Its relatives are indexes, of which none is the document's 0.
+type element struct {
+	namespace   namespace
+	local       []byte
+	text        []byte // all of it, markup resolved, but not that of elements in it
+	first, next int    // child, sibling
+	last        int
+}
+
+// document is the elements in their order; the one at 0 stands for the document itself.
+type document []element
+
+// children calls f with the index of each child, until it returns false.
+func (d document) children(parent int) func(yield func(int) bool) {
+	return func(yield func(int) bool) {
+		for i := d[parent].first; i != 0; i = d[i].next {
+			if !yield(i) {
+				return
+			}
+		}
+	}
+}
+
+type scanner struct {
+	reader
+	elements document
+	open     []opened
+	bindings []binding
+
+	// What the slices above start on.
+	elementSpace [32]element
+	openSpace    [8]opened
+	bindingSpace [8]binding
+}
+
+// opened is an element whose end has not been read.
+type opened struct {
+	index    int
+	name     []byte // with its prefix
+	bindings int    // how many were in force around it
+}
+
+type binding struct {
+	prefix    []byte
+	namespace namespace
+	uri       []byte
+}
+
+type attribute struct{ prefix, local, value []byte }
+
+func scan(body []byte) (document, error) {
+	body = bytes.TrimPrefix(body, byteOrderMark)
+	if err := checkCharacters(body); err != nil {
+		return nil, err
+	}
+	s := &scanner{reader: reader{body}}
+	s.elements = append(s.elementSpace[:0], element{})
+	s.open = append(s.openSpace[:0], opened{})
+	s.bindings = s.bindingSpace[:0]
+	if err := s.declaration(); err != nil {
+		return nil, err
+	}
+	for len(s.rest) > 0 {
+		if err := s.step(); err != nil {
+			return nil, err
+		}
+	}
+	root := s.elements[0].first
+	if len(s.open) != 1 || root == 0 {
+		return nil, errMalformed
+	}
+	if s.elements[root].next != 0 {
+		return nil, errStrayText
+	}
+	return s.elements, nil
+}
+
+const blank = " \t\r\n"
+
+// checkCharacters refuses what is no UTF-8 and the characters that XML does not have.
+func checkCharacters(body []byte) error {
+	if !utf8.Valid(body) {
+		return errEncoding
+	}
+	for _, b := range body {
+		if b < ' ' && b != '\n' && b != '\t' && b != '\r' {
+			return errEncoding
+		}
+	}
+	if bytes.Contains(body, []byte("\uFFFE")) || bytes.Contains(body, []byte("\uFFFF")) {
+		return errEncoding
+	}
+	return nil
+}
+
+// declaration reads <?xml version="1.0" encoding="..." standalone="..."?>, which need not be there.
+func (s *scanner) declaration() error {
+	if !s.skip("<?xml") {
+		return nil
+	}
+	text, ok := s.until("?>")
+	if !ok {
+		return errMalformed
+	}
+	attributes := reader{text}
+	for position := 0; ; {
+		a, ok, err := attributes.attribute()
+		if err != nil || len(a.prefix) > 0 {
+			return errMalformed
+		}
+		if !ok {
+			if position == 0 || len(attributes.rest) > 0 {
+				return errMalformed
+			}
+			return nil
+		}
+		switch name := string(a.local); {
+		case position == 0 && name == "version" && string(a.value) == "1.0":
+			position = 1
+		case position == 1 && name == "encoding":
+			position = 2
+			if !charsetAllowed(string(a.value)) ||
+				strings.EqualFold(string(a.value), "us-ascii") && bytes.ContainsFunc(s.rest, notASCII) {
+				return errEncoding
+			}
+		case (position == 1 || position == 2) && name == "standalone" && (string(a.value) == "yes" || string(a.value) == "no"):
+			position = 3
+		default:
+			return errMalformed
+		}
+	}
+}
+
+func notASCII(r rune) bool { return r >= utf8.RuneSelf }
+
+// step reads a run of text or one piece of markup.
+func (s *scanner) step() error {
+	markup := bytes.IndexByte(s.rest, '<')
+	if markup != 0 {
+		if markup < 0 {
+			markup = len(s.rest)
+		}
+		text := s.rest[:markup:markup]
+		s.rest = s.rest[markup:]
+		return s.characters(text)
+	}
+	switch {
+	case s.skip("</"):
+		return s.end()
+	case s.skip("<!--"):
+		comment, ok := s.until("-->")
+		if !ok || bytes.Contains(comment, []byte("--")) || bytes.HasSuffix(comment, []byte("-")) {
+			return errMalformed
+		}
+		return nil
+	case s.skip("<![CDATA["):
+		text, ok := s.until("]]>")
+		if !ok || len(s.open) == 1 {
+			return errMalformed
+		}
+		return s.add(lines(text))
+	case s.skip("<!"), s.skip("<?"):
+		return errInstruction
+	}
+	s.rest = s.rest[1:]
+	return s.start()
+}
+
+// characters adds text to the element around it.
+func (s *scanner) characters(text []byte) error {
+	if bytes.Contains(text, []byte("]]>")) {
+		return errMalformed
+	}
+	if len(s.open) == 1 && len(bytes.Trim(text, blank)) > 0 {
+		return errStrayText
+	}
+	text, err := unescape(lines(text))
+	if err != nil {
+		return err
+	}
+	return s.add(text)
+}
+
+func (s *scanner) add(text []byte) error {
+	to := &s.elements[s.open[len(s.open)-1].index]
+	switch {
+	case to.text == nil:
+		to.text = text[:len(text):len(text)] // a part of the body, which an append must not write to
+	case to.first == 0 || len(bytes.Trim(text, blank)) > 0: // else white space between elements
+		to.text = append(to.text, text...)
+	}
+	return nil
+}
+
+// lines turns all line ends into line feeds, as XML section 2.11 demands.
+func lines(text []byte) []byte {
+	if bytes.IndexByte(text, '\r') < 0 {
+		return text
+	}
+	text = bytes.ReplaceAll(text, []byte("\r\n"), []byte("\n"))
+	return bytes.ReplaceAll(text, []byte("\r"), []byte("\n"))
+}
+
+// unescape resolves the references that XML has without a DTD.
+func unescape(text []byte) ([]byte, error) {
+	if bytes.IndexByte(text, '&') < 0 {
+		return text, nil
+	}
+	out := make([]byte, 0, len(text))
+	for {
+		before, after, found := bytes.Cut(text, []byte("&"))
+		out = append(out, before...)
+		if !found {
+			return out, nil
+		}
+		reference, rest, found := bytes.Cut(after, []byte(";"))
+		character := referenced(reference)
+		if !found || character < 0 {
+			return nil, errMalformed
+		}
+		out = utf8.AppendRune(out, character)
+		text = rest
+	}
+}
+
+// referenced returns the character of a reference, -1 where there is none.
+func referenced(name []byte) rune {
+	switch string(name) {
+	case "lt":
+		return '<'
+	case "gt":
+		return '>'
+	case "amp":
+		return '&'
+	case "quot":
+		return '"'
+	case "apos":
+		return '\''
+	}
+	digits, ok := bytes.CutPrefix(name, []byte("#"))
+	base := rune(10)
+	if hex, isHex := bytes.CutPrefix(digits, []byte("x")); isHex {
+		digits, base = hex, 16
+	}
+	if !ok || len(digits) == 0 {
+		return -1
+	}
+	var r rune
+	for _, d := range digits {
+		value := rune(-1)
+		switch {
+		case d >= '0' && d <= '9':
+			value = rune(d - '0')
+		case d >= 'a' && d <= 'f':
+			value = rune(d-'a') + 10
+		case d >= 'A' && d <= 'F':
+			value = rune(d-'A') + 10
+		}
+		if value < 0 || value >= base {
+			return -1
+		}
+		if r = r*base + value; r > utf8.MaxRune {
+			return -1
+		}
+	}
+	if r < ' ' && r != '\n' && r != '\t' && r != '\r' || r == 0xFFFE || r == 0xFFFF || !utf8.ValidRune(r) {
+		return -1
+	}
+	return r
+}
+
+// start reads a start tag, whose "<" has been read.
+func (s *scanner) start() error {
+	whole := s.rest
+	prefix, local, ok := s.name()
+	if !ok {
+		return errMalformed
+	}
+	name := whole[:len(whole)-len(s.rest)]
+	around := len(s.bindings)
+
+	var space [4]attribute
+	attributes := space[:0]
+	for {
+		a, ok, err := s.attribute()
+		if err != nil {
+			return err
+		}
+		if !ok {
+			break
+		}
+		if len(attributes) == maxAttributes {
+			return errTooComplex
+		}
+		attributes = append(attributes, a)
+		if err := s.bind(a); err != nil {
+			return err
+		}
+	}
+	empty := s.skip("/>")
+	if !empty && !s.skip(">") {
+		return errMalformed
+	}
+	if err := s.checkAttributes(attributes); err != nil {
+		return err
+	}
+	in, ok := s.lookup(prefix)
+	if !ok {
+		return errNamespace
+	}
+	if len(s.elements) > maxElements || len(s.open) > maxDepth {
+		return errTooComplex
+	}
+
+	index, parent := len(s.elements), &s.elements[s.open[len(s.open)-1].index]
+	if parent.first == 0 {
+		parent.first = index
+	} else {
+		s.elements[parent.last].next = index
+	}
+	parent.last = index
+	s.elements = append(s.elements, element{namespace: in.namespace, local: local})
+	if empty {
+		s.bindings = s.bindings[:around]
+	} else {
+		s.open = append(s.open, opened{index, name, around})
+	}
+	return nil
+}
+
+// end reads an end tag, whose "</" has been read.
+func (s *scanner) end() error {
+	last := s.open[len(s.open)-1]
+	if len(s.open) == 1 || !bytes.HasPrefix(s.rest, last.name) {
+		return errMalformed
+	}
+	s.rest = s.rest[len(last.name):]
+	s.space()
+	if !s.skip(">") {
+		return errMalformed
+	}
+	s.open = s.open[:len(s.open)-1]
+	s.bindings = s.bindings[:last.bindings]
+	return nil
+}
+
+var (
+	prefixXMLNS = []byte("xmlns")
+	prefixXML   = []byte("xml")
+)
+
+// bind declares a namespace, if that is what the attribute does (Namespaces in XML 1.0, section 3).
+func (s *scanner) bind(a attribute) error {
+	prefix := a.local
+	switch {
+	case len(a.prefix) == 0 && bytes.Equal(a.local, prefixXMLNS):
+		prefix = nil
+	case bytes.Equal(a.prefix, prefixXMLNS):
+		if len(a.value) == 0 || bytes.Equal(prefix, prefixXML) || bytes.Equal(prefix, prefixXMLNS) {
+			return errNamespace
+		}
+	default:
+		return nil
+	}
+	in := foreign
+	switch string(a.value) {
+	case "":
+		in = noNamespace
+	case soapNamespace:
+		in = soap
+	case sonosNamespace:
+		in = sonos
+	case "http://www.w3.org/XML/1998/namespace", "http://www.w3.org/2000/xmlns/":
+		return errNamespace
+	}
+	s.bindings = append(s.bindings, binding{prefix, in, a.value})
+	return nil
+}
+
+// lookup finds the innermost declaration of a prefix.
+func (s *scanner) lookup(prefix []byte) (binding, bool) {
+	for i := len(s.bindings) - 1; i >= 0; i-- {
+		if bytes.Equal(s.bindings[i].prefix, prefix) {
+			return s.bindings[i], true
+		}
+	}
+	return binding{}, len(prefix) == 0
+}
+
+func (s *scanner) checkAttributes(attributes []attribute) error {
+	for i, a := range attributes {
+		reserved := bytes.Equal(a.prefix, prefixXMLNS) || bytes.Equal(a.prefix, prefixXML)
+		in, ok := s.lookup(a.prefix)
+		if !ok && !reserved {
+			return errNamespace
+		}
+		for _, b := range attributes[:i] {
+			if !bytes.Equal(a.local, b.local) {
+				continue
+			}
+			other, _ := s.lookup(b.prefix)
+			if bytes.Equal(a.prefix, b.prefix) ||
+				len(a.prefix) > 0 && len(b.prefix) > 0 && !reserved && bytes.Equal(in.uri, other.uri) {
+				return errAttribute
+			}
+		}
+	}
+	return nil
+}
+
+// reader reads the parts that markup is made of.
+type reader struct{ rest []byte }
+
+// attribute reads the blank and the attribute after it, if there is one.
+func (r *reader) attribute() (a attribute, ok bool, err error) {
+	if !r.space() || len(r.rest) == 0 || r.rest[0] == '>' || r.rest[0] == '/' {
+		return a, false, nil
+	}
+	if a.prefix, a.local, ok = r.name(); !ok {
+		return a, false, errMalformed
+	}
+	r.space()
+	if !r.skip("=") {
+		return a, false, errMalformed
+	}
+	r.space()
+	quote := `"`
+	if !r.skip(quote) {
+		if quote = "'"; !r.skip(quote) {
+			return a, false, errMalformed
+		}
+	}
+	if a.value, ok = r.until(quote); !ok || bytes.IndexByte(a.value, '<') >= 0 {
+		return a, false, errMalformed
+	}
+	a.value, err = unescape(a.value)
+	return a, err == nil, err
+}
+
+// name reads a name and splits it at its colon.
+func (r *reader) name() (prefix, local []byte, ok bool) {
+	local, ok = r.ncName()
+	if ok && r.skip(":") {
+		prefix = local
+		local, ok = r.ncName()
+	}
+	return prefix, local, ok
+}
+
+// ncName reads a name without a colon.
+func (r *reader) ncName() ([]byte, bool) {
+	n := 0
+	for n < len(r.rest) && (nameBytes[r.rest[n]] == nameStart || n > 0 && nameBytes[r.rest[n]] == nameRest) {
+		n++
+	}
+	name := r.rest[:n]
+	r.rest = r.rest[n:]
+	return name, n > 0
+}
+
+const (
+	nameStart = 1 + iota
+	nameRest
+)
+
+var nameBytes = func() (table [256]uint8) {
+	for b := range table {
+		switch {
+		case b >= 'a' && b <= 'z', b >= 'A' && b <= 'Z', b == '_':
+			table[b] = nameStart
+		case b >= '0' && b <= '9', b == '-', b == '.':
+			table[b] = nameRest
+		}
+	}
+	return table
+}()
+
+// skip reads token, if it comes next.
+func (r *reader) skip(token string) bool {
+	if len(r.rest) < len(token) || string(r.rest[:len(token)]) != token {
+		return false
+	}
+	r.rest = r.rest[len(token):]
+	return true
+}
+
+// until reads up to the end and over it.
+func (r *reader) until(end string) (before []byte, ok bool) {
+	i := bytes.Index(r.rest, []byte(end))
+	if i < 0 {
+		return nil, false
+	}
+	before, r.rest = r.rest[:i:i], r.rest[i+len(end):]
+	return before, true
+}
+
+// space reads blanks.
+func (r *reader) space() bool {
+	n := 0
+	for n < len(r.rest) && (r.rest[n] == ' ' || r.rest[n] == '\n' || r.rest[n] == '\t' || r.rest[n] == '\r') {
+		n++
+	}
+	r.rest = r.rest[n:]
+	return n > 0
+}
