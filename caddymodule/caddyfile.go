@@ -167,7 +167,7 @@ func duration(d *caddyfile.Dispenser, name string, to *caddy.Duration) error {
 	}
 	parsed, err := caddy.ParseDuration(value)
 	if err != nil || parsed <= 0 {
-		return d.Errf("%q is no duration of more than 0, such as 15s", value)
+		return d.Errf("%s is no duration of more than 0, such as 15s", name)
 	}
 	*to = caddy.Duration(parsed)
 	return nil
@@ -180,7 +180,7 @@ func count(d *caddyfile.Dispenser, name string, to *int) error {
 	}
 	parsed, err := strconv.Atoi(value)
 	if err != nil || parsed < 1 {
-		return d.Errf("%q is no whole number of at least 1", value)
+		return d.Errf("%s is no whole number of at least 1", name)
 	}
 	*to = parsed
 	return nil

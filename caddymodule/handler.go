@@ -149,10 +149,15 @@ func (h *Handler) loadTransport(ctx caddy.Context) (*reverseproxy.HTTPTransport,
 		KeepAlive struct {
 			IdleTimeout *caddy.Duration `json:"idle_timeout"`
 		} `json:"keep_alive"`
+		Proxy    json.RawMessage `json:"network_proxy"`
+		ProxyURL string          `json:"forward_proxy_url"`
 	}
 	_ = json.Unmarshal(h.TransportRaw, &given) // LoadModule reports what is wrong with it
 
 	module, err := ctx.LoadModule(h, "TransportRaw")
+	if err != nil && (given.Proxy != nil || given.ProxyURL != "") {
+		return nil, errProxy // err may quote its URL, which may have a password
+	}
 	if err != nil {
 		return nil, err
 	}

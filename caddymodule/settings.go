@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -18,6 +19,7 @@ import (
 
 const (
 	defaultTimeout = 15 * time.Second
+	minTimeout     = 10 * time.Millisecond // less is a number without its unit
 	// maxTimeout is when players give up, by the constants of Sonos's self-test.
 	maxTimeout         = 20 * time.Second
 	defaultMaxInFlight = 64
@@ -50,6 +52,8 @@ var (
 	errMissing       = errors.New("is required")
 	errNoValue       = errors.New("its placeholder is not known or comes to nothing (a brace that is meant is written \\{)")
 	errNoURL         = errors.New("is no absolute http or https URL")
+	errScope         = errors.New("has a character that no scope has (RFC 6749 section 3.3)")
+	errProxy         = errors.New("cannot be set up with its proxy")
 	errURLParts      = errors.New("has a user or a fragment, which a token endpoint cannot have")
 	errHTTP          = errors.New("is http beyond loopback, which sends passwords in the clear; use https, or allow it with insecure_http")
 	errSecretUnused  = errors.New("is not used with client_auth none")
@@ -76,7 +80,7 @@ func (h *Handler) resolve(repl *caddy.Replacer) (s settings, err error) {
 	s.url = r.endpoint(h.TokenEndpoint, h.InsecureHTTP)
 	s.params = r.params(h.Param)
 	if len(h.Scope) > 0 {
-		s.params = append(s.params, token.Param{Name: "scope", Value: r.text("scope", strings.Join(h.Scope, " "))})
+		s.params = append(s.params, token.Param{Name: "scope", Value: r.scope(h.Scope)})
 	}
 
 	r.require("client_id", h.ClientID)
@@ -86,8 +90,8 @@ func (h *Handler) resolve(repl *caddy.Replacer) (s settings, err error) {
 	} else if h.ClientSecret != "" {
 		r.fail("client_secret", errSecretUnused)
 	}
-	if s.timeout < 0 || s.timeout > maxTimeout {
-		r.fail("timeout", fmt.Errorf("has to be more than 0 and at most %v, when players give up", maxTimeout))
+	if s.timeout < minTimeout || s.timeout > maxTimeout {
+		r.fail("timeout", fmt.Errorf("has to be at least %v, and at most %v, when players give up", minTimeout, maxTimeout))
 	}
 	if s.maxInFlight < 0 {
 		r.fail("max_in_flight", errors.New("has to be at least 1"))
@@ -138,6 +142,18 @@ func (r *resolver) text(field, value string) string {
 	return text
 }
 
+func (r *resolver) scope(scopes []string) string {
+	const field = "scope"
+	for _, scope := range scopes {
+		r.require(field, scope)
+	}
+	text := r.text(field, strings.Join(scopes, " "))
+	if strings.ContainsFunc(text, func(c rune) bool { return c < ' ' || c > '~' || c == '"' || c == '\\' }) {
+		r.fail(field, errScope)
+	}
+	return text
+}
+
 func (r *resolver) endpoint(value string, insecure bool) *url.URL {
 	const field = "token_endpoint"
 	r.require(field, value)
@@ -147,7 +163,7 @@ func (r *resolver) endpoint(value string, insecure bool) *url.URL {
 	}
 	u, err := url.Parse(text)
 	switch {
-	case err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Hostname() == "":
+	case err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Hostname() == "" || !validPort(u.Port()):
 		r.fail(field, errNoURL)
 	case u.User != nil || u.Fragment != "":
 		r.fail(field, errURLParts)
@@ -157,12 +173,14 @@ func (r *resolver) endpoint(value string, insecure bool) *url.URL {
 	return u
 }
 
+func validPort(port string) bool {
+	_, err := strconv.ParseUint(port, 10, 16)
+	return port == "" || err == nil
+}
+
 func loopback(host string) bool {
-	if host == "localhost" || strings.HasSuffix(host, ".localhost") {
-		return true
-	}
 	addr, err := netip.ParseAddr(host)
-	return err == nil && addr.IsLoopback()
+	return host == "localhost" || err == nil && addr.IsLoopback()
 }
 
 // reserved are the parameters that have a place of their own in the configuration or in the exchange.

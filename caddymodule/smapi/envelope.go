@@ -17,15 +17,13 @@ var (
 	errBlankLinkCode  = errors.New("a blank linkCode")
 	errNoHousehold    = errors.New("no householdId, or one too long")
 	errNoCredentials  = errors.New("no credentials")
-	errTwoCredentials = errors.New("more than one kind of credentials")
+	errTwoCredentials = errors.New("more than one kind of credentials, or some out of place")
 	errBlank          = errors.New("blank credentials")
 )
 
 // once are the names that a call has at most one of, wherever it stands and whatever its namespace: a
 // second one might be the one that the old service looks at.
-var once = [...]string{
-	"credentials", "login", "loginToken", "sessionId", "username", "password", getDeviceAuthToken,
-}
+var once = [...]string{"credentials", "username", "password", getDeviceAuthToken}
 
 // parse reads an envelope. Everything that is not positively an upgrade call, understood by all readers in
 // the same way, is an error, or nil where it is positively another call.
@@ -138,7 +136,21 @@ func (d document) credentials(header int) (c Credentials, err error) {
 			return c, err
 		}
 	}
+	if proofs := d.proofs(); proofs > 1 || proofs == 1 && c.Kind == Anonymous {
+		return c, errTwoCredentials
+	}
 	return c, nil
+}
+
+// proofs counts what may prove an account, wherever it stands and whatever its namespace: one that is out
+// of place might be the one that the old service looks at.
+func (d document) proofs() (n int) {
+	for i := range d {
+		if kinds[string(d[i].local)] != "" {
+			n++
+		}
+	}
+	return n
 }
 
 var kinds = map[string]Kind{"login": Login, "loginToken": LoginToken, "sessionId": SessionID}

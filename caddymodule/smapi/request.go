@@ -28,6 +28,9 @@ func Read(r *http.Request) (*Call, error) {
 	if !whole || !bytes.Contains(body, []byte(getDeviceAuthToken)) || polls(body) {
 		return nil, nil
 	}
+	if !encodingFits(r.Header["Content-Type"], body) {
+		return nil, errEncoding
+	}
 	call, err := parse(body)
 	if call != nil {
 		call.Arrived = arrived
@@ -78,8 +81,15 @@ func typeAllows(values []string) bool {
 	return true
 }
 
+// encodingFits tells whether a body is ASCII where that is declared.
+func encodingFits(types []string, body []byte) bool {
+	return len(types) == 0 || !strings.Contains(strings.ToLower(types[0]), ascii) || !bytes.ContainsFunc(body, notASCII)
+}
+
+const ascii = "us-ascii"
+
 func charsetAllowed(name string) bool {
-	return strings.EqualFold(name, "utf-8") || strings.EqualFold(name, "us-ascii")
+	return strings.EqualFold(name, "utf-8") || strings.EqualFold(name, ascii)
 }
 
 func encodingAllows(values []string) bool {

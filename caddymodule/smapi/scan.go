@@ -163,7 +163,7 @@ func (s *scanner) declaration() error {
 		case position == 1 && name == "encoding":
 			position = 2
 			if !charsetAllowed(string(a.value)) ||
-				strings.EqualFold(string(a.value), "us-ascii") && bytes.ContainsFunc(s.rest, notASCII) {
+				strings.EqualFold(string(a.value), ascii) && bytes.ContainsFunc(s.rest, notASCII) {
 				return errEncoding
 			}
 		case (position == 1 || position == 2) && name == "standalone" && (string(a.value) == "yes" || string(a.value) == "no"):

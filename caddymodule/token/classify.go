@@ -52,9 +52,6 @@ var (
 		"invalid_scope":          "check scope against what this client may ask for",
 		"invalid_request":        "check param and scope against what the authorization server demands",
 	}
-
-	// errorsElse are known and mean what their status means.
-	errorsElse = []string{"server_error"}
 )
 
 // classify reads an answer: by its error first and by its status second, because servers agree more on the
@@ -78,7 +75,7 @@ func classify(grantType string, status int, fields map[string]json.RawMessage, r
 		return r.is(Rejected, "the old token was refused", "")
 	case errorsClient[code] != "":
 		return r.is(Misconfigured, "the client was refused", errorsClient[code])
-	case status >= 500, status == http.StatusRequestTimeout, status == http.StatusTooEarly:
+	case status >= 500, code == "server_error", status == http.StatusRequestTimeout, status == http.StatusTooEarly:
 		return r.is(Unavailable, "the token endpoint fails", "")
 	case status >= 300 && status <= 399:
 		return r.is(Misconfigured, "a redirect, which is never followed with a password in hand",
@@ -108,7 +105,7 @@ func known(code string) string {
 	case code == "",
 		code == "invalid_grant", code == "access_denied", errorsClient[code] != "",
 		slices.Contains(errorsPassing, code), slices.Contains(errorsListener, code),
-		slices.Contains(errorsSubject, code), slices.Contains(errorsElse, code):
+		slices.Contains(errorsSubject, code), code == "server_error":
 		return code
 	}
 	return "other"

@@ -69,7 +69,9 @@ func TestAnswersAreClassedByErrorFirstAndStatusSecond(t *testing.T) {
 		{"a captive page", password, 200, `<html>`, Unavailable, ""},
 		{"half an answer", password, 200, `{"access_token":"a`, Unavailable, ""},
 		{"two answers", password, 200, `{"access_token":"a"}{"access_token":"b"}`, Unavailable, ""},
-		{"not UTF-8", password, 200, "{\"access_token\":\"\xff\"}", Unavailable, ""},
+		{"a description in another encoding", password, 400, "{\"error\":\"invalid_grant\",\"error_description\":\"ung\xfcltig\"}", Rejected, "invalid_grant"},
+		{"a byte order mark", password, 400, "\xef\xbb\xbf{\"error\":\"invalid_grant\"}", Rejected, "invalid_grant"},
+		{"an outage in a refusal", password, 400, `{"error":"server_error"}`, Unavailable, "server_error"},
 		// JSON without the wanted field, which is for the caller to see.
 		{"a list", password, 200, `["a"]`, Issued, ""},
 		{"null", password, 200, `null`, Issued, ""},

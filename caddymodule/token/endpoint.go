@@ -1,22 +1,24 @@
 // Package token exchanges credentials for tokens at an OAuth 2.0 token endpoint (RFC 6749 section 3.2) and
 // says what a failure means.
 //
-// One attempt is one POST: no redirect is followed, nothing is tried a second time, client authentication
-// is not probed. A wrong password costs its account one failed login.
+// One attempt is one POST: no redirect is followed, nothing that was sent is sent again, client
+// authentication is not probed. A wrong password costs its account one failed login.
 //
 // It knows neither Caddy nor SOAP.
 package token
 
 import (
+	"bytes"
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"io"
 	"net/http"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"time"
-	"unicode/utf8"
 )
 
 // maxAnswer is how much of an answer is read, in bytes.
@@ -104,6 +106,7 @@ type Endpoint struct {
 	places    chan struct{}
 	transport http.RoundTripper
 	context   context.Context
+	http1     atomic.Bool // what the last answer came over
 }
 
 // New returns an Endpoint. It does no network I/O.
@@ -153,7 +156,11 @@ func writeParams(form *strings.Builder, params []Param) {
 func (e *Endpoint) Exchange(ctx context.Context, deadline time.Time, g Grant) Result {
 	arrived := time.Now()
 	if !e.enter(ctx, deadline) {
-		return Result{Class: Overloaded, Cause: "no place at the token endpoint in time", Waited: time.Since(arrived)}
+		cause := "no place at the token endpoint in time"
+		if ctx.Err() != nil {
+			cause = "the player has gone while it waited for a place"
+		}
+		return Result{Class: Overloaded, Cause: cause, Waited: time.Since(arrived)}
 	}
 	defer e.leave()
 
@@ -185,12 +192,17 @@ func (e *Endpoint) leave() { <-e.places }
 func (e *Endpoint) post(deadline time.Time, g Grant) Result {
 	ctx, cancel := context.WithDeadline(e.context, deadline)
 	defer cancel()
+	quietenLog()
 
 	answer, err := e.transport.RoundTrip(e.request(ctx, g))
 	if err != nil {
 		return broken(0, err)
 	}
 	defer answer.Body.Close()
+	e.http1.Store(answer.ProtoMajor == 1)
+	if answer.StatusCode == http.StatusSwitchingProtocols { // its body is the connection, without a deadline
+		return Result{Status: answer.StatusCode}.is(Unavailable, "an answer that switches protocols", "")
+	}
 
 	body, err := io.ReadAll(io.LimitReader(answer.Body, maxAnswer+1))
 	if err != nil {
@@ -211,25 +223,50 @@ func (e *Endpoint) request(ctx context.Context, g Grant) *http.Request {
 	form.WriteString(e.form)
 	body := form.String()
 
+	first := &formBody{Reader: strings.NewReader(body)}
 	r := &http.Request{
 		Method:        http.MethodPost,
 		URL:           e.url,
 		Host:          e.url.Host,
 		Header:        e.header,
 		ContentLength: int64(len(body)),
-		// The transport sends again only what it has not sent: a POST without an Idempotency-Key for which
-		// no byte went out over a connection that had died idle. For that it needs the body anew.
-		GetBody: func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader(body)), nil },
+		Body:          first,
+		// For the transport's own second try, over HTTP/1 when a connection had died idle and no byte went
+		// out. HTTP/2 also tries again what a server has received and disclaims.
+		GetBody: func() (io.ReadCloser, error) {
+			if first.read.Load() && !e.http1.Load() {
+				return nil, errSent
+			}
+			return io.NopCloser(strings.NewReader(body)), nil
+		},
 	}
-	r.Body, _ = r.GetBody()
 	return r.WithContext(ctx)
 }
 
+var errSent = errors.New("the request was sent before")
+
+// formBody is a body that knows whether it has been read from.
+type formBody struct {
+	*strings.Reader
+	read atomic.Bool
+}
+
+func (b *formBody) Read(p []byte) (int, error) {
+	b.read.Store(true)
+	return b.Reader.Read(p)
+}
+
+// WriteTo hides the Reader's, which would not be noticed.
+func (b *formBody) WriteTo(w io.Writer) (int64, error) {
+	b.read.Store(true)
+	return b.Reader.WriteTo(w)
+}
+
+func (b *formBody) Close() error { return nil }
+
 // readJSON reads an object. Other JSON is readable but has no fields.
 func readJSON(body []byte) (fields map[string]json.RawMessage, readable bool) {
-	if !utf8.Valid(body) { // encoding/json would put replacement characters into a token
-		return nil, false
-	}
+	body = bytes.TrimPrefix(body, []byte("\xef\xbb\xbf"))
 	if json.Unmarshal(body, &fields) != nil {
 		return nil, json.Valid(body)
 	}

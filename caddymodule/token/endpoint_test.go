@@ -1,16 +1,23 @@
 package token
 
 import (
+	"bytes"
 	"context"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os"
 	"strings"
+	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/net/http2"
 )
 
 var ella = Grant{Type: "password", Params: []Param{{"username", "ella & söhne"}, {"password", " p+w=%20 "}}}
@@ -127,6 +134,11 @@ func TestEveryFailureIsOnePost(t *testing.T) {
 			_, _ = io.WriteString(conn, "p+w is what you sent\r\n\r\n")
 			_ = conn.Close()
 		}, Unavailable, 0, "the connection failed"},
+		"another protocol": {func(w http.ResponseWriter, _ *http.Request) {
+			conn, _, _ := w.(http.Hijacker).Hijack()
+			_, _ = io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n")
+			t.Cleanup(func() { _ = conn.Close() }) // not before
+		}, Unavailable, 101, "an answer that switches protocols"},
 		"endless": {func(w http.ResponseWriter, _ *http.Request) {
 			_, _ = io.WriteString(w, `{"access_token":"`+strings.Repeat("x", maxAnswer))
 		}, Unavailable, 200, "an answer over 64 KiB"},
@@ -223,4 +235,122 @@ func TestACallerWhoLeavesDoesNotCutItsLogin(t *testing.T) {
 	if r := endpoint(u).Exchange(caller, soon(), ella); r.Class != Issued {
 		t.Errorf("%+v", r)
 	}
+}
+
+func TestNothingIsSentAgainOverHTTP2(t *testing.T) {
+	u, bodies := refusingHTTP2(t)
+	transport := &http.Transport{Protocols: new(http.Protocols)}
+	transport.Protocols.SetUnencryptedHTTP2(true)
+	e := endpoint(u, func(c *Config) { c.Transport = transport })
+	for want := int32(1); want <= 2; want++ {
+		if r := e.Exchange(context.Background(), soon(), ella); r.Class != Unavailable || bodies.Load() != want {
+			t.Fatalf("%+v after %d bodies, want %d", r, bodies.Load(), want)
+		}
+	}
+}
+
+// refusingHTTP2 is an HTTP/2 server that reads requests and then says that it has not processed them.
+func refusingHTTP2(t *testing.T) (*url.URL, *atomic.Int32) {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = listener.Close() })
+	var bodies atomic.Int32
+	go func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer conn.Close()
+				if _, err := io.ReadFull(conn, make([]byte, len(http2.ClientPreface))); err != nil {
+					return
+				}
+				framer := http2.NewFramer(conn, conn)
+				_ = framer.WriteSettings()
+				for {
+					frame, err := framer.ReadFrame()
+					if err != nil {
+						return
+					}
+					if data, ok := frame.(*http2.DataFrame); ok && data.StreamEnded() {
+						bodies.Add(1)
+						_ = framer.WriteRSTStream(data.StreamID, http2.ErrCodeRefusedStream)
+					}
+				}
+			}()
+		}
+	}()
+	return &url.URL{Scheme: "http", Host: listener.Addr().String()}, &bodies
+}
+
+func TestADeadIdleConnectionIsNoOutage(t *testing.T) {
+	u, posts := server(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, `{"access_token":"new"}`) })
+	var last *brokenConn
+	e := endpoint(u, func(c *Config) {
+		c.Transport = &http.Transport{DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+			conn, err := new(net.Dialer).DialContext(ctx, network, address)
+			last = &brokenConn{Conn: conn}
+			return last, err
+		}}
+	})
+	for want := int32(1); want <= 3; want++ {
+		if r := e.Exchange(context.Background(), soon(), ella); r.Class != Issued || posts.Load() != want {
+			t.Fatalf("%+v after %d POSTs, want %d", r, posts.Load(), want)
+		}
+		last.broken.Store(true)
+	}
+}
+
+// brokenConn takes nothing more once it is broken, as a connection that has died idle.
+type brokenConn struct {
+	net.Conn
+	broken atomic.Bool
+}
+
+func (c *brokenConn) Write(p []byte) (int, error) {
+	if c.broken.Load() {
+		return 0, syscall.EPIPE
+	}
+	return c.Conn.Write(p)
+}
+
+func TestBytesBehindAnAnswerAreNotLogged(t *testing.T) {
+	var logged lockedBuffer
+	log.SetOutput(&logged)
+	defer log.SetOutput(os.Stderr)
+	u, _ := server(t, func(w http.ResponseWriter, _ *http.Request) {
+		conn, _, _ := w.(http.Hijacker).Hijack()
+		_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}marker-token")
+		t.Cleanup(func() { _ = conn.Close() })
+	})
+	endpoint(u).Exchange(context.Background(), soon(), ella)
+	for deadline := soon(); !strings.Contains(logged.String(), string(unsolicited)); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("nothing was logged at all")
+		}
+	}
+	if strings.Contains(logged.String(), "marker") {
+		t.Error(logged.String())
+	}
+}
+
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
 }

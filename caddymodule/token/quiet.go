@@ -1,0 +1,32 @@
+package token
+
+import (
+	"bytes"
+	"io"
+	"log"
+)
+
+// quiet keeps answers of the token endpoint out of the standard logger, and so out of Caddy's log. When an
+// answer has more bytes than its Content-Length announced, net/http prints them there once the connection is
+// idle, and they may be the end of a token.
+type quiet struct{ io.Writer }
+
+var unsolicited = []byte("Unsolicited response received on idle HTTP channel")
+
+func (q quiet) Write(p []byte) (int, error) {
+	if i := bytes.Index(p, unsolicited); i >= 0 {
+		_, err := q.Writer.Write(append(p[:i+len(unsolicited):i+len(unsolicited)], '\n'))
+		return len(p), err
+	}
+	return q.Writer.Write(p)
+}
+
+// quietenLog is called again and again, because Caddy redirects the standard logger when it loads a
+// configuration, and when it drops one.
+func quietenLog() {
+	if out := log.Writer(); out != nil {
+		if _, done := out.(quiet); !done {
+			log.SetOutput(quiet{out})
+		}
+	}
+}
