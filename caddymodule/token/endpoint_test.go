@@ -119,7 +119,7 @@ func TestEveryFailureIsOnePost(t *testing.T) {
 		"closed before the answer": {func(w http.ResponseWriter, _ *http.Request) {
 			conn, _, _ := w.(http.Hijacker).Hijack()
 			_ = conn.Close()
-		}, Unavailable, 0, "the connection ended"},
+		}, Unavailable, 0, "the connection"},
 		"cut in the middle": {func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Length", "100")
 			_, _ = io.WriteString(w, `{"access_token":"new"}`)
