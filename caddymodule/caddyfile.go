@@ -37,6 +37,10 @@ func parseCaddyfile(helper httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, e
 //		max_in_flight <n>
 //		transport     http { ... }
 //		insecure_http
+//
+//		replay            <duration>|off
+//		remember_rejected <duration>|off
+//
 //		auth_token    <field>
 //		private_key   <field> [<fallback>]
 //		on_rejected   reauthorize|not_linked
@@ -104,6 +108,10 @@ func (h *Handler) unmarshalField(name string, d *caddyfile.Dispenser) error {
 		return duration(d, name, &h.Timeout)
 	case "max_in_flight":
 		return count(d, name, &h.MaxInFlight)
+	case "replay":
+		return memory(d, name, &h.Replay)
+	case "remember_rejected":
+		return memory(d, name, &h.RememberRejected)
 	case "transport":
 		return h.unmarshalTransport(d)
 	case "insecure_http":
@@ -170,6 +178,19 @@ func duration(d *caddyfile.Dispenser, name string, to *caddy.Duration) error {
 		return d.Errf("%s is no duration of more than 0, such as 15s", name)
 	}
 	*to = caddy.Duration(parsed)
+	return nil
+}
+
+func memory(d *caddyfile.Dispenser, name string, to *Memory) error {
+	var value string
+	if err := text(d, name, &value); err != nil {
+		return err
+	}
+	parsed, err := parseMemory(value)
+	if err != nil {
+		return d.Errf("%s %v", name, err)
+	}
+	*to = parsed
 	return nil
 }
 

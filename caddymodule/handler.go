@@ -58,8 +58,21 @@ type Handler struct {
 	// endpoint included. At most 20s, when players give up. Default: `15s`.
 	Timeout caddy.Duration `json:"timeout,omitempty"`
 
-	// How many exchanges are under way at the token endpoint at once. The others wait. Default: 64.
+	// How many exchanges are under way at the token endpoint at once. The others wait in order of arrival, at
+	// most 1000 for each of these; who cannot get an answer in time at the recent pace is turned away early.
+	// Handlers with the same token endpoint and client share the places, across configuration reloads too.
+	// Default: 64.
 	MaxInFlight int `json:"max_in_flight,omitempty"`
+
+	// For how long the same call (the same credentials from the same household) gets the tokens again that
+	// were issued to it, without another login: players that lose an answer ask again. At most 16384 are
+	// kept, in memory only. A duration or `off`. Default: `60s`.
+	Replay Memory `json:"replay,omitempty"`
+
+	// For how long the same call is rejected again without asking, so that repeats do not lock the account.
+	// Other credentials are tried at once. At most 65536 are kept, in memory only. A duration or `off`.
+	// Default: `30s`.
+	RememberRejected Memory `json:"remember_rejected,omitempty"`
 
 	// The HTTP transport to the token endpoint, as in `reverse_proxy`: certificate authorities, client
 	// certificates, a proxy, timeouts. Only `http` is supported, without `proxy_protocol`. Differing from
@@ -88,6 +101,7 @@ type Handler struct {
 
 	settings settings
 	endpoint *token.Endpoint
+	stateKey string
 	logger   *zap.Logger
 }
 
@@ -125,6 +139,10 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return fieldError{"transport", err}
 	}
+	state, err := h.loadState()
+	if err != nil {
+		return err
+	}
 	h.endpoint = token.New(token.Config{
 		URL:          h.settings.url,
 		ClientID:     h.settings.clientID,
@@ -133,11 +151,43 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		Params:       h.settings.params,
 		MaxInFlight:  h.settings.maxInFlight,
 		Transport:    transport,
+		State:        state,
+
+		Replay:           h.settings.replay,
+		RememberRejected: h.settings.rememberRejected,
+
 		// Not the request's context: reverse_proxy, and so forward_auth, leaves there where to dial, and
 		// the transport would send the password to that address.
 		Context: context.WithValue(context.Background(), caddy.ReplacerCtxKey, caddy.NewReplacer()),
 	})
 	return nil
+}
+
+// states are the States of the token endpoints in use, by endpoint and client. They outlive configurations.
+var states = caddy.NewUsagePool()
+
+// pooled is a State in the pool. There is nothing to close: exchanges in flight finish on their own.
+type pooled struct{ *token.State }
+
+func (pooled) Destruct() error { return nil }
+
+func (h *Handler) loadState() (*token.State, error) {
+	key := h.settings.url.String() + " " + h.settings.clientID
+	state, _, err := states.LoadOrNew(key, func() (caddy.Destructor, error) { return pooled{token.NewState()}, nil })
+	if err != nil {
+		return nil, err
+	}
+	h.stateKey = key
+	return state.(pooled).State, nil
+}
+
+// Cleanup gives up what the handler shares with others. It does not wait for exchanges in flight.
+func (h *Handler) Cleanup() error {
+	if h.stateKey == "" {
+		return nil
+	}
+	_, err := states.Delete(h.stateKey)
+	return err
 }
 
 // loadTransport provisions the transport of the configuration, with the defaults that logins need.
@@ -193,7 +243,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 // upgrade decides what becomes of the account.
 func (h *Handler) upgrade(ctx context.Context, call *smapi.Call) decision {
 	d := decision{credentials: call.Credentials.Kind}
-	grant, ok := grantFor(call.Credentials)
+	grant, ok := grantFor(call)
 	if !ok {
 		d.outcome = reauthorize
 		return d
@@ -207,19 +257,22 @@ func (h *Handler) upgrade(ctx context.Context, call *smapi.Call) decision {
 	return d
 }
 
-// grantFor says how credentials are exchanged, if they are.
-func grantFor(c smapi.Credentials) (token.Grant, bool) {
+// grantFor says how the credentials of a call are exchanged, if they are.
+func grantFor(call *smapi.Call) (token.Grant, bool) {
+	c := &call.Credentials
 	if c.Kind != smapi.Login {
 		return token.Grant{}, false
 	}
 	return token.Grant{
-		Type:   "password",
-		Params: []token.Param{{Name: "username", Value: c.Username}, {Name: "password", Value: c.Password}},
+		Type:    "password",
+		Params:  []token.Param{{Name: "username", Value: c.Username}, {Name: "password", Value: c.Password}},
+		Subject: call.HouseholdID,
 	}, true
 }
 
 // Interface guards
 var (
 	_ caddy.Provisioner           = (*Handler)(nil)
+	_ caddy.CleanerUpper          = (*Handler)(nil)
 	_ caddyhttp.MiddlewareHandler = (*Handler)(nil)
 )

@@ -23,6 +23,9 @@ const (
 	// maxTimeout is when players give up, by the constants of Sonos's self-test.
 	maxTimeout         = 20 * time.Second
 	defaultMaxInFlight = 64
+
+	defaultReplay           = Memory(60 * time.Second)
+	defaultRememberRejected = Memory(30 * time.Second)
 )
 
 // settings are a configuration with its defaults and placeholders settled. They may hold secrets, and so
@@ -34,6 +37,8 @@ type settings struct {
 	params                 []token.Param
 	timeout                time.Duration
 	maxInFlight            int
+	replay                 time.Duration
+	rememberRejected       time.Duration
 	authToken, privateKey  string
 	privateKeyFallback     string
 	onRejected             OnRejected
@@ -77,6 +82,8 @@ func (h *Handler) resolve(repl *caddy.Replacer) (s settings, err error) {
 		privateKeyFallback: r.text("private_key_fallback", h.PrivateKeyFallback),
 		onRejected:         orDefault(h.OnRejected, Reauthorize),
 	}
+	s.replay = r.memory("replay", orDefault(h.Replay, defaultReplay))
+	s.rememberRejected = r.memory("remember_rejected", orDefault(h.RememberRejected, defaultRememberRejected))
 	s.url = r.endpoint(h.TokenEndpoint, h.InsecureHTTP)
 	s.params = r.params(h.Param)
 	if len(h.Scope) > 0 {
@@ -140,6 +147,14 @@ func (r *resolver) text(field, value string) string {
 		r.fail(field, errNoValue) // err quotes what may be a part of a secret with a brace in it
 	}
 	return text
+}
+
+// memory is 0 where it is off.
+func (r *resolver) memory(field string, m Memory) time.Duration {
+	if m != off && (m < 0 || m > maxMemory) {
+		r.fail(field, errMemory)
+	}
+	return max(0, time.Duration(m))
 }
 
 func (r *resolver) scope(scopes []string) string {

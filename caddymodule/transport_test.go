@@ -45,7 +45,7 @@ func TestTheTransportIsCaddysOwn(t *testing.T) {
 	defer endpoint.Close()
 	cert, key := pemFiles(t, endpoint)
 	directive := func(transport string) string {
-		return fmt.Sprintf("smapi_upgrade %s/token {\nclient_id id\nclient_auth none\n%s\n}", endpoint.URL, transport)
+		return fmt.Sprintf("smapi_upgrade %s/token {\nclient_id id\nclient_auth none\nreplay off\n%s\n}", endpoint.URL, transport)
 	}
 
 	s := caddyRun(t, directive(fmt.Sprintf("transport http {\ntls_trust_pool file %s\ntls_client_auth %s %s\n}", cert, cert, key)))

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/json"
 	"errors"
 	"io"
 	"net"
@@ -55,9 +54,9 @@ var (
 )
 
 // classify reads an answer: by its error first and by its status second, because servers agree more on the
-// former. fields is what the answer's JSON holds; readable tells whether it was JSON at all.
-func classify(grantType string, status int, fields map[string]json.RawMessage, readable bool) Result {
-	r := Result{Status: status, fields: fields}
+// former. readable tells whether the answer was JSON at all.
+func classify(grantType string, status int, o object, readable bool) Result {
+	r := Result{Status: status, object: o}
 	code := r.Field("error")
 	r.Error = known(code)
 	subject := grantType == Refresh || grantType == TokenExchange
@@ -129,7 +128,7 @@ func describe(err error) string {
 	)
 	switch {
 	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
-		return "no answer in time"
+		return causeTimeout
 	case errors.As(err, &dns):
 		return "the host name of the token endpoint cannot be resolved"
 	case errors.As(err, &unknown):

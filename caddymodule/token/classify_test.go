@@ -76,8 +76,8 @@ func TestAnswersAreClassedByErrorFirstAndStatusSecond(t *testing.T) {
 		{"a list", password, 200, `["a"]`, Issued, ""},
 		{"null", password, 200, `null`, Issued, ""},
 	} {
-		fields, readable := readJSON([]byte(test.body))
-		r := classify(test.grant, test.status, fields, readable)
+		o, readable := readJSON([]byte(test.body))
+		r := classify(test.grant, test.status, o, readable)
 		if r.Class != test.class || r.Error != test.error {
 			t.Errorf("%s: %s, error %q; want %s, error %q", test.server, r.Class, r.Error, test.class, test.error)
 		}

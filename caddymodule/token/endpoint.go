@@ -8,12 +8,11 @@
 package token
 
 import (
-	"bytes"
 	"context"
 	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"io"
+	"math/rand/v2"
 	"net/http"
 	"net/url"
 	"strings"
@@ -55,8 +54,16 @@ type Config struct {
 	// Params go with every exchange.
 	Params []Param
 
-	// MaxInFlight is how many exchanges are under way at once; the others wait.
+	// MaxInFlight is how many exchanges are under way at once; the others wait in order of arrival, at most
+	// 1000 for each of these.
 	MaxInFlight int
+
+	// Replay is for how long the same call gets the same tokens, RememberRejected for how long it gets the
+	// same rejection. 0 is not at all.
+	Replay, RememberRejected time.Duration
+
+	// State is what is known of the token endpoint. Endpoints of the same URL and client share it.
+	State *State
 
 	// Transport sends the requests, each with the values of Context.
 	Transport http.RoundTripper
@@ -67,6 +74,9 @@ type Config struct {
 type Grant struct {
 	Type   string
 	Params []Param
+
+	// Subject is whom the tokens are for beside that. The same call is one with the same subject.
+	Subject string
 }
 
 // Result is what came of an exchange. Everything exported is free of secrets.
@@ -87,23 +97,25 @@ type Result struct {
 	// Waited is the time for a place at the token endpoint, Took the time from there to the answer.
 	Waited, Took time.Duration
 
-	fields map[string]json.RawMessage
+	// Replayed tells that the token endpoint was not asked for this call, but for the same one before it.
+	Replayed bool
+
+	object object
 }
 
 // Field returns the text of a field of an Issued answer, blank where it is missing or no text. It is a
 // secret.
-func (r *Result) Field(name string) string {
-	var text string
-	_ = json.Unmarshal(r.fields[name], &text) // no text is a blank one
-	return text
-}
+func (r *Result) Field(name string) string { return r.object.text(name) }
 
 // Endpoint exchanges at one token endpoint as one client. It is safe for concurrent use.
 type Endpoint struct {
 	url       *url.URL
 	header    http.Header // shared by all requests, never written to
 	form      string      // what every form ends with
-	places    chan struct{}
+	places    int
+	replay    time.Duration
+	rejected  time.Duration
+	state     *State
 	transport http.RoundTripper
 	context   context.Context
 	http1     atomic.Bool // what the last answer came over
@@ -118,7 +130,10 @@ func New(c Config) *Endpoint {
 			"Content-Type": {"application/x-www-form-urlencoded"},
 			"User-Agent":   {"caddy-smapi-upgrade"},
 		},
-		places:    make(chan struct{}, c.MaxInFlight),
+		places:    c.MaxInFlight,
+		replay:    c.Replay,
+		rejected:  c.RememberRejected,
+		state:     c.State,
 		transport: c.Transport,
 		context:   c.Context,
 	}
@@ -151,50 +166,110 @@ func writeParams(form *strings.Builder, params []Param) {
 	}
 }
 
-// Exchange exchanges g, all in all before the deadline. A caller whose ctx ends leaves the queue; once the
-// request is on its way it is finished, because the login it costs may already have happened.
+// Exchange exchanges g, all in all before the deadline. The same call at the same time is one exchange, and
+// for a while after it has the same answer. A caller whose ctx ends stops waiting; what is on its way is
+// finished, because the login it costs may already have happened.
 func (e *Endpoint) Exchange(ctx context.Context, deadline time.Time, g Grant) Result {
-	arrived := time.Now()
-	if !e.enter(ctx, deadline) {
-		cause := "no place at the token endpoint in time"
-		if ctx.Err() != nil {
-			cause = "the player has gone while it waited for a place"
+	form := e.formOf(g)
+	call := digestOf(g.Subject, e.url.String(), form)
+	for {
+		known, f, lead := e.state.board(call, deadline)
+		switch {
+		case known != nil:
+			known.Waited, known.Took, known.Replayed = 0, 0, true
+			return *known
+		case lead:
+			r := e.fly(ctx, deadline, call, f, g, form)
+			e.state.land(call, f, r, e.replay, e.rejected)
+			return r
 		}
-		return Result{Class: Overloaded, Cause: cause, Waited: time.Since(arrived)}
+		if r, landed := e.follow(ctx, deadline, call, f); landed && r.Class == Overloaded && time.Now().Before(deadline) {
+			continue // who led had less time left
+		} else {
+			return r
+		}
 	}
-	defer e.leave()
-
-	sent := time.Now()
-	result := e.post(deadline, g)
-	result.Waited = sent.Sub(arrived)
-	result.Took = time.Since(sent)
-	return result
 }
 
-func (e *Endpoint) enter(ctx context.Context, deadline time.Time) bool {
+// follow waits for the result of a flight that another caller leads.
+func (e *Endpoint) follow(ctx context.Context, deadline time.Time, call digest, f *flight) (r Result, landed bool) {
+	timer := time.NewTimer(time.Until(deadline))
+	defer timer.Stop()
 	select {
-	case e.places <- struct{}{}:
-		return true
-	default:
+	case <-f.done:
+		r = f.result
+		r.Replayed = true
+		return r, true
+	case <-ctx.Done():
+		e.state.leave(call, f)
+		return r.is(Overloaded, causeGone, ""), false
+	case <-timer.C:
+		if e.state.leave(call, f) {
+			return r.is(Unavailable, causeTimeout, ""), false
+		}
+		return r.is(Overloaded, causeLate, ""), false
 	}
+}
+
+// fly takes a flight through the gate to the token endpoint. A leader who leaves the queue keeps its place
+// for those who follow.
+func (e *Endpoint) fly(ctx context.Context, deadline time.Time, call digest, f *flight, g Grant, form string) (r Result) {
+	if e.state.breaker.open() {
+		return r.is(Unavailable, causeOpen, "")
+	}
+	arrived := time.Now()
+	admitted, w := e.state.gate.enter(deadline, e.places)
+	if admitted == queued {
+		admitted = e.queue(ctx, deadline, call, f, w)
+	}
+	r.Waited = time.Since(arrived)
+	switch admitted {
+	case late:
+		return r.is(Overloaded, causeLate, "")
+	case held:
+		return r.is(Unavailable, "the token endpoint has asked for patience", "")
+	case failing:
+		return r.is(Unavailable, causeOpen, "")
+	}
+	sent := time.Now()
+	defer func() { e.state.gate.leave(time.Since(sent)) }()
+	r = e.state.breaker.pass(g, func() Result {
+		deadline, ok := e.state.send(f)
+		if !ok {
+			return Result{}.is(Overloaded, causeGone, "")
+		}
+		return e.post(deadline, g.Type, form)
+	})
+	r.Waited, r.Took = sent.Sub(arrived), time.Since(sent)
+	return r
+}
+
+func (e *Endpoint) queue(ctx context.Context, deadline time.Time, call digest, f *flight, w *waiting) admission {
 	ctx, cancel := context.WithDeadline(ctx, deadline)
 	defer cancel()
-	select {
-	case e.places <- struct{}{}:
-		return true
-	case <-ctx.Done():
-		return false
-	}
+	stop := context.AfterFunc(ctx, func() { e.state.leave(call, f) })
+	defer stop()
+	return e.state.gate.wait(w, f.abandoned)
 }
 
-func (e *Endpoint) leave() { <-e.places }
+const (
+	causeGone    = "the player has gone while it waited"
+	causeLate    = "no place at the token endpoint in time"
+	causeTimeout = "no answer in time"
+	causeOpen    = "not asked, because the token endpoint has been failing"
+)
 
-func (e *Endpoint) post(deadline time.Time, g Grant) Result {
+// post sends the form once. Where nothing was sent, as when no connection could be made, it tries once more.
+func (e *Endpoint) post(deadline time.Time, grantType, form string) Result {
 	ctx, cancel := context.WithDeadline(e.context, deadline)
 	defer cancel()
 	quietenLog()
 
-	answer, err := e.transport.RoundTrip(e.request(ctx, g))
+	body := &formBody{Reader: strings.NewReader(form)}
+	answer, err := e.transport.RoundTrip(e.request(ctx, body, form))
+	if err != nil && !body.read.Load() && pause(ctx) {
+		answer, err = e.transport.RoundTrip(e.request(ctx, body, form))
+	}
 	if err != nil {
 		return broken(0, err)
 	}
@@ -203,33 +278,50 @@ func (e *Endpoint) post(deadline time.Time, g Grant) Result {
 	if answer.StatusCode == http.StatusSwitchingProtocols { // its body is the connection, without a deadline
 		return Result{Status: answer.StatusCode}.is(Unavailable, "an answer that switches protocols", "")
 	}
-
-	body, err := io.ReadAll(io.LimitReader(answer.Body, maxAnswer+1))
+	content, err := io.ReadAll(io.LimitReader(answer.Body, maxAnswer+1))
 	if err != nil {
 		return broken(answer.StatusCode, err)
 	}
-	if len(body) > maxAnswer {
-		return Result{Class: Unavailable, Status: answer.StatusCode, Cause: "an answer over 64 KiB"}
+	if len(content) > maxAnswer {
+		return Result{Status: answer.StatusCode}.is(Unavailable, "an answer over 64 KiB", "")
 	}
-	fields, readable := readJSON(body)
-	return classify(g.Type, answer.StatusCode, fields, readable)
+	o, readable := readJSON(content)
+	result := classify(grantType, answer.StatusCode, o, readable)
+	if result.Class == Unavailable {
+		e.state.gate.holdBack(holdUntil(answer, time.Now()))
+	}
+	return result
 }
 
-func (e *Endpoint) request(ctx context.Context, g Grant) *http.Request {
+// pause waits a little before a second try, not all callers for the same time.
+func pause(ctx context.Context) bool {
+	timer := time.NewTimer(20*time.Millisecond + rand.N(80*time.Millisecond))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+func (e *Endpoint) formOf(g Grant) string {
 	var form strings.Builder
+	form.Grow(256)
 	form.WriteString("grant_type=")
 	form.WriteString(url.QueryEscape(g.Type))
 	writeParams(&form, g.Params)
 	form.WriteString(e.form)
-	body := form.String()
+	return form.String()
+}
 
-	first := &formBody{Reader: strings.NewReader(body)}
+func (e *Endpoint) request(ctx context.Context, first *formBody, form string) *http.Request {
 	r := &http.Request{
 		Method:        http.MethodPost,
 		URL:           e.url,
 		Host:          e.url.Host,
 		Header:        e.header,
-		ContentLength: int64(len(body)),
+		ContentLength: int64(len(form)),
 		Body:          first,
 		// For the transport's own second try, over HTTP/1 when a connection had died idle and no byte went
 		// out. HTTP/2 also tries again what a server has received and disclaims.
@@ -237,7 +329,7 @@ func (e *Endpoint) request(ctx context.Context, g Grant) *http.Request {
 			if first.read.Load() && !e.http1.Load() {
 				return nil, errSent
 			}
-			return io.NopCloser(strings.NewReader(body)), nil
+			return io.NopCloser(strings.NewReader(form)), nil
 		},
 	}
 	return r.WithContext(ctx)
@@ -263,12 +355,3 @@ func (b *formBody) WriteTo(w io.Writer) (int64, error) {
 }
 
 func (b *formBody) Close() error { return nil }
-
-// readJSON reads an object. Other JSON is readable but has no fields.
-func readJSON(body []byte) (fields map[string]json.RawMessage, readable bool) {
-	body = bytes.TrimPrefix(body, []byte("\xef\xbb\xbf"))
-	if json.Unmarshal(body, &fields) != nil {
-		return nil, json.Valid(body)
-	}
-	return fields, true
-}

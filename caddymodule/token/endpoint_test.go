@@ -41,7 +41,7 @@ func server(t *testing.T, handler http.HandlerFunc) (*url.URL, *atomic.Int32) {
 func endpoint(u *url.URL, change ...func(*Config)) *Endpoint {
 	c := Config{
 		URL: u, ClientID: "the id", ClientSecret: "s&cret%", ClientAuth: Basic,
-		MaxInFlight: 4, Transport: &http.Transport{}, Context: context.Background(),
+		MaxInFlight: 4, Transport: &http.Transport{}, Context: context.Background(), State: NewState(),
 	}
 	for _, f := range change {
 		f(&c)
@@ -206,19 +206,20 @@ func TestOnlySoManyAreInFlight(t *testing.T) {
 		time.Sleep(time.Millisecond) // until the first has the only place
 	}
 
-	if r := e.Exchange(context.Background(), time.Now().Add(20*time.Millisecond), ella); r.Class != Overloaded {
+	django := Grant{Type: "password", Params: []Param{{"username", "django"}, {"password", "nuages"}}}
+	if r := e.Exchange(context.Background(), time.Now().Add(20*time.Millisecond), django); r.Class != Overloaded {
 		t.Errorf("without a place in time: %+v", r)
 	}
 	gone, leave := context.WithCancel(context.Background())
 	leave()
-	if r := e.Exchange(gone, soon(), ella); r.Class != Overloaded {
+	if r := e.Exchange(gone, soon(), django); r.Class != Overloaded {
 		t.Errorf("of a caller that has gone: %+v", r)
 	}
 	close(proceed)
 	if r := <-first; r.Class != Issued {
 		t.Errorf("with a place: %+v", r)
 	}
-	if r := e.Exchange(context.Background(), soon(), ella); r.Class != Issued {
+	if r := e.Exchange(context.Background(), soon(), django); r.Class != Issued {
 		t.Errorf("the place is not given back: %+v", r)
 	}
 	if posts.Load() != 2 {
@@ -228,12 +229,14 @@ func TestOnlySoManyAreInFlight(t *testing.T) {
 
 func TestACallerWhoLeavesDoesNotCutItsLogin(t *testing.T) {
 	caller, leave := context.WithCancel(context.Background())
-	u, _ := server(t, func(w http.ResponseWriter, _ *http.Request) {
+	u, posts := server(t, func(w http.ResponseWriter, _ *http.Request) {
 		leave()
 		_, _ = io.WriteString(w, `{"access_token":"new"}`)
 	})
-	if r := endpoint(u).Exchange(caller, soon(), ella); r.Class != Issued {
-		t.Errorf("%+v", r)
+	e := endpoint(u, func(c *Config) { c.Replay = time.Minute })
+	e.Exchange(caller, soon(), ella)
+	if r := e.Exchange(context.Background(), soon(), ella); r.Class != Issued || r.Field("access_token") != "new" || posts.Load() != 1 {
+		t.Errorf("of the next: %+v after %d POSTs", r, posts.Load())
 	}
 }
 

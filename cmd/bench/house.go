@@ -12,9 +12,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -172,6 +174,12 @@ type load struct {
 	expect  string // somewhere in the answer
 }
 
+// account is a user name in a request. Each request has another one in its place, because the same call
+// within a minute is not exchanged again.
+const account = "user0000000000"
+
+var accounts atomic.Uint64
+
 // pair is a request to the bare proxy, and what is compared with it.
 type pair struct {
 	name       string
@@ -194,7 +202,7 @@ func (h *house) pairs() []pair {
 	poll := "<ns:getDeviceAuthToken>" + household + "<ns:linkCode>ABC-123</ns:linkCode></ns:getDeviceAuthToken>"
 	upgrade := "<ns:getDeviceAuthToken>" + household + "</ns:getDeviceAuthToken>"
 	upload := strings.Repeat("x", 10_000_000)
-	form := "grant_type=password&username=testuser&password=12345&scope=offline_access"
+	form := "grant_type=password&username=" + account + "&password=12345&scope=offline_access"
 	return []pair{
 		both("another method, by SOAPAction", soap("getMetadata", metadata)),
 		both("a call without SOAPAction", soap("", metadata)),
@@ -212,7 +220,7 @@ func envelope(call string) string {
 	return `<?xml version="1.0" encoding="utf-8"?>
 <soapenv:Envelope xmlns:soapenv="http://schemas.xmlsoap.org/soap/envelope/" xmlns:ns="http://www.sonos.com/Services/1.1">
 <soapenv:Header><ns:credentials><ns:deviceId>00-0E-58-5B-06-D6:8</ns:deviceId><ns:deviceProvider>Sonos</ns:deviceProvider>` +
-		`<ns:login><ns:username>testuser</ns:username><ns:password>12345</ns:password></ns:login></ns:credentials></soapenv:Header>
+		`<ns:login><ns:username>` + account + `</ns:username><ns:password>12345</ns:password></ns:login></ns:credentials></soapenv:Header>
 <soapenv:Body>` + call + `</soapenv:Body></soapenv:Envelope>`
 }
 
@@ -256,8 +264,13 @@ func (l load) drive(caddy *process, slice time.Duration) (measurement, error) {
 	for i, conn := range conns {
 		all.Go(func() {
 			answers := bufio.NewReader(conn)
+			request := slices.Clone(l.request)
+			at := bytes.Index(request, []byte(account))
 			for time.Since(started) < slice && failures[i] == nil {
-				failures[i] = l.once(conn, answers)
+				if at >= 0 {
+					copy(request[at:], fmt.Sprintf("user%010d", accounts.Add(1)))
+				}
+				failures[i] = l.once(conn, request, answers)
 				counts[i]++
 			}
 		})
@@ -278,8 +291,8 @@ func (l load) drive(caddy *process, slice time.Duration) (measurement, error) {
 	}, nil
 }
 
-func (l load) once(conn net.Conn, answers *bufio.Reader) error {
-	if _, err := conn.Write(l.request); err != nil {
+func (l load) once(conn net.Conn, request []byte, answers *bufio.Reader) error {
+	if _, err := conn.Write(request); err != nil {
 		return err
 	}
 	answer, err := http.ReadResponse(answers, nil)

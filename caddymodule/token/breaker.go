@@ -1,0 +1,83 @@
+package token
+
+import (
+	"errors"
+	"time"
+
+	"github.com/sony/gobreaker/v2"
+)
+
+// When the breaker opens, and for how long. A 5xx can be one account's, for good, so that one account is
+// never enough.
+const (
+	breakerWindow   = 10 * time.Second
+	breakerBuckets  = 10
+	breakerCalls    = 20
+	breakerAccounts = 10
+	breakerShare    = 0.5
+	breakerOpen     = 2 * time.Second
+	breakerProbes   = 3
+)
+
+// breaker turns calls away while the token endpoint gives no definitive answers.
+type breaker struct {
+	*gobreaker.CircuitBreaker[Result]
+	failing recent
+}
+
+var (
+	errUnavailable = errors.New("unavailable")
+	errUncounted   = errors.New("not sent")
+)
+
+// newBreaker returns a closed breaker, which calls opened when it opens.
+func newBreaker(opened func()) *breaker {
+	b := new(breaker)
+	b.CircuitBreaker = gobreaker.NewCircuitBreaker[Result](gobreaker.Settings{
+		MaxRequests:  breakerProbes,
+		Interval:     breakerWindow,
+		BucketPeriod: breakerWindow / breakerBuckets,
+		Timeout:      breakerOpen,
+		ReadyToTrip: func(c gobreaker.Counts) bool {
+			return c.Requests >= breakerCalls && float64(c.TotalFailures) >= breakerShare*float64(c.Requests) &&
+				b.failing.distinct(time.Now().Add(-breakerWindow)) >= breakerAccounts
+		},
+		IsExcluded: func(err error) bool { return errors.Is(err, errUncounted) },
+		OnStateChange: func(_ string, _, to gobreaker.State) {
+			if to == gobreaker.StateOpen {
+				opened()
+			}
+		},
+	})
+	return b
+}
+
+// pass sends unless the breaker is open, and learns from what comes of it.
+func (b *breaker) pass(g Grant, send func() Result) Result {
+	r, err := b.Execute(func() (Result, error) {
+		r := send()
+		switch r.Class {
+		case Unavailable:
+			b.failing.add(accountOf(g), time.Now())
+			return r, errUnavailable
+		case Overloaded:
+			return r, errUncounted
+		}
+		return r, nil
+	})
+	if errors.Is(err, gobreaker.ErrOpenState) || errors.Is(err, gobreaker.ErrTooManyRequests) {
+		return Result{}.is(Unavailable, causeOpen, "")
+	}
+	return r
+}
+
+// accountOf tells accounts apart, whatever home they are in.
+func accountOf(g Grant) digest {
+	var parts []string
+	for _, p := range g.Params {
+		parts = append(parts, p.Value)
+	}
+	return digestOf(parts...)
+}
+
+func (b *breaker) open() bool { return b.State() == gobreaker.StateOpen }

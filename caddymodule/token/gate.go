@@ -1,0 +1,229 @@
+package token
+
+import (
+	"container/list"
+	"sync"
+	"time"
+)
+
+// queuePerPlace bounds the queue: so many may wait for each place. At 20 ms an exchange it is what can be
+// served in the players' 20 s.
+const queuePerPlace = 1000
+
+// sweepInterval is how often the queue is searched for those who cannot make it.
+const sweepInterval = 50 * time.Millisecond
+
+// gate lets so many exchanges be in flight at once, the others in order of arrival, and turns away early
+// who cannot make it in time.
+type gate struct {
+	mu       sync.Mutex
+	places   int // as last configured
+	inFlight int
+	queue    list.List // of *waiting
+	pace     pace
+	hold     time.Time // nobody is let in before
+	resume   *time.Timer
+	swept    time.Time
+}
+
+// waiting is one in the queue.
+type waiting struct {
+	deadline time.Time
+	admitted chan admission
+	place    *list.Element
+}
+
+// admission is what becomes of one who wants to be let in.
+type admission int
+
+const (
+	in admission = iota
+	late
+	held
+	failing
+	queued
+)
+
+func newGate() *gate { return new(gate) }
+
+// enter asks for a place, which leave gives back. Who has to wait for it is queued.
+func (g *gate) enter(deadline time.Time, places int) (admission, *waiting) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	now := time.Now()
+	g.places = places
+	holding := g.hold.After(now)
+	switch {
+	case holding && g.hold.After(deadline):
+		return held, nil
+	case !holding && g.inFlight < places && g.queue.Len() == 0:
+		g.inFlight++
+		return in, nil
+	case g.queue.Len() >= places*queuePerPlace, g.expected(now, g.queue.Len()).After(deadline):
+		return late, nil
+	}
+	w := &waiting{deadline: deadline, admitted: make(chan admission, 1)}
+	w.place = g.queue.PushBack(w)
+	g.admit(now) // a place may be free if the limit was raised
+	return queued, w
+}
+
+// wait waits for a place, unless it is abandoned.
+func (g *gate) wait(w *waiting, abandoned <-chan struct{}) admission {
+	select {
+	case a := <-w.admitted:
+		return a
+	case <-abandoned:
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	select {
+	case a := <-w.admitted: // at the same moment
+		return a
+	default:
+		g.queue.Remove(w.place)
+		return late
+	}
+}
+
+// leave gives a place back, which was held for so long.
+func (g *gate) leave(took time.Duration) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.inFlight--
+	now := time.Now()
+	if g.queue.Len() > 0 {
+		g.pace.mark(now, took)
+	} else {
+		g.pace.reset() // without a queue it says nothing of what the endpoint can bear
+	}
+	g.admit(now)
+}
+
+// holdBack lets nobody in until then.
+func (g *gate) holdBack(until time.Time) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if !until.After(g.hold) {
+		return
+	}
+	g.hold = until
+	if g.resume != nil {
+		g.resume.Stop()
+	}
+	g.resume = time.AfterFunc(time.Until(until), func() {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		g.admit(time.Now())
+	})
+	g.admit(time.Now())
+}
+
+// clear sends away who waits, because the endpoint fails.
+func (g *gate) clear() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.turnAway(func(*waiting, int) bool { return true }, failing)
+}
+
+// admit lets in who is next, and sends away who would be too late.
+func (g *gate) admit(now time.Time) {
+	if g.hold.After(now) {
+		g.turnAway(func(w *waiting, _ int) bool { return g.hold.After(w.deadline) }, held)
+		return
+	}
+	for g.inFlight < g.places {
+		front := g.queue.Front()
+		if front == nil {
+			return
+		}
+		w := g.queue.Remove(front).(*waiting)
+		// Who is next but would hardly get an answer in time would only cost the endpoint a login.
+		if now.Add(g.pace.lately(g.places, now) * 5 / 4).After(w.deadline) {
+			w.admitted <- late
+			continue
+		}
+		g.inFlight++
+		w.admitted <- in
+	}
+	if now.Sub(g.swept) >= sweepInterval {
+		g.swept = now
+		g.turnAway(func(w *waiting, ahead int) bool { return g.expected(now, ahead).After(w.deadline) }, late)
+	}
+}
+
+// turnAway sends away those in the queue of whom it is true, given how many stay ahead of them.
+func (g *gate) turnAway(whom func(w *waiting, ahead int) bool, why admission) {
+	ahead := 0
+	for el := g.queue.Front(); el != nil; {
+		next := el.Next()
+		if w := el.Value.(*waiting); whom(w, ahead) {
+			g.queue.Remove(el)
+			w.admitted <- why
+		} else {
+			ahead++
+		}
+		el = next
+	}
+}
+
+// expected is when one with so many ahead in the queue could have its answer at best: a place that stays empty
+// is a listener who could have been served. What that promises too much is taken back as the time goes by.
+func (g *gate) expected(now time.Time, ahead int) time.Time {
+	return now.Add(g.pace.atBest(ahead+g.places, g.places, now) * 9 / 10)
+}
+
+// pace is how fast exchanges have been done lately while others waited for their places.
+type pace struct {
+	done [256]struct { // the last ones, the oldest at next once it is full
+		at   time.Time
+		took time.Duration
+	}
+	next int
+	full bool
+}
+
+// How many have to be done, and for how long, before the pace is known: more than the first ones over fresh
+// connections.
+const (
+	minPace     = 64
+	minPaceTime = 250 * time.Millisecond
+)
+
+func (p *pace) mark(now time.Time, took time.Duration) {
+	p.done[p.next].at, p.done[p.next].took = now, took
+	if p.next++; p.next == len(p.done) {
+		p.next, p.full = 0, true
+	}
+}
+
+func (p *pace) reset() { p.next, p.full = 0, false }
+
+// lately is how long so many take at the pace of the last ones, 0 while it is not known.
+func (p *pace) lately(exchanges int, now time.Time) time.Duration {
+	n, oldest := p.next, p.done[0].at
+	if p.full {
+		n, oldest = len(p.done), p.done[p.next].at
+	}
+	passed := now.Sub(oldest)
+	if n < minPace || passed < minPaceTime && !p.full {
+		return 0
+	}
+	return time.Duration(float64(passed) / float64(n) * float64(exchanges))
+}
+
+// atBest is how long so many take if all are as fast as the fastest of the last ones, 0 while it is not known.
+// The beginning of a wave is slow for reasons of its own.
+func (p *pace) atBest(exchanges, places int, now time.Time) time.Duration {
+	lately := p.lately(exchanges, now)
+	if lately == 0 {
+		return 0
+	}
+	fastest := p.done[0].took
+	for i := range p.done {
+		if p.full || i < p.next {
+			fastest = min(fastest, p.done[i].took)
+		}
+	}
+	return min(lately, time.Duration(float64(fastest)/float64(places)*float64(exchanges)))
+}

@@ -1,0 +1,138 @@
+package token
+
+import (
+	"crypto/rand"
+	"crypto/sha256"
+	"sync"
+	"time"
+)
+
+// State is what is known of one token endpoint beyond a single exchange: who is in flight and who waits,
+// whether to hold back, and the recent answers. It outlives an Endpoint, so that a new configuration in the
+// middle of a storm neither doubles the load nor forgets an outage. Nothing of it is ever written down.
+type State struct {
+	gate    *gate
+	breaker *breaker
+
+	mu       sync.Mutex
+	flights  map[digest]*flight
+	issued   *memory
+	rejected *memory
+}
+
+// Bounds of what is remembered. The players' next tries find an entry, or cost a login as they did before.
+const (
+	maxIssued   = 1 << 14
+	maxRejected = 1 << 16
+)
+
+// NewState returns the State of a token endpoint that has not been used yet.
+func NewState() *State {
+	g := newGate()
+	return &State{
+		gate:     g,
+		breaker:  newBreaker(g.clear),
+		flights:  make(map[digest]*flight),
+		issued:   newMemory(maxIssued),
+		rejected: newMemory(maxRejected),
+	}
+}
+
+// digest stands for a call in memory. It is keyed by the process, so that none can be tried out elsewhere.
+type digest [sha256.Size]byte
+
+var digestKey = func() (key [sha256.Size]byte) {
+	_, _ = rand.Read(key[:]) // which never fails
+	return key
+}()
+
+func digestOf(parts ...string) digest {
+	size := len(digestKey)
+	for _, part := range parts {
+		size += len(part) + 8
+	}
+	text := append(make([]byte, 0, size), digestKey[:]...)
+	for _, part := range parts {
+		for n, shift := uint64(len(part)), 0; shift < 64; shift += 8 {
+			text = append(text, byte(n>>shift))
+		}
+		text = append(text, part...)
+	}
+	return sha256.Sum256(text)
+}
+
+// flight is one exchange and those who wait for its result.
+type flight struct {
+	done   chan struct{}
+	result Result
+
+	// Guarded by State.mu.
+	waiters  int
+	deadline time.Time // of the most patient one
+	sent     bool
+
+	// abandoned is closed when nobody waits for the result any more, and it has not been sent.
+	abandoned chan struct{}
+}
+
+// board returns the result of the same call if it is known, or the flight that is to find it out; it is new
+// if lead is true.
+func (s *State) board(d digest, deadline time.Time) (known *Result, f *flight, lead bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, m := range [...]*memory{s.issued, s.rejected} {
+		if result, ok := m.get(d); ok {
+			return &result, nil, false
+		}
+	}
+	if f := s.flights[d]; f != nil {
+		f.waiters++
+		if deadline.After(f.deadline) {
+			f.deadline = deadline
+		}
+		return nil, f, false
+	}
+	f = &flight{done: make(chan struct{}), abandoned: make(chan struct{}), waiters: 1, deadline: deadline}
+	s.flights[d] = f
+	return nil, f, true
+}
+
+// leave takes a waiter from a flight and tells whether it has been sent. One that has not and that nobody
+// waits for any more never is; the next same call starts another.
+func (s *State) leave(d digest, f *flight) (sent bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if f.waiters--; f.waiters == 0 && !f.sent {
+		close(f.abandoned)
+		if s.flights[d] == f {
+			delete(s.flights, d)
+		}
+	}
+	return f.sent
+}
+
+// send marks a flight as one that is finished whoever waits, and returns its deadline. It is not sent if
+// everybody has left.
+func (s *State) send(f *flight) (deadline time.Time, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f.sent = f.waiters > 0
+	return f.deadline, f.sent
+}
+
+// land ends a flight and remembers what is definitive.
+func (s *State) land(d digest, f *flight, r Result, replay, rejected time.Duration) {
+	s.mu.Lock()
+	switch r.Class {
+	case Issued:
+		s.issued.put(d, r, replay)
+	case Rejected:
+		s.rejected.put(d, r, rejected)
+	}
+	if s.flights[d] == f {
+		delete(s.flights, d)
+	}
+	s.mu.Unlock()
+	f.result = r
+	close(f.done)
+}
