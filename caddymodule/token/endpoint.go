@@ -109,9 +109,9 @@ func (r *Result) Field(name string) string { return r.object.text(name) }
 
 // Endpoint exchanges at one token endpoint as one client. It is safe for concurrent use.
 type Endpoint struct {
-	url       *url.URL
-	header    http.Header // shared by all requests, never written to
-	form      string      // what every form ends with
+	url       string
+	request   *http.Request // what all requests have in common
+	form      string        // what every form ends with
 	places    int
 	replay    time.Duration
 	rejected  time.Duration
@@ -123,13 +123,14 @@ type Endpoint struct {
 
 // New returns an Endpoint. It does no network I/O.
 func New(c Config) *Endpoint {
+	header := http.Header{
+		"Accept":       {"application/json"},
+		"Content-Type": {"application/x-www-form-urlencoded"},
+		"User-Agent":   {"caddy-smapi-upgrade"},
+	}
 	e := &Endpoint{
-		url: c.URL,
-		header: http.Header{
-			"Accept":       {"application/json"},
-			"Content-Type": {"application/x-www-form-urlencoded"},
-			"User-Agent":   {"caddy-smapi-upgrade"},
-		},
+		url:       c.URL.String(),
+		request:   &http.Request{Method: http.MethodPost, URL: c.URL, Host: c.URL.Host, Header: header},
 		places:    c.MaxInFlight,
 		replay:    c.Replay,
 		rejected:  c.RememberRejected,
@@ -140,9 +141,9 @@ func New(c Config) *Endpoint {
 	var form strings.Builder
 	switch c.ClientAuth {
 	case Basic:
-		e.header.Set("Authorization", basic(url.QueryEscape(c.ClientID), url.QueryEscape(c.ClientSecret)))
+		header.Set("Authorization", basic(url.QueryEscape(c.ClientID), url.QueryEscape(c.ClientSecret)))
 	case BasicRaw:
-		e.header.Set("Authorization", basic(c.ClientID, c.ClientSecret))
+		header.Set("Authorization", basic(c.ClientID, c.ClientSecret))
 	case Post:
 		writeParams(&form, []Param{{"client_id", c.ClientID}, {"client_secret", c.ClientSecret}})
 	case None:
@@ -171,7 +172,7 @@ func writeParams(form *strings.Builder, params []Param) {
 // finished, because the login it costs may already have happened.
 func (e *Endpoint) Exchange(ctx context.Context, deadline time.Time, g Grant) Result {
 	form := e.formOf(g)
-	call := digestOf(g.Subject, e.url.String(), form)
+	call := digestOf(g.Subject, e.url, form)
 	for {
 		known, f, lead := e.state.board(call, deadline)
 		switch {
@@ -266,9 +267,9 @@ func (e *Endpoint) post(deadline time.Time, grantType, form string) Result {
 	quietenLog()
 
 	body := &formBody{Reader: strings.NewReader(form)}
-	answer, err := e.transport.RoundTrip(e.request(ctx, body, form))
+	answer, err := e.transport.RoundTrip(e.requestWith(ctx, body, form))
 	if err != nil && !body.read.Load() && pause(ctx) {
-		answer, err = e.transport.RoundTrip(e.request(ctx, body, form))
+		answer, err = e.transport.RoundTrip(e.requestWith(ctx, body, form))
 	}
 	if err != nil {
 		return broken(0, err)
@@ -315,24 +316,19 @@ func (e *Endpoint) formOf(g Grant) string {
 	return form.String()
 }
 
-func (e *Endpoint) request(ctx context.Context, first *formBody, form string) *http.Request {
-	r := &http.Request{
-		Method:        http.MethodPost,
-		URL:           e.url,
-		Host:          e.url.Host,
-		Header:        e.header,
-		ContentLength: int64(len(form)),
-		Body:          first,
-		// For the transport's own second try, over HTTP/1 when a connection had died idle and no byte went
-		// out. HTTP/2 also tries again what a server has received and disclaims.
-		GetBody: func() (io.ReadCloser, error) {
-			if first.read.Load() && !e.http1.Load() {
-				return nil, errSent
-			}
-			return io.NopCloser(strings.NewReader(form)), nil
-		},
+func (e *Endpoint) requestWith(ctx context.Context, body *formBody, form string) *http.Request {
+	r := e.request.WithContext(ctx)
+	r.ContentLength = int64(len(form))
+	r.Body = body
+	// For the transport's own second try, over HTTP/1 when a connection had died idle and no byte went out.
+	// HTTP/2 also tries again what a server has received and disclaims.
+	r.GetBody = func() (io.ReadCloser, error) {
+		if body.read.Load() && !e.http1.Load() {
+			return nil, errSent
+		}
+		return io.NopCloser(strings.NewReader(form)), nil
 	}
-	return r.WithContext(ctx)
+	return r
 }
 
 var errSent = errors.New("the request was sent before")

@@ -26,8 +26,8 @@ func main() {
 		caddycmd.Main()
 		return
 	}
-	rounds := flag.Int("rounds", 40, "how many times each pair is measured, in turn")
-	slice := flag.Duration("slice", 250*time.Millisecond, "how long one measurement takes")
+	rounds := flag.Int("rounds", 100, "how many times each pair is measured, in turn")
+	slice := flag.Duration("slice", 100*time.Millisecond, "how long one measurement takes")
 	only := flag.Int("only", 0, "measure this row alone")
 	uploads := flag.Int("uploads", 2000, "how many slow uploads are open at once for the memory row, 0 for none")
 	admin := flag.String("admin", "off", "admin `address` of the Caddy, for its /debug/pprof")
@@ -133,7 +133,7 @@ func run(rounds int, slice time.Duration, only, uploads int, admin string) (*Rep
 func measure(caddy *process, pair pair, rounds int, slice time.Duration, interrupted <-chan os.Signal) (Row, error) {
 	sides := [2]load{pair.bare, pair.with}
 	for _, side := range sides { // connections, and what the process does only once
-		if _, err := side.drive(caddy, 4*slice); err != nil {
+		if _, err := side.drive(caddy, 10*slice); err != nil {
 			return Row{}, err
 		}
 	}
