@@ -28,7 +28,9 @@ var once = [...]string{"credentials", "username", "password", getDeviceAuthToken
 // parse reads an envelope. Everything that is not positively an upgrade call, understood by all readers in
 // the same way, is an error, or nil where it is positively another call.
 func parse(body []byte) (*Call, error) {
-	d, err := scan(body)
+	s := scanners.Get().(*scanner)
+	defer s.release()
+	d, err := s.scan(body)
 	if err != nil {
 		return nil, err
 	}

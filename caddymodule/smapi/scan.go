@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"strings"
+	"sync"
 	"unicode/utf8"
 )
 
@@ -91,12 +92,22 @@ type binding struct {
 
 type attribute struct{ prefix, local, value []byte }
 
-func scan(body []byte) (document, error) {
+// scanners are kept for reuse, empty: a scanner is the largest part of what a call allocates.
+var scanners = sync.Pool{New: func() any { return new(scanner) }}
+
+// release gives the scanner back. Its document must not be used any more.
+func (s *scanner) release() {
+	*s = scanner{} // no password stays behind
+	scanners.Put(s)
+}
+
+// scan reads a document, whole or not at all.
+func (s *scanner) scan(body []byte) (document, error) {
 	body = bytes.TrimPrefix(body, byteOrderMark)
 	if err := checkCharacters(body); err != nil {
 		return nil, err
 	}
-	s := &scanner{reader: reader{body}}
+	s.rest = body
 	s.elements = append(s.elementSpace[:0], element{})
 	s.open = append(s.openSpace[:0], opened{})
 	s.bindings = s.bindingSpace[:0]

@@ -48,10 +48,10 @@ func (o object) text(name string) (found string) {
 			switch {
 			case depth != 1:
 			case key == nil:
-				if key = quoted; unquote(key) == name {
+				if key = quoted; names(key, name) {
 					found = "" // the last counts, even if it is no text
 				}
-			case unquote(key) == name:
+			case names(key, name):
 				found = unquote(quoted)
 			}
 		}
@@ -59,8 +59,15 @@ func (o object) text(name string) (found string) {
 	return found
 }
 
+func names(quoted []byte, name string) bool {
+	if plain(quoted) {
+		return string(quoted[1:len(quoted)-1]) == name
+	}
+	return unquote(quoted) == name
+}
+
 func unquote(quoted []byte) string {
-	if bytes.IndexByte(quoted, '\\') < 0 && ascii(quoted) {
+	if plain(quoted) {
 		return string(quoted[1 : len(quoted)-1])
 	}
 	var text string
@@ -68,9 +75,10 @@ func unquote(quoted []byte) string {
 	return text
 }
 
-func ascii(text []byte) bool {
-	for _, b := range text {
-		if b >= 0x80 {
+// plain tells whether a text stands for itself: no escapes, and nothing that might be no UTF-8.
+func plain(quoted []byte) bool {
+	for _, b := range quoted {
+		if b >= 0x80 || b == '\\' {
 			return false
 		}
 	}
