@@ -11,4 +11,6 @@ const (
 
 	waveSlack    = 1.3  // times the ideal time
 	waveCapacity = 0.95 // of the endpoint's
+
+	recovery = 10 * time.Second // from the last fault until all are upgraded
 )

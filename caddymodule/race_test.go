@@ -11,4 +11,6 @@ const (
 
 	waveSlack    = 2.0 // times the ideal time
 	waveCapacity = 0.7 // of the endpoint's
+
+	recovery = 20 * time.Second
 )

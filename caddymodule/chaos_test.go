@@ -1,0 +1,276 @@
+package caddymodule_test
+
+import (
+	"bytes"
+	"flag"
+	"fmt"
+	"io"
+	"maps"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+var (
+	chaosTime = flag.Duration("chaos", 6*time.Second, "how long the chaos lasts")
+	chaosSeed = flag.Uint64("seed", 0, "seed of the chaos, 0 for a new one")
+)
+
+// faults are the ways in which a token endpoint fails, one after the other.
+var faults = map[string]http.HandlerFunc{
+	"500":         says(500, `{"error":"server_error"}`),
+	"garbage":     says(200, "<html>"),
+	"patience":    func(w http.ResponseWriter, r *http.Request) { w.Header().Set("Retry-After", "1"); says(429, "")(w, r) },
+	"unavailable": func(w http.ResponseWriter, r *http.Request) { w.Header().Set("Retry-After", "1"); says(503, "")(w, r) },
+	"reset": func(w http.ResponseWriter, _ *http.Request) {
+		conn, _, _ := w.(http.Hijacker).Hijack()
+		_ = conn.(*net.TCPConn).SetLinger(0)
+		_ = conn.Close()
+	},
+	"cut": func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Length", "1000")
+		_, _ = io.WriteString(w, `{"access_token":"new-token","refresh_token":"new-key"}`)
+	},
+	"hang": func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() },
+}
+
+func TestChaosSignsNobodyOut(t *testing.T) {
+	seed := *chaosSeed
+	if seed == 0 {
+		seed = rand.Uint64()
+	}
+	t.Logf("repeat with -seed %d -chaos %v", seed, *chaosTime)
+	random := rand.New(rand.NewPCG(seed, 0)) // of this goroutine alone
+
+	const accounts, callsPerSecond = 2000, 300
+	names := slices.Sorted(maps.Keys(faults))
+	var failure atomic.Pointer[http.HandlerFunc]
+	var slow atomic.Bool
+	endpoint := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		form, _ := url.ParseQuery(string(body))
+		if slow.Load() {
+			time.Sleep(500 * time.Millisecond)
+		}
+		switch f := failure.Load(); {
+		case f != nil:
+			(*f)(w, r)
+		case strings.HasPrefix(form.Get("username"), "wrong"):
+			says(400, `{"error":"invalid_grant"}`)(w, r)
+		default:
+			issuesTokens(w, r)
+		}
+	})
+	address := freeAddress(t)
+	config := func(n int) string {
+		return fmt.Sprintf("{\nadmin off\npersist_config off\ngrace_period 20s\nlog {\noutput discard\n}\n}\nhttp://%s {\nbind 127.0.0.1\nheader X-Config %d\n%s\n}",
+			address, n, directive(endpoint, oldService(t), "timeout 3s"))
+	}
+	s := caddyRun(t, "respond ok")
+	s.url = "http://" + address
+	load(t, config(0))
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 20 * time.Second}
+	goroutines, heap := runtime.NumGoroutine(), heapMiB()
+
+	var upgraded [accounts]atomic.Bool
+	var done, reset, calls atomic.Int32
+	var players sync.WaitGroup
+	play := func(i int) {
+		name := "good" + strconv.Itoa(i)
+		if i%20 == 0 {
+			name = "wrong" + strconv.Itoa(i)
+		}
+		calls.Add(1)
+		a, err := ask(t, client, s, account(t, name))
+		if err != nil {
+			// Never taken rather than dropped: a reload closes the old listening socket, and what waits there to
+			// be accepted, or was accepted just now, is closed with it. It is so for every Caddy.
+			reset.Add(1)
+			return
+		}
+		became := told(t, a)
+		if wrong := i%20 == 0; became == "blank" && !wrong || became == "upgraded" && wrong {
+			t.Errorf("%s was %s", name, became)
+		}
+		if became != "unavailable" && !upgraded[i].Swap(true) {
+			done.Add(1)
+		}
+	}
+
+	begin := time.Now()
+	faulty, reload, call := time.NewTicker(time.Second), time.NewTicker(2*time.Second), time.NewTicker(time.Second/callsPerSecond)
+	defer faulty.Stop()
+	defer reload.Stop()
+	defer call.Stop()
+	reloads, next := 0, 0
+	turn := func() int { // the next account that has not been answered, most of the time
+		for range accounts {
+			next = (next + 1) % accounts
+			if !upgraded[next].Load() || random.IntN(20) == 0 {
+				break
+			}
+		}
+		return next
+	}
+	var reloading sync.WaitGroup
+	for time.Since(begin) < *chaosTime {
+		select {
+		case <-faulty.C:
+			f := faults[names[random.IntN(len(names))]]
+			failure.Store(&f)
+			if slow.Store(random.IntN(4) == 0); slow.Load() {
+				failure.Store(nil)
+			}
+		case <-reload.C:
+			reloading.Wait()
+			reloads++
+			reloading.Go(func() { load(t, config(reloads)) })
+		case <-call.C:
+			i := turn()
+			players.Go(func() { play(i) })
+		}
+	}
+	failure.Store(nil)
+	slow.Store(false)
+	ended := time.Now()
+	t.Logf("%d calls and %d reloads; %d of %d accounts answered while it lasted, %d connections reset",
+		calls.Load(), reloads, done.Load(), accounts, reset.Load())
+	if int(reset.Load()) > 10*reloads {
+		t.Errorf("%d connections were reset", reset.Load())
+	}
+	for done.Load() < accounts {
+		if time.Since(ended) > recovery {
+			t.Fatalf("%d of %d accounts %v after the last fault", done.Load(), accounts, recovery)
+		}
+		i := turn()
+		players.Go(func() { play(i) })
+		time.Sleep(time.Millisecond)
+	}
+	t.Logf("all answered %v after the last fault", time.Since(ended))
+	players.Wait()
+	reloading.Wait()
+	for deadline := time.Now().Add(15 * time.Second); runtime.NumGoroutine() > goroutines+50; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d goroutines, %d before", runtime.NumGoroutine(), goroutines)
+		}
+	}
+	endpoint.asked() // what the stand-in keeps of all calls
+	if now := heapMiB(); now > heap+30 {
+		t.Errorf("%.0f MiB of memory, %.0f before", now, heap)
+	}
+}
+
+// heapMiB is the memory in use.
+func heapMiB() float64 {
+	var m runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&m)
+	return float64(m.HeapAlloc) / (1 << 20)
+}
+
+// asCaddy in the environment makes the test binary a Caddy.
+const asCaddy = "SMAPI_TEST_CADDY"
+
+// node starts a Caddy in a process of its own.
+func node(t *testing.T, caddyfile string) *exec.Cmd {
+	t.Helper()
+	config := filepath.Join(t.TempDir(), "Caddyfile")
+	if err := os.WriteFile(config, []byte("{\nadmin off\npersist_config off\nlog {\nlevel ERROR\n}\n}\n"+caddyfile), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(self, "run", "--config", config, "--adapter", "caddyfile")
+	cmd.Env = append(os.Environ(), asCaddy+"=1")
+	var said bytes.Buffer
+	cmd.Stderr = &said
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+		if t.Failed() {
+			t.Log(said.String())
+		}
+	})
+	return cmd
+}
+
+func reachable(t *testing.T, address string) {
+	t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		conn, err := net.Dial("tcp", address)
+		if err == nil {
+			conn.Close()
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestANodeThatDiesInAStormLosesNobody(t *testing.T) {
+	const accounts = 300
+	endpoint := count(t, takes(20*time.Millisecond, 6))
+	var nodes []*exec.Cmd
+	var addresses []string
+	for range 3 {
+		address := freeAddress(t)
+		nodes = append(nodes, node(t, fmt.Sprintf("http://%s {\nbind 127.0.0.1\n%s\n}", address,
+			directive(endpoint.server, oldService(t), "max_in_flight 2"))))
+		addresses = append(addresses, address)
+	}
+	balancer := freeAddress(t)
+	node(t, fmt.Sprintf("http://%s {\nbind 127.0.0.1\nreverse_proxy %s {\nlb_try_duration 2s\nfail_duration 1s\n}\n}",
+		balancer, strings.Join(addresses, " ")))
+	for _, address := range append(addresses, balancer) {
+		reachable(t, address)
+	}
+	s := &site{url: "http://" + balancer}
+	client := player(t)
+
+	var players sync.WaitGroup
+	for i := range accounts {
+		players.Go(func() {
+			for try := range 20 { // as players do
+				a, err := ask(t, client, s, account(t, "player"+strconv.Itoa(i)))
+				if err == nil && a.status != http.StatusBadGateway {
+					switch told(t, a) {
+					case "upgraded":
+						return
+					case "blank":
+						t.Errorf("player %d was signed out", i)
+						return
+					}
+				}
+				time.Sleep(time.Duration(50+try) * time.Millisecond)
+			}
+			t.Errorf("player %d was lost", i)
+		})
+	}
+	for endpoint.posts.Load() < accounts/3 {
+		time.Sleep(time.Millisecond) // until the storm is well under way
+	}
+	_ = nodes[1].Process.Kill()
+	players.Wait()
+	if n, most := endpoint.posts.Load(), endpoint.most.Load(); n > accounts+accounts/3 || most > 6 {
+		t.Errorf("%d POSTs for %d accounts, %d of them at once", n, accounts, most)
+	}
+	t.Logf("%d POSTs for %d accounts", endpoint.posts.Load(), accounts)
+}
