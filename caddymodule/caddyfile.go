@@ -175,7 +175,7 @@ func duration(d *caddyfile.Dispenser, name string, to *caddy.Duration) error {
 	}
 	parsed, err := caddy.ParseDuration(value)
 	if err != nil || parsed <= 0 {
-		return d.Errf("%s is no duration of more than 0, such as 15s", name)
+		return d.Errf("%s: is no duration of more than 0, such as 15s", name)
 	}
 	*to = caddy.Duration(parsed)
 	return nil
@@ -188,7 +188,7 @@ func memory(d *caddyfile.Dispenser, name string, to *Memory) error {
 	}
 	parsed, err := parseMemory(value)
 	if err != nil {
-		return d.Errf("%s %v", name, err)
+		return d.Errf("%s: %v", name, err)
 	}
 	*to = parsed
 	return nil
@@ -201,7 +201,7 @@ func count(d *caddyfile.Dispenser, name string, to *int) error {
 	}
 	parsed, err := strconv.Atoi(value)
 	if err != nil || parsed < 1 {
-		return d.Errf("%s is no whole number of at least 1", name)
+		return d.Errf("%s: is no whole number of at least 1", name)
 	}
 	*to = parsed
 	return nil

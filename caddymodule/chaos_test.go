@@ -130,6 +130,9 @@ func TestChaosSignsNobodyOut(t *testing.T) {
 		case <-faulty.C:
 			f := faults[names[random.IntN(len(names))]]
 			failure.Store(&f)
+			if random.IntN(3) == 0 {
+				endpoint.CloseClientConnections() // as a restart does
+			}
 			if slow.Store(random.IntN(4) == 0); slow.Load() {
 				failure.Store(nil)
 			}

@@ -55,7 +55,6 @@ func (e fieldError) Unwrap() error { return e.err }
 
 var (
 	errMissing       = errors.New("is required")
-	errNoValue       = errors.New("its placeholder is not known or comes to nothing (a brace that is meant is written \\{)")
 	errNoURL         = errors.New("is no absolute http or https URL")
 	errScope         = errors.New("has a character that no scope has (RFC 6749 section 3.3)")
 	errProxy         = errors.New("cannot be set up with its proxy")
@@ -144,9 +143,24 @@ func (r *resolver) text(field, value string) string {
 	}
 	text, err := r.repl.ReplaceOrErr(value, true, true)
 	if err != nil {
-		r.fail(field, errNoValue) // err quotes what may be a part of a secret with a brace in it
+		r.fail(field, noValue(value)) // err quotes what may be a part of a secret with a brace in it
 	}
 	return text
+}
+
+// noValue says what is wrong with a placeholder, and names it where it cannot be a secret.
+func noValue(value string) error {
+	name := strings.TrimSuffix(strings.TrimPrefix(value, "{"), "}")
+	if strings.ContainsAny(name, "{}") || len(value) != len(name)+2 {
+		return errors.New("has a placeholder that is not known or comes to nothing; a brace that is meant needs a backslash before it")
+	}
+	if variable, ok := strings.CutPrefix(name, "env."); ok {
+		return fmt.Errorf("the environment variable %s is not set, or blank", variable)
+	}
+	if file, ok := strings.CutPrefix(name, "file."); ok {
+		return fmt.Errorf("the file %s cannot be read, or is blank", file)
+	}
+	return errors.New("is a placeholder that is not known; {env.NAME} and {file./path} are")
 }
 
 // memory is 0 where it is off.

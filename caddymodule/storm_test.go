@@ -363,3 +363,77 @@ func TestAnOutageOfAllIsOverSoonAfterItEnds(t *testing.T) {
 	}
 	t.Logf("over after %v", time.Since(ended))
 }
+
+func TestATokenEndpointThatRefusesConnectionsIsTriedAgainByTheNextCall(t *testing.T) {
+	address := freeAddress(t)
+	s := caddyRun(t, fmt.Sprintf("smapi_upgrade http://%s/token {\nclient_id id\nclient_auth none\n}", address))
+	checkAnswer(t, s.post(t, account(t, "ella")), "service-unavailable.xml")
+	listener, err := net.Listen("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var posts atomic.Int32
+	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		posts.Add(1)
+		issuesTokens(w, r)
+	})}
+	defer server.Close()
+	go func() { _ = server.Serve(listener) }()
+	checkAnswer(t, s.post(t, account(t, "ella")), "upgraded.xml")
+	if posts.Load() != 1 {
+		t.Errorf("%d POSTs", posts.Load())
+	}
+}
+
+func TestRetryAfterHoldsEveryoneBack(t *testing.T) {
+	var asked atomic.Int64
+	endpoint := count(t, func(w http.ResponseWriter, r *http.Request) {
+		if asked.CompareAndSwap(0, time.Now().UnixNano()) {
+			w.Header().Set("Retry-After", "1")
+			says(http.StatusTooManyRequests, `{"error":"too_many_requests"}`)(w, r)
+			return
+		}
+		issuesTokens(w, r)
+	})
+	s := caddyRun(t, directive(endpoint.server, oldService(t)))
+	checkAnswer(t, s.post(t, account(t, "first")), "service-unavailable.xml")
+	checkAnswer(t, s.post(t, account(t, "second")), "upgraded.xml")
+	if waited := time.Since(time.Unix(0, asked.Load())); waited < 900*time.Millisecond {
+		t.Errorf("asked again after %v", waited)
+	}
+	if n := endpoint.posts.Load(); n != 2 {
+		t.Errorf("%d POSTs", n)
+	}
+}
+
+func TestWhoHasLessTimeThanRetryAfterIsToldAtOnce(t *testing.T) {
+	endpoint := count(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Retry-After", "100")
+		says(http.StatusServiceUnavailable, "")(w, r)
+	})
+	s := caddyRun(t, directive(endpoint.server, oldService(t)))
+	start := time.Now()
+	for i := range 10 {
+		checkAnswer(t, s.post(t, account(t, strconv.Itoa(i))), "service-unavailable.xml")
+	}
+	if n := endpoint.posts.Load(); n != 1 || time.Since(start) > 5*time.Second {
+		t.Errorf("%d POSTs in %v", n, time.Since(start))
+	}
+}
+
+func TestOneAccountsErrorHurtsNobodyElse(t *testing.T) {
+	endpoint := count(t, func(w http.ResponseWriter, r *http.Request) {
+		if body, _ := io.ReadAll(r.Body); bytes.Contains(body, []byte("locked")) {
+			says(http.StatusInternalServerError, `{"error":"server_error"}`)(w, r)
+			return
+		}
+		issuesTokens(w, r)
+	})
+	s := caddyRun(t, directive(endpoint.server, oldService(t)))
+	for i := range 100 {
+		checkAnswer(t, s.post(t, account(t, "locked")), "service-unavailable.xml")
+		if i%10 == 0 {
+			checkAnswer(t, s.post(t, account(t, "good"+strconv.Itoa(i))), "upgraded.xml")
+		}
+	}
+}

@@ -59,7 +59,7 @@ func (g *gate) enter(deadline time.Time, places int) (admission, *waiting) {
 	case !holding && g.inFlight < places && g.queue.Len() == 0:
 		g.inFlight++
 		return in, nil
-	case g.queue.Len() >= places*queuePerPlace, g.expected(now, g.queue.Len()).After(deadline):
+	case g.queue.Len() >= places*queuePerPlace, g.tooLate(g.pace.atBest(places, now), g.queue.Len(), now, deadline):
 		return late, nil
 	}
 	w := &waiting{deadline: deadline, admitted: make(chan admission, 1)}
@@ -139,7 +139,7 @@ func (g *gate) admit(now time.Time) {
 		}
 		w := g.queue.Remove(front).(*waiting)
 		// Who is next but would hardly get an answer in time would only cost the endpoint a login.
-		if now.Add(g.pace.lately(g.places, now) * 5 / 4).After(w.deadline) {
+		if now.Add(g.pace.lately(now) * time.Duration(g.places) * 5 / 4).After(w.deadline) {
 			w.admitted <- late
 			continue
 		}
@@ -148,7 +148,8 @@ func (g *gate) admit(now time.Time) {
 	}
 	if now.Sub(g.swept) >= sweepInterval {
 		g.swept = now
-		g.turnAway(func(w *waiting, ahead int) bool { return g.expected(now, ahead).After(w.deadline) }, late)
+		each := g.pace.atBest(g.places, now)
+		g.turnAway(func(w *waiting, ahead int) bool { return g.tooLate(each, ahead, now, w.deadline) }, late)
 	}
 }
 
@@ -167,15 +168,16 @@ func (g *gate) turnAway(whom func(w *waiting, ahead int) bool, why admission) {
 	}
 }
 
-// expected is when one with so many ahead in the queue could have its answer at best: a place that stays empty
-// is a listener who could have been served. What that promises too much is taken back as the time goes by.
-func (g *gate) expected(now time.Time, ahead int) time.Time {
-	return now.Add(g.pace.atBest(ahead+g.places, g.places, now) * 9 / 10)
+// tooLate tells whether one with so many ahead in the queue cannot have an answer by the deadline even at best,
+// with one exchange done in each such time. A place that stays empty is a listener who could have been served;
+// what this promises too much is taken back as the time goes by.
+func (g *gate) tooLate(each time.Duration, ahead int, now, deadline time.Time) bool {
+	return now.Add(each * time.Duration(ahead+g.places) * 9 / 10).After(deadline)
 }
 
 // pace is how fast exchanges have been done lately while others waited for their places.
 type pace struct {
-	done [256]struct { // the last ones, the oldest at next once it is full
+	done [1024]struct { // the last ones, the oldest at next once it is full
 		at   time.Time
 		took time.Duration
 	}
@@ -187,7 +189,7 @@ type pace struct {
 // connections.
 const (
 	minPace     = 64
-	minPaceTime = 250 * time.Millisecond
+	minPaceTime = 500 * time.Millisecond
 )
 
 func (p *pace) mark(now time.Time, took time.Duration) {
@@ -199,23 +201,23 @@ func (p *pace) mark(now time.Time, took time.Duration) {
 
 func (p *pace) reset() { p.next, p.full = 0, false }
 
-// lately is how long so many take at the pace of the last ones, 0 while it is not known.
-func (p *pace) lately(exchanges int, now time.Time) time.Duration {
+// lately is the time from one done to the next, 0 while it is not known.
+func (p *pace) lately(now time.Time) time.Duration {
 	n, oldest := p.next, p.done[0].at
 	if p.full {
 		n, oldest = len(p.done), p.done[p.next].at
 	}
 	passed := now.Sub(oldest)
-	if n < minPace || passed < minPaceTime && !p.full {
+	if n < minPace || passed < minPaceTime {
 		return 0
 	}
-	return time.Duration(float64(passed) / float64(n) * float64(exchanges))
+	return passed / time.Duration(n)
 }
 
-// atBest is how long so many take if all are as fast as the fastest of the last ones, 0 while it is not known.
-// The beginning of a wave is slow for reasons of its own.
-func (p *pace) atBest(exchanges, places int, now time.Time) time.Duration {
-	lately := p.lately(exchanges, now)
+// atBest is that time if all places are as fast as the fastest lately. The beginning of a wave is slow for
+// reasons of its own.
+func (p *pace) atBest(places int, now time.Time) time.Duration {
+	lately := p.lately(now)
 	if lately == 0 {
 		return 0
 	}
@@ -225,5 +227,5 @@ func (p *pace) atBest(exchanges, places int, now time.Time) time.Duration {
 			fastest = min(fastest, p.done[i].took)
 		}
 	}
-	return min(lately, time.Duration(float64(fastest)/float64(places)*float64(exchanges)))
+	return min(lately, fastest/time.Duration(places))
 }

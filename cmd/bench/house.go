@@ -99,16 +99,9 @@ type process struct {
 	once    sync.Once
 }
 
+// start starts a Caddy with the sites that are compared.
 func (h *house) start(admin string) (*process, error) {
-	config := filepath.Join(h.dir, "Caddyfile")
-	if err := os.WriteFile(config, fmt.Appendf(nil, `{
-	admin %s
-	persist_config off
-	storage file_system %s
-	log {
-		level ERROR
-	}
-}
+	return h.launch(admin, fmt.Sprintf(`
 http://%s {
 	bind 127.0.0.1
 	reverse_proxy %s
@@ -126,7 +119,24 @@ http://%s {
 	bind 127.0.0.1
 	reverse_proxy %s
 }
-`, admin, h.dir, h.bareAddr, h.serviceAddr, h.withAddr, h.tokenAddr, h.serviceAddr, h.tokenSite, h.tokenAddr), 0o600); err != nil {
+`, h.bareAddr, h.serviceAddr, h.withAddr, h.tokenAddr, h.serviceAddr, h.tokenSite, h.tokenAddr),
+		h.bareAddr, h.withAddr, h.tokenSite)
+}
+
+// launch starts a Caddy with these sites and waits for their addresses.
+func (h *house) launch(admin, sites string, addresses ...string) (*process, error) {
+	config := filepath.Join(h.dir, "Caddyfile")
+	if err := os.WriteFile(config, fmt.Appendf(nil, `{
+	admin %s
+	persist_config off
+	storage file_system %s
+	servers {
+		protocols h1 h2c
+	}
+	log {
+		level ERROR
+	}
+}%s`, admin, h.dir, sites), 0o600); err != nil {
 		return nil, err
 	}
 	self, err := os.Executable()
@@ -143,7 +153,7 @@ http://%s {
 	p := &process{command: command}
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
-	for _, address := range []string{h.bareAddr, h.withAddr, h.tokenSite} {
+	for _, address := range addresses {
 		for {
 			conn, err := new(net.Dialer).DialContext(ctx, "tcp", address)
 			if err == nil {

@@ -31,10 +31,17 @@ func main() {
 	only := flag.Int("only", 0, "measure this row alone")
 	uploads := flag.Int("uploads", 2000, "how many slow uploads are open at once for the memory row, 0 for none")
 	admin := flag.String("admin", "off", "admin `address` of the Caddy, for its /debug/pprof")
+	waves := flag.Bool("capacity", false, "measure waves of upgrades instead")
 	asJSON := flag.Bool("json", false, "print JSON")
 	flag.Parse()
 
-	report, err := run(*rounds, *slice, *only, *uploads, *admin)
+	report := new(Report)
+	var err error
+	if *waves {
+		report.Waves, err = measureWaves()
+	} else {
+		report, err = run(*rounds, *slice, *only, *uploads, *admin)
+	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
@@ -55,6 +62,7 @@ func main() {
 type Report struct {
 	Rows   []Row   `json:"rows"`
 	Memory *Memory `json:"memory,omitempty"`
+	Waves  []Wave  `json:"waves,omitempty"`
 }
 
 // Row compares smapi_upgrade with a bare reverse_proxy, by medians over the rounds.
@@ -192,6 +200,14 @@ func (r *Report) print(out *os.File) {
 		fmt.Fprintf(out, "| %s | %.1f µs | %.1f µs | **%.2f** (%.2f to %.2f) | %.2f (%.2f to %.2f) |\n", row.Name,
 			row.BareCPU, row.CPU, row.CPURatio.Median, row.CPURatio.Low, row.CPURatio.High,
 			row.RateRatio.Median, row.RateRatio.Low, row.RateRatio.High)
+	}
+	if len(r.Waves) > 0 {
+		fmt.Fprintln(out, "| accounts at once | logins/s of the token endpoint | all upgraded after | turned away on the way | CPU of the node | peak memory |")
+		fmt.Fprintln(out, "|---|---|---|---|---|---|")
+	}
+	for _, w := range r.Waves {
+		fmt.Fprintf(out, "| %d over %s | %d | %.1f s | %d | %.1f s | %.0f MiB |\n",
+			w.Accounts, w.Protocol, w.LoginsPerSecond, w.Seconds, w.TurnedAway, w.CPU, w.Memory)
 	}
 	if m := r.Memory; m != nil {
 		fmt.Fprintf(out, "\nPeak memory with %d slow uploads of 1 MB open at once: %.0f MiB, bare %.0f MiB, ratio **%.2f**.\n",

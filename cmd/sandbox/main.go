@@ -34,6 +34,10 @@ func main() {
 	once := flag.Bool("once", false, "end after the tour, with status 0 if every step was answered as it should be")
 	config := flag.String("config", "Caddyfile.example", "the `Caddyfile` to run")
 	flag.Parse()
+	if flag.NArg() > 0 {
+		fmt.Fprintln(os.Stderr, "sandbox: it takes no arguments; see -help")
+		os.Exit(2)
+	}
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -87,7 +91,10 @@ func run(ctx context.Context, config string, once bool) error {
 	}
 	fmt.Printf("\nAll of it is still up. Try it, and end it with Ctrl-C:\n\n"+
 		"  curl -i -H 'Content-Type: text/xml' --data-binary @testdata/requests/upgrade.xml %s\n\n", caddyURL)
+	fmt.Printf("Or with a Caddyfile of your own: %s/token, client_id %s, client_secret %s, client_auth basic_raw\n\n",
+		oauthURL, clientID, clientSecret)
 	<-ctx.Done()
+	fmt.Println("ended")
 	return nil
 }
 
