@@ -263,11 +263,11 @@ func TestAFullTokenEndpointIsNoRejection(t *testing.T) {
 	})
 	s := caddyRun(t, directive(endpoint, oldService(t), "max_in_flight 1", "timeout 500ms"))
 	first := make(chan answer)
-	go func() { first <- s.upgrade(t) }()
+	go func() { first <- s.post(t, account(t, "first")) }()
 	<-arrived
-	checkAnswer(t, s.upgrade(t), "service-unavailable.xml")
-	close(proceed)
+	checkAnswer(t, s.post(t, account(t, "second")), "service-unavailable.xml")
 	checkAnswer(t, <-first, "service-unavailable.xml")
+	close(proceed)
 }
 
 func TestAnUnreachableTokenEndpointIsNoRejection(t *testing.T) {

@@ -126,6 +126,7 @@ func (h *Handler) log(d decision, reference string) {
 		fields = append(fields,
 			zap.Int("status", x.Status),
 			zap.String("oauth_error", x.Error),
+			zap.Bool("replayed", x.Replayed),
 			zap.Duration("waited", x.Waited),
 			zap.Duration("duration", x.Took))
 	}

@@ -180,16 +180,22 @@ func (e *Endpoint) Exchange(ctx context.Context, deadline time.Time, g Grant) Re
 			known.Waited, known.Took, known.Replayed = 0, 0, true
 			return *known
 		case lead:
-			r := e.fly(ctx, deadline, call, f, g, form)
-			e.state.land(call, f, r, e.replay, e.rejected)
+			return e.lead(ctx, deadline, call, f, g, form)
+		}
+		r, landed := e.follow(ctx, deadline, call, f)
+		if !landed || r.Class != Overloaded || time.Now().After(deadline) {
 			return r
 		}
-		if r, landed := e.follow(ctx, deadline, call, f); landed && r.Class == Overloaded && time.Now().Before(deadline) {
-			continue // who led had less time left
-		} else {
-			return r
-		}
+		// Who led had less time left. Lead the next.
 	}
+}
+
+// lead flies, and lands even if the transport panics, since others follow.
+func (e *Endpoint) lead(ctx context.Context, deadline time.Time, call digest, f *flight, g Grant, form string) (r Result) {
+	r = r.is(Unavailable, "the exchange broke off", "")
+	defer func() { e.state.land(call, f, r, e.replay, e.rejected) }()
+	r = e.fly(ctx, deadline, call, f, g, form)
+	return r
 }
 
 // follow waits for the result of a flight that another caller leads.
