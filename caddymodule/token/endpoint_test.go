@@ -357,3 +357,35 @@ func (b *lockedBuffer) String() string {
 	defer b.mu.Unlock()
 	return b.b.String()
 }
+
+func TestAConnectionThatFailsIsTriedOnceMoreWithinTheTime(t *testing.T) {
+	u, posts := server(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, `{"access_token":"new"}`) })
+	var dials, failing atomic.Int32
+	e := endpoint(u, func(c *Config) {
+		c.Transport = &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+			if dials.Add(1) <= failing.Load() {
+				return nil, &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}
+			}
+			return new(net.Dialer).DialContext(ctx, network, address)
+		}}
+	})
+	for _, test := range []struct {
+		failing int32
+		time    time.Duration
+		class   Class
+		dials   int32
+		posts   int32
+	}{
+		{1, 10 * time.Second, Issued, 2, 1},
+		{2, 10 * time.Second, Unavailable, 2, 0},
+		{1, 10 * time.Millisecond, Unavailable, 1, 0}, // no time for a second try
+	} {
+		dials.Store(0)
+		posts.Store(0)
+		failing.Store(test.failing)
+		r := e.Exchange(context.Background(), time.Now().Add(test.time), ella)
+		if r.Class != test.class || dials.Load() != test.dials || posts.Load() != test.posts {
+			t.Errorf("with %d failing: %+v after %d dials and %d POSTs", test.failing, r, dials.Load(), posts.Load())
+		}
+	}
+}
