@@ -10,8 +10,8 @@ import (
 const maxHold = 5 * time.Minute
 
 // holdUntil is until when an answer of no definite kind asks to hold back: by Retry-After (RFC 9110 section
-// 10.2.3, seconds or a date) with a 429 or a 503, or by X-Rate-Limit-Reset, which is in seconds of the epoch,
-// with a 429. It is zero where it does not ask.
+// 10.2.3, seconds or a date) or by X-Rate-Limit-Reset, which is in seconds of the epoch, with a 429 or a 503.
+// It is zero where it does not ask.
 func holdUntil(answer *http.Response, now time.Time) (until time.Time) {
 	if answer.StatusCode != http.StatusTooManyRequests && answer.StatusCode != http.StatusServiceUnavailable {
 		return until
@@ -22,7 +22,7 @@ func holdUntil(answer *http.Response, now time.Time) (until time.Time) {
 		until = now.Add(time.Duration(seconds) * time.Second)
 	} else if date, err := http.ParseTime(after); err == nil {
 		until = date
-	} else if epoch, err := strconv.ParseInt(reset, 10, 64); err == nil && answer.StatusCode == http.StatusTooManyRequests {
+	} else if epoch, err := strconv.ParseInt(reset, 10, 64); err == nil {
 		until = time.Unix(epoch, 0)
 	}
 	if latest := now.Add(maxHold); until.After(latest) {
