@@ -73,10 +73,10 @@ func TestChaosSignsNobodyOut(t *testing.T) {
 			issuesTokens(w, r)
 		}
 	})
-	address := freeAddress(t)
+	address, old := freeAddress(t), oldService(t)
 	config := func(n int) string {
 		return fmt.Sprintf("{\nadmin off\npersist_config off\ngrace_period 20s\nlog {\noutput discard\n}\n}\nhttp://%s {\nbind 127.0.0.1\nheader X-Config %d\n%s\n}",
-			address, n, directive(endpoint, oldService(t), "timeout 3s"))
+			address, n, directive(endpoint, old, "timeout 3s"))
 	}
 	s := caddyRun(t, "respond ok")
 	s.url = "http://" + address
@@ -109,6 +109,17 @@ func TestChaosSignsNobodyOut(t *testing.T) {
 		}
 	}
 
+	metadata := file(t, "requests", "forward-get-metadata.xml")
+	forward := func() { // while the old service is restarted, too
+		a, err := ask(t, client, s, metadata)
+		switch {
+		case err != nil:
+			reset.Add(1)
+		case a.status != http.StatusTeapot && a.status != http.StatusBadGateway:
+			t.Errorf("a forwarded call is answered with %+v", a)
+		}
+	}
+
 	begin := time.Now()
 	faulty, reload, call := time.NewTicker(time.Second), time.NewTicker(2*time.Second), time.NewTicker(time.Second/callsPerSecond)
 	defer faulty.Stop()
@@ -133,6 +144,9 @@ func TestChaosSignsNobodyOut(t *testing.T) {
 			if random.IntN(3) == 0 {
 				endpoint.CloseClientConnections() // as a restart does
 			}
+			if random.IntN(3) == 0 {
+				old.CloseClientConnections()
+			}
 			if slow.Store(random.IntN(4) == 0); slow.Load() {
 				failure.Store(nil)
 			}
@@ -143,6 +157,9 @@ func TestChaosSignsNobodyOut(t *testing.T) {
 		case <-call.C:
 			i := turn()
 			players.Go(func() { play(i) })
+			if i%10 == 0 {
+				players.Go(forward)
+			}
 		}
 	}
 	failure.Store(nil)
@@ -169,7 +186,8 @@ func TestChaosSignsNobodyOut(t *testing.T) {
 			t.Fatalf("%d goroutines, %d before", runtime.NumGoroutine(), goroutines)
 		}
 	}
-	endpoint.asked() // what the stand-in keeps of all calls
+	endpoint.asked() // what the stand-ins keep of all calls
+	old.asked()
 	if now := heapMiB(); now > heap+30 {
 		t.Errorf("%.0f MiB of memory, %.0f before", now, heap)
 	}
