@@ -28,7 +28,7 @@ func provisioned(tb testing.TB, transport http.RoundTripper) *Handler {
 	}
 	h.logger = zap.NewNop()
 	h.endpoint = token.New(token.Config{
-		URL: h.settings.url, ClientID: "id", ClientAuth: token.None, MaxInFlight: 64,
+		URL: h.settings.url, Client: token.Client{ID: "id", Auth: token.None}, MaxInFlight: 64,
 		Transport: transport, Context: context.Background(), State: token.NewState(), Replay: h.settings.replay,
 	})
 	return h

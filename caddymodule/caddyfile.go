@@ -11,6 +11,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/token"
 )
 
@@ -27,41 +28,69 @@ func parseCaddyfile(helper httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, e
 
 // UnmarshalCaddyfile sets up the handler from Caddyfile tokens:
 //
-//	smapi_upgrade [<matcher>] <token_endpoint> {
+//	smapi_upgrade [<matcher>] [<token_endpoint>] {
+//		issuer        <url>
 //		client_id     <id>
 //		client_secret <secret>
-//		client_auth   basic|basic_raw|post|none
+//		client_auth   basic|basic_raw|post|private_key_jwt|tls|none
 //		scope         <scope...>
 //		param         <name> <value>
+//		header        <name> <value>
 //		timeout       <duration>
 //		max_in_flight <n>
 //		transport     http { ... }
 //		insecure_http
 //
+//		client_key         <file>
+//		key_id             <kid>
+//		assertion_audience <aud>
+//
 //		replay            <duration>|off
 //		remember_rejected <duration>|off
 //
+//		exchange login|session_id|login_token|anonymous [<grant_type>] {
+//			param    <name> <value>
+//			on_error <oauth_error|status> <outcome>
+//		}
+//
 //		auth_token    <field>
 //		private_key   <field> [<fallback>]
+//
 //		on_rejected   reauthorize|not_linked
+//		on_error      <oauth_error|status> rejected|unavailable|misconfigured
+//		mode          upgrade|reauthorize|observe
+//		households    <percent>
+//
+//		expire_session_ids
+//		refresh_auth_tokens
 //	}
 //
-// Only param may be given more than once.
+// Only param, header, on_error and, for different credentials, exchange may be given more than once.
 func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // directive name
 	directive := *d
-	if !d.AllArgs(&h.TokenEndpoint) {
+	if d.NextArg() {
+		h.TokenEndpoint = d.Val()
+	}
+	if d.NextArg() || h.TokenEndpoint == "" && d.Val() == "" {
 		return wrongArgs(d, "token_endpoint")
 	}
 	// Where each field was given, to name the line of a mistake that shows only when all are known.
 	given := map[string]caddyfile.Dispenser{}
 
 	for d.NextBlock(0) {
-		name := d.Val()
-		if _, again := given[name]; again && name != "param" {
-			return d.Errf("%s is given twice", name)
+		name, field := d.Val(), d.Val()
+		at := *d
+		if name == "exchange" {
+			kind := *d
+			if kind.NextArg() {
+				field += " " + kind.Val()
+			}
 		}
-		given[name] = *d
+		if _, again := given[field]; again && !slices.Contains(repeatable, name) {
+			return d.Errf("%s is given twice", field)
+		}
+		given[field] = at
 		if err := h.unmarshalField(name, d); err != nil {
 			return err
 		}
@@ -76,6 +105,8 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	}
 	return nil
 }
+
+var repeatable = []string{"param", "header", "on_error"}
 
 func (h *Handler) unmarshalField(name string, d *caddyfile.Dispenser) error {
 	switch name {
@@ -93,17 +124,32 @@ func (h *Handler) unmarshalField(name string, d *caddyfile.Dispenser) error {
 			return wrongArgs(d, name)
 		}
 	case "param":
-		var param, value string
-		if !d.AllArgs(&param, &value) {
-			return wrongArgs(d, name)
-		}
-		if err := checkParam(param); err != nil {
-			return d.WrapErr(err)
-		}
-		if h.Param == nil {
-			h.Param = make(map[string][]string)
-		}
-		h.Param[param] = append(h.Param[param], value)
+		return pair(d, name, &h.Param, checkParam, identifiers, false)
+	case "header":
+		return pair(d, name, &h.Header, checkHeader, identifiers, true)
+	case "issuer":
+		return text(d, name, &h.Issuer)
+	case "client_key":
+		return text(d, name, &h.ClientKey)
+	case "key_id":
+		return text(d, name, &h.KeyID)
+	case "assertion_audience":
+		return text(d, name, &h.AssertionAudience)
+	case "exchange":
+		return h.unmarshalExchange(d)
+	case "on_error":
+		return onError(d, name, &h.OnError)
+	case "mode":
+		var mode string
+		err := text(d, name, &mode)
+		h.Mode = Mode(mode)
+		return err
+	case "households":
+		return percent(d, name, &h.Households)
+	case "expire_session_ids":
+		return flag(d, name, &h.ExpireSessionIDs)
+	case "refresh_auth_tokens":
+		return flag(d, name, &h.RefreshAuthTokens)
 	case "timeout":
 		return duration(d, name, &h.Timeout)
 	case "max_in_flight":
@@ -115,10 +161,7 @@ func (h *Handler) unmarshalField(name string, d *caddyfile.Dispenser) error {
 	case "transport":
 		return h.unmarshalTransport(d)
 	case "insecure_http":
-		h.InsecureHTTP = true
-		if d.NextArg() {
-			return wrongArgs(d, name)
-		}
+		return flag(d, name, &h.InsecureHTTP)
 	case "auth_token":
 		return text(d, name, &h.AuthToken)
 	case "private_key":
@@ -138,6 +181,36 @@ func (h *Handler) unmarshalField(name string, d *caddyfile.Dispenser) error {
 	default:
 		return d.Errf("unrecognized smapi_upgrade subdirective '%s'", name)
 	}
+	return nil
+}
+
+func (h *Handler) unmarshalExchange(d *caddyfile.Dispenser) error {
+	args := d.RemainingArgs()
+	if len(args) < 1 || len(args) > 2 || slices.Contains(args, "") {
+		return wrongArgs(d, "exchange")
+	}
+	x := Exchange{Credentials: smapi.Kind(args[0])}
+	if _, known := proofs[x.Credentials]; !known {
+		return d.Errf("exchange: %v", errKind)
+	}
+	if len(args) == 2 {
+		x.GrantType = args[1]
+	}
+	for d.NextBlock(1) {
+		var err error
+		switch name := d.Val(); name {
+		case "param":
+			err = pair(d, name, &x.Param, checkExchangeParam, x.placeholders(), false)
+		case "on_error":
+			err = onError(d, name, &x.OnError)
+		default:
+			err = d.Errf("unrecognized exchange subdirective '%s'", name)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	h.Exchange = append(h.Exchange, x)
 	return nil
 }
 
@@ -165,6 +238,67 @@ func text(d *caddyfile.Dispenser, name string, to *string) error {
 	if !d.AllArgs(to) || *to == "" {
 		return wrongArgs(d, name)
 	}
+	return nil
+}
+
+func flag(d *caddyfile.Dispenser, name string, to *bool) error {
+	*to = true
+	if d.NextArg() {
+		return wrongArgs(d, name)
+	}
+	return nil
+}
+
+// pair is a name and a value, of which a name may have several.
+func pair(d *caddyfile.Dispenser, field string, to *map[string][]string, check func(name string) error, allowed []string, request bool) error {
+	var name, value string
+	if !d.AllArgs(&name, &value) {
+		return wrongArgs(d, field)
+	}
+	if err := check(name); err != nil {
+		return d.WrapErr(err)
+	}
+	r := resolver{}
+	if r.template(field, value, allowed, request); r.err != nil {
+		return d.WrapErr(r.err)
+	}
+	if *to == nil {
+		*to = make(map[string][]string)
+	}
+	(*to)[name] = append((*to)[name], value)
+	return nil
+}
+
+func onError(d *caddyfile.Dispenser, field string, to *OnError) error {
+	var name, class string
+	if !d.AllArgs(&name, &class) {
+		return wrongArgs(d, field)
+	}
+	if _, again := (*to)[name]; again {
+		return d.Errf("%s is given twice for the same answer", field)
+	}
+	if *to == nil {
+		*to = make(OnError)
+	}
+	(*to)[name] = token.Class(class)
+	r := resolver{}
+	r.onError(field, *to)
+	if r.err != nil {
+		return d.WrapErr(r.err)
+	}
+	return nil
+}
+
+func percent(d *caddyfile.Dispenser, name string, to **Percent) error {
+	var value string
+	if err := text(d, name, &value); err != nil {
+		return err
+	}
+	parsed, err := parsePercent(value)
+	if err != nil {
+		return d.Errf("%s: %v", name, err)
+	}
+	*to = &parsed
 	return nil
 }
 

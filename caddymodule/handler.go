@@ -5,11 +5,10 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
-	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
@@ -27,32 +26,57 @@ func init() {
 // The token endpoint is asked once per call: no redirect is followed and no failed exchange is repeated, so
 // that a wrong password costs its account one failed login.
 //
+// How old credentials are exchanged is told by kind (`exchange`); without that, user names and passwords are, by
+// the password grant. On demand it also answers `getSessionId`, so that Session ID players begin to upgrade
+// (`expire_session_ids`), and `refreshAuthToken` (`refresh_auth_tokens`).
+//
 // All text fields may hold global placeholders such as `{env.CLIENT_ID}` or `{file./run/secrets/client}`,
 // which are replaced when the configuration is loaded; a field whose placeholder comes to nothing is an error.
 type Handler struct {
-	// The URL of the OAuth 2.0 token endpoint. Required. It has to be `https` unless its host is loopback;
-	// see `insecure_http`.
+	// The URL of the OAuth 2.0 token endpoint. Required in mode `upgrade`, unless there is an `issuer`. It has
+	// to be `https` unless its host is loopback; see `insecure_http`.
 	TokenEndpoint string `json:"token_endpoint,omitempty"`
 
-	// The client id at the token endpoint. Required.
+	// The issuer whose metadata tells the token endpoint, by OpenID Connect Discovery or RFC 8414, exactly as
+	// the server spells it. It is asked when the first account is exchanged, and again after an hour; while it
+	// cannot be had, calls are answered as `unavailable`.
+	Issuer string `json:"issuer,omitempty"`
+
+	// The client id at the token endpoint. Required in mode `upgrade`.
 	ClientID string `json:"client_id,omitempty"`
 
-	// The client's secret. Required unless `client_auth` is `none`. Use a placeholder, so that the secret
-	// itself is no part of the configuration, which the admin API, the autosaved configuration and Caddy's
-	// own debug log show.
+	// The client's secret. Required in mode `upgrade` for `client_auth` `basic`, `basic_raw` and `post`. Use a
+	// placeholder, so that the secret itself is no part of the configuration, which the admin API, the autosaved
+	// configuration and Caddy's own debug log show. A file in it is read again when it changes.
 	ClientSecret string `json:"client_secret,omitempty"`
 
 	// How the client proves itself: `basic` (HTTP Basic, form-encoded first as RFC 6749 has it), `basic_raw`
-	// (HTTP Basic without the encoding; it matters for special characters only), `post` (in the form) or
-	// `none` (a public client). Default: `basic`.
+	// (HTTP Basic without the encoding; it matters for special characters only), `post` (in the form),
+	// `private_key_jwt` (an assertion signed with `client_key`), `tls` (the client certificate of `transport`,
+	// RFC 8705) or `none` (a public client). Default: `basic`.
 	ClientAuth token.ClientAuth `json:"client_auth,omitempty"`
+
+	// The file with the private key of `private_key_jwt`, PEM or a JWK. An RSA key signs by RS256, an EC key on
+	// P-256 by ES256, an Ed25519 key by EdDSA. It is read again when it changes.
+	ClientKey string `json:"client_key,omitempty"`
+
+	// The `kid` of the assertions. Default: that of the JWK, if it has one.
+	KeyID string `json:"key_id,omitempty"`
+
+	// The `aud` of the assertions. Some servers want their issuer there. Default: the token endpoint.
+	AssertionAudience string `json:"assertion_audience,omitempty"`
 
 	// The scopes to ask for. Most servers issue a refresh token only for one that says so, such as
 	// `offline_access`. Default: none, which leaves it to the server.
 	Scope []string `json:"scope,omitempty"`
 
-	// Extra form parameters of every exchange, by name.
+	// Extra form parameters of every exchange, by name. Values may have the placeholders
+	// `{smapi.household_id}`, `{smapi.device_id}` and `{smapi.device_provider}`.
 	Param map[string][]string `json:"param,omitempty"`
+
+	// Extra headers of every exchange, by name. Values may have the placeholders of `param`, and those of the
+	// player's HTTP request such as `{http.vars.client_ip}`. One that comes to nothing is left out.
+	Header map[string][]string `json:"header,omitempty"`
 
 	// How long a call may take in all, from its arrival to its answer, the wait for a place at the token
 	// endpoint included. At most 20s, when players give up. Default: `15s`.
@@ -99,8 +123,40 @@ type Handler struct {
 	// `Client.NOT_LINKED_FAILURE`). Default: `reauthorize`.
 	OnRejected OnRejected `json:"on_rejected,omitempty"`
 
+	// What failures of exchanges mean: `rejected`, `unavailable` or `misconfigured`, by the OAuth error or the
+	// HTTP status of the answer. A status counts where the answer has no OAuth error with a fixed meaning. For
+	// example, `{"403": "rejected"}` is for servers that answer a wrong password with a bare 403.
+	OnError OnError `json:"on_error,omitempty"`
+
+	// How each kind of credentials is exchanged. Upgrade calls with a kind that is not here get a blank pair.
+	// Default: user names and passwords, by the password grant.
+	Exchange []Exchange `json:"exchange,omitempty"`
+
+	// What becomes of the calls: `upgrade`, `reauthorize` (every account gets a blank pair, and the token endpoint
+	// is never asked) or `observe` (every call is forwarded, and the log and the metrics tell what would have
+	// become of it). Default: `upgrade`.
+	Mode Mode `json:"mode,omitempty"`
+
+	// The share of homes whose accounts are upgraded, such as `10%`; the upgrade calls of the others are
+	// forwarded. It is by a hash of the `householdId`: the same homes on every instance, and those among few are
+	// among more. Refreshes are answered for all homes, because one that has been upgraded stays so when the
+	// share becomes smaller. Default: `100%`.
+	Households *Percent `json:"households,omitempty"`
+
+	// Answers `getSessionId` with the fault `Client.AuthTokenExpired`, which makes the players of a Session ID
+	// service upgrade. Players that do not know the new service version yet lose their way in. A `getSessionId`
+	// does not tell its home, so this takes effect only while `households` is `100%`.
+	ExpireSessionIDs bool `json:"expire_session_ids,omitempty"`
+
+	// Answers `refreshAuthToken` by the refresh grant, with the `key` of the player's `loginToken` as the refresh
+	// token. The same token at the same time is refreshed once, and gets the same answer again for 60s. A refresh
+	// token that is dead is answered with the fault `Client.AuthTokenExpired`. It needs `private_key` to be
+	// `refresh_token`, and is not answered in mode `reauthorize`.
+	RefreshAuthTokens bool `json:"refresh_auth_tokens,omitempty"`
+
 	settings settings
 	endpoint *token.Endpoint
+	counted  *prometheus.CounterVec
 	stateKey string
 	logger   *zap.Logger
 }
@@ -112,6 +168,16 @@ type OnRejected string
 const (
 	Reauthorize OnRejected = "reauthorize"
 	NotLinked   OnRejected = "not_linked"
+)
+
+// Mode is what becomes of the calls.
+type Mode string
+
+// The values of Mode.
+const (
+	ModeUpgrade     Mode = "upgrade"
+	ModeReauthorize Mode = "reauthorize"
+	ModeObserve     Mode = "observe"
 )
 
 // CaddyModule returns the Caddy module information.
@@ -129,29 +195,31 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if h.settings, err = h.resolve(caddy.NewReplacer()); err != nil {
 		return err
 	}
-	if h.settings.url.Scheme == "http" && h.InsecureHTTP {
-		h.logger.Warn("passwords go to the token endpoint in the clear, because of insecure_http")
+	client, err := h.client()
+	if err != nil {
+		return err
 	}
-	if h.ClientSecret != "" && h.ClientSecret == h.settings.clientSecret {
-		h.logger.Warn("client_secret is no placeholder: the admin API, the autosaved configuration and Caddy's debug log show it")
-	}
+	h.warn()
+	h.counted = countRequests(ctx.GetMetricsRegistry())
 	transport, err := h.loadTransport(ctx)
 	if err != nil {
 		return fieldError{"transport", err}
+	}
+	if h.settings.mode != ModeUpgrade {
+		return nil
 	}
 	state, err := h.loadState()
 	if err != nil {
 		return err
 	}
 	h.endpoint = token.New(token.Config{
-		URL:          h.settings.url,
-		ClientID:     h.settings.clientID,
-		ClientSecret: h.settings.clientSecret,
-		ClientAuth:   h.settings.clientAuth,
-		Params:       h.settings.params,
-		MaxInFlight:  h.settings.maxInFlight,
-		Transport:    transport,
-		State:        state,
+		URL:         h.settings.url,
+		Issuer:      h.settings.issuer,
+		Insecure:    h.InsecureHTTP,
+		Client:      client,
+		MaxInFlight: h.settings.maxInFlight,
+		Transport:   transport,
+		State:       state,
 
 		Replay:           h.settings.replay,
 		RememberRejected: h.settings.rememberRejected,
@@ -163,6 +231,39 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	return nil
 }
 
+// client is who asks for tokens, with its secrets as they are now.
+func (h *Handler) client() (token.Client, error) {
+	c := token.Client{ID: h.settings.clientID, Auth: h.settings.clientAuth, Audience: h.settings.audience}
+	if h.ClientSecret != "" {
+		secret, err := watchText("client_secret", h.ClientSecret, h.logger)
+		if err != nil {
+			return c, err
+		}
+		if secret.value == h.ClientSecret {
+			h.logger.Warn("client_secret is no placeholder: the admin API, the autosaved configuration and Caddy's debug log show it")
+		}
+		c.Secret = secret.get
+	}
+	if h.ClientKey != "" {
+		key, err := watchKey("client_key", h.settings.clientKey, h.settings.keyID, h.logger)
+		if err != nil {
+			return c, fieldError{"client_key", err}
+		}
+		c.Key = key.get
+	}
+	return c, nil
+}
+
+// warn tells of what works but may not be what was meant.
+func (h *Handler) warn() {
+	if h.settings.plain() && h.InsecureHTTP {
+		h.logger.Warn("passwords go to the token endpoint in the clear, because of insecure_http")
+	}
+	if h.ExpireSessionIDs && h.settings.households != allHouseholds {
+		h.logger.Warn("expire_session_ids waits for households 100%, because a getSessionId does not tell its home")
+	}
+}
+
 // states are the States of the token endpoints in use, by endpoint and client. They outlive configurations.
 var states = caddy.NewUsagePool()
 
@@ -172,7 +273,11 @@ type pooled struct{ *token.State }
 func (pooled) Destruct() error { return nil }
 
 func (h *Handler) loadState() (*token.State, error) {
-	key := h.settings.url.String() + " " + h.settings.clientID
+	where := h.settings.url
+	if where == nil {
+		where = h.settings.issuer
+	}
+	key := where.String() + " " + h.settings.clientID
 	state, _, err := states.LoadOrNew(key, func() (caddy.Destructor, error) { return pooled{token.NewState()}, nil })
 	if err != nil {
 		return nil, err
@@ -190,84 +295,28 @@ func (h *Handler) Cleanup() error {
 	return err
 }
 
-// loadTransport provisions the transport of the configuration, with the defaults that logins need.
-func (h *Handler) loadTransport(ctx caddy.Context) (*reverseproxy.HTTPTransport, error) {
-	if h.TransportRaw == nil {
-		h.TransportRaw = json.RawMessage(`{"protocol":"http"}`)
-	}
-	var given struct {
-		KeepAlive struct {
-			IdleTimeout *caddy.Duration `json:"idle_timeout"`
-		} `json:"keep_alive"`
-		Proxy    json.RawMessage `json:"network_proxy"`
-		ProxyURL string          `json:"forward_proxy_url"`
-	}
-	_ = json.Unmarshal(h.TransportRaw, &given) // LoadModule reports what is wrong with it
-
-	module, err := ctx.LoadModule(h, "TransportRaw")
-	if err != nil && (given.Proxy != nil || given.ProxyURL != "") {
-		return nil, errProxy // err may quote its URL, which may have a password
-	}
-	if err != nil {
-		return nil, err
-	}
-	transport, ok := module.(*reverseproxy.HTTPTransport)
-	if !ok {
-		return nil, errTransportKind
-	}
-	if transport.ProxyProtocol != "" {
-		return nil, errProxyProtocol
-	}
-	if transport.TLS != nil && h.settings.url.Scheme == "http" {
-		return nil, errTransportTLS
-	}
-	if given.KeepAlive.IdleTimeout == nil {
-		transport.Transport.IdleConnTimeout = 4 * time.Second
-	}
-	transport.Transport.MaxIdleConnsPerHost = max(transport.Transport.MaxIdleConnsPerHost, h.settings.maxInFlight)
-	return transport, nil
-}
-
-// ServeHTTP answers an upgrade call and forwards everything else.
+// ServeHTTP answers the calls that concern a move to OAuth and forwards everything else.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
-	call, err := smapi.Read(r)
+	call, err := smapi.Read(r, h.settings.methods)
 	if call == nil {
 		if err != nil {
-			h.logger.Debug("forwarded what resembles an upgrade call", zap.Error(err))
+			h.logger.Debug("forwarded what resembles a call for an answer", zap.Error(err))
 		}
 		return next.ServeHTTP(w, r)
 	}
-	return h.answer(w, h.upgrade(r.Context(), call))
-}
-
-// upgrade decides what becomes of the account.
-func (h *Handler) upgrade(ctx context.Context, call *smapi.Call) decision {
-	d := decision{credentials: call.Credentials.Kind}
-	grant, ok := grantFor(call)
-	if !ok {
-		d.outcome = reauthorize
-		return d
+	d := h.settings.decide(call)
+	if d.outcome == forwarded {
+		return next.ServeHTTP(w, r)
 	}
-	d.exchange = h.endpoint.Exchange(ctx, call.Arrived.Add(h.settings.timeout), grant)
-	if d.exchange.Class != token.Issued {
-		d.outcome = outcomeOf[d.exchange.Class]
-		return d
+	if h.settings.mode == ModeObserve {
+		h.observe(d)
+		return next.ServeHTTP(w, r)
 	}
-	d.pair(&h.settings)
-	return d
-}
-
-// grantFor says how the credentials of a call are exchanged, if they are.
-func grantFor(call *smapi.Call) (token.Grant, bool) {
-	c := &call.Credentials
-	if c.Kind != smapi.Login {
-		return token.Grant{}, false
+	if d.exchange != nil {
+		d.result = h.endpoint.Exchange(r.Context(), call.Arrived.Add(h.settings.timeout), d.exchange.grant(call, r))
+		d.conclude(&h.settings)
 	}
-	return token.Grant{
-		Type:    "password",
-		Params:  []token.Param{{Name: "username", Value: c.Username}, {Name: "password", Value: c.Password}},
-		Subject: call.HouseholdID,
-	}, true
+	return h.answer(w, d)
 }
 
 // Interface guards

@@ -244,7 +244,7 @@ func TestEveryOutcomeHasItsAnswer(t *testing.T) {
 
 func answeredLines(log string) (lines []string) {
 	for line := range strings.Lines(log) {
-		if strings.Contains(line, "answered an upgrade call") {
+		if strings.Contains(line, "answered a call") {
 			lines = append(lines, line)
 		}
 	}

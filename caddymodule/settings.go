@@ -3,11 +3,8 @@ package caddymodule
 import (
 	"errors"
 	"fmt"
-	"maps"
-	"net/netip"
 	"net/url"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -31,17 +28,33 @@ const (
 // settings are a configuration with its defaults and placeholders settled. They may hold secrets, and so
 // stand where neither the admin API nor a log of the configuration looks.
 type settings struct {
-	url                    *url.URL
-	clientID, clientSecret string
-	clientAuth             token.ClientAuth
-	params                 []token.Param
-	timeout                time.Duration
-	maxInFlight            int
-	replay                 time.Duration
-	rememberRejected       time.Duration
-	authToken, privateKey  string
-	privateKeyFallback     string
-	onRejected             OnRejected
+	url, issuer           *url.URL
+	clientID              string
+	clientAuth            token.ClientAuth
+	clientKey, keyID      string
+	audience              string
+	timeout               time.Duration
+	maxInFlight           int
+	replay                time.Duration
+	rememberRejected      time.Duration
+	authToken, privateKey string
+	privateKeyFallback    string
+	onRejected            OnRejected
+	mode                  Mode
+	households            Percent
+	methods               []smapi.Method // that are answered
+	exchanges             map[smapi.Kind]*exchange
+	refresh               *exchange
+}
+
+// plain tells whether what is sent to the authorization server is not encrypted.
+func (s *settings) plain() bool {
+	for _, u := range [...]*url.URL{s.url, s.issuer} {
+		if u != nil && u.Scheme == "http" {
+			return true
+		}
+	}
+	return false
 }
 
 // fieldError is a mistake in one field of the configuration. It never quotes what the field holds.
@@ -54,16 +67,12 @@ func (e fieldError) Error() string { return e.field + ": " + e.err.Error() }
 func (e fieldError) Unwrap() error { return e.err }
 
 var (
-	errMissing       = errors.New("is required")
-	errNoURL         = errors.New("is no absolute http or https URL")
-	errScope         = errors.New("has a character that no scope has (RFC 6749 section 3.3)")
-	errProxy         = errors.New("cannot be set up with its proxy")
-	errURLParts      = errors.New("has a user or a fragment, which a token endpoint cannot have")
-	errHTTP          = errors.New("is http beyond loopback, which sends passwords in the clear; use https, or allow it with insecure_http")
-	errSecretUnused  = errors.New("is not used with client_auth none")
-	errTransportKind = errors.New("only the http transport can reach a token endpoint")
-	errProxyProtocol = errors.New("proxy_protocol has no client to speak of here")
-	errTransportTLS  = errors.New("is set up for TLS, but token_endpoint is http")
+	errMissing      = errors.New("is required")
+	errNoEndpoint   = errors.New("is required, or issuer in its place")
+	errTwoEndpoints = errors.New("is given beside token_endpoint, which says the same")
+	errScope        = errors.New("has a character that no scope has (RFC 6749 section 3.3)")
+	errCertificate  = errors.New("tls needs a client certificate in transport, and https")
+	errNoRefresh    = errors.New("needs private_key to be refresh_token, so that players hold what refreshes their tokens")
 )
 
 // resolve checks the configuration and settles it. Without a replacer it checks only what needs none, as
@@ -72,30 +81,26 @@ func (h *Handler) resolve(repl *caddy.Replacer) (s settings, err error) {
 	r := resolver{repl: repl}
 	s = settings{
 		clientID:           r.text("client_id", h.ClientID),
-		clientSecret:       r.text("client_secret", h.ClientSecret),
 		clientAuth:         orDefault(h.ClientAuth, token.Basic),
+		clientKey:          r.text("client_key", h.ClientKey),
+		keyID:              r.text("key_id", h.KeyID),
+		audience:           r.text("assertion_audience", h.AssertionAudience),
 		timeout:            orDefault(time.Duration(h.Timeout), defaultTimeout),
 		maxInFlight:        orDefault(h.MaxInFlight, defaultMaxInFlight),
 		authToken:          orDefault(r.text("auth_token", h.AuthToken), "access_token"),
 		privateKey:         orDefault(r.text("private_key", h.PrivateKey), "refresh_token"),
 		privateKeyFallback: r.text("private_key_fallback", h.PrivateKeyFallback),
 		onRejected:         orDefault(h.OnRejected, Reauthorize),
+		mode:               orDefault(h.Mode, ModeUpgrade),
+		households:         allHouseholds,
 	}
+	oneOf(&r, "mode", s.mode, ModeUpgrade, ModeReauthorize, ModeObserve)
+	h.resolveEndpoint(&r, &s)
+	h.resolveClient(&r, &s)
 	s.replay = r.memory("replay", orDefault(h.Replay, defaultReplay))
 	s.rememberRejected = r.memory("remember_rejected", orDefault(h.RememberRejected, defaultRememberRejected))
-	s.url = r.endpoint(h.TokenEndpoint, h.InsecureHTTP)
-	s.params = r.params(h.Param)
-	if len(h.Scope) > 0 {
-		s.params = append(s.params, token.Param{Name: "scope", Value: r.scope(h.Scope)})
-	}
+	s.exchanges, s.refresh = h.exchanges(&r)
 
-	r.require("client_id", h.ClientID)
-	oneOf(&r, "client_auth", s.clientAuth, token.Basic, token.BasicRaw, token.Post, token.None)
-	if s.clientAuth.NeedsSecret() {
-		r.require("client_secret", h.ClientSecret)
-	} else if h.ClientSecret != "" {
-		r.fail("client_secret", errSecretUnused)
-	}
 	if s.timeout < minTimeout || s.timeout > maxTimeout {
 		r.fail("timeout", fmt.Errorf("has to be at least %v, and at most %v, when players give up", minTimeout, maxTimeout))
 	}
@@ -108,7 +113,65 @@ func (h *Handler) resolve(repl *caddy.Replacer) (s settings, err error) {
 		}
 	}
 	oneOf(&r, "on_rejected", s.onRejected, Reauthorize, NotLinked)
+	if h.Households != nil {
+		if err := h.Households.check(); err != nil {
+			r.fail("households", err)
+		}
+		s.households = *h.Households
+	}
+	if h.RefreshAuthTokens && s.privateKey != token.Refresh {
+		r.fail("refresh_auth_tokens", errNoRefresh)
+	}
+	s.methods = []smapi.Method{smapi.GetDeviceAuthToken}
+	// A getSessionId does not say which home it is from: while some homes are to stay, all do.
+	if h.ExpireSessionIDs && s.households == allHouseholds {
+		s.methods = append(s.methods, smapi.GetSessionID)
+	}
+	if h.RefreshAuthTokens && s.mode != ModeReauthorize {
+		s.methods = append(s.methods, smapi.RefreshAuthToken)
+	}
 	return s, r.err
+}
+
+// resolveEndpoint settles where the token endpoint is. Only exchanges need one.
+func (h *Handler) resolveEndpoint(r *resolver, s *settings) {
+	switch {
+	case h.TokenEndpoint != "" && h.Issuer != "":
+		r.fail("issuer", errTwoEndpoints)
+	case h.TokenEndpoint == "" && h.Issuer == "" && s.mode == ModeUpgrade:
+		r.fail("token_endpoint", errNoEndpoint)
+	}
+	s.url = r.url("token_endpoint", h.TokenEndpoint, h.InsecureHTTP, token.ParseURL)
+	s.issuer = r.url("issuer", h.Issuer, h.InsecureHTTP, token.ParseIssuer)
+}
+
+// resolveClient settles how the client proves itself. Its secrets are read by whoever uses them.
+func (h *Handler) resolveClient(r *resolver, s *settings) {
+	oneOf(r, "client_auth", s.clientAuth, token.Basic, token.BasicRaw, token.Post, token.PrivateKeyJWT, token.TLS, token.None)
+	secret, key := s.clientAuth.NeedsSecret(), s.clientAuth == token.PrivateKeyJWT
+	if s.mode == ModeUpgrade {
+		r.require("client_id", h.ClientID)
+		if secret {
+			r.require("client_secret", h.ClientSecret)
+		}
+		if key {
+			r.require("client_key", h.ClientKey)
+		}
+	}
+	for field, unused := range map[string]bool{
+		"client_secret":      h.ClientSecret != "" && !secret,
+		"client_key":         h.ClientKey != "" && !key,
+		"key_id":             h.KeyID != "" && !key,
+		"assertion_audience": h.AssertionAudience != "" && !key,
+	} {
+		if unused {
+			r.fail(field, fmt.Errorf("is not used with client_auth %s", s.clientAuth))
+		}
+	}
+	transport := h.givenTransport()
+	if s.clientAuth == token.TLS && (!transport.hasClientCertificate() || s.plain()) {
+		r.fail("client_auth", errCertificate)
+	}
 }
 
 func orDefault[T comparable](value, def T) T {
@@ -183,56 +246,16 @@ func (r *resolver) scope(scopes []string) string {
 	return text
 }
 
-func (r *resolver) endpoint(value string, insecure bool) *url.URL {
-	const field = "token_endpoint"
-	r.require(field, value)
+func (r *resolver) url(field, value string, insecure bool, parse func(string, bool) (*url.URL, error)) *url.URL {
 	text := r.text(field, value)
-	if r.repl == nil && strings.Contains(value, "{") {
+	if value == "" || r.repl == nil && strings.Contains(value, "{") {
 		return nil
 	}
-	u, err := url.Parse(text)
-	switch {
-	case err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Hostname() == "" || !validPort(u.Port()):
-		r.fail(field, errNoURL)
-	case u.User != nil || u.Fragment != "":
-		r.fail(field, errURLParts)
-	case u.Scheme == "http" && !insecure && !loopback(u.Hostname()):
-		r.fail(field, errHTTP)
+	u, err := parse(text, insecure)
+	if err != nil {
+		r.fail(field, err)
 	}
 	return u
-}
-
-func validPort(port string) bool {
-	_, err := strconv.ParseUint(port, 10, 16)
-	return port == "" || err == nil
-}
-
-func loopback(host string) bool {
-	addr, err := netip.ParseAddr(host)
-	return host == "localhost" || err == nil && addr.IsLoopback()
-}
-
-// reserved are the parameters that have a place of their own in the configuration or in the exchange.
-var reserved = []string{"grant_type", "client_id", "client_secret", "scope", "username", "password"}
-
-func checkParam(name string) error {
-	if name == "" || slices.Contains(reserved, name) {
-		return fmt.Errorf("%q cannot be set by param", name)
-	}
-	return nil
-}
-
-func (r *resolver) params(byName map[string][]string) []token.Param {
-	var params []token.Param
-	for _, name := range slices.Sorted(maps.Keys(byName)) {
-		if err := checkParam(name); err != nil {
-			r.fail("param", err)
-		}
-		for _, value := range byName[name] {
-			params = append(params, token.Param{Name: name, Value: r.text("param", value)})
-		}
-	}
-	return params
 }
 
 func oneOf[T ~string](r *resolver, field string, value T, allowed ...T) {

@@ -38,10 +38,14 @@ func notXML(r rune) bool {
 	return r < 0x20 && r != '\t' && r != '\n' || r >= utf8.RuneError && r <= 0xFFFF
 }
 
-// DeviceAuthToken is the answer to an upgrade call. Blank, the pair sends the listener to sign in again;
-// otherwise CheckToken holds for both. It never has a userInfo: the listener may have chosen a nickname of
-// their own.
-func DeviceAuthToken(authToken, privateKey string) []byte {
+// Pair is the answer to GetDeviceAuthToken or RefreshAuthToken. Blank, it sends the listener to sign in again;
+// otherwise CheckToken holds for both tokens. It never has a userInfo: the listener may have chosen a nickname
+// of their own.
+func Pair(method Method, authToken, privateKey string) []byte {
+	pair := deviceAuthToken
+	if method == RefreshAuthToken {
+		pair = refreshAuthToken
+	}
 	authToken, privateKey = escape.Replace(authToken), escape.Replace(privateKey)
 	out := make([]byte, 0, len(pair[0])+len(authToken)+len(pair[1])+len(privateKey)+len(pair[2]))
 	out = append(append(out, pair[0]...), authToken...)
@@ -51,16 +55,22 @@ func DeviceAuthToken(authToken, privateKey string) []byte {
 
 var escape = strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;")
 
-// pair is the answer before, between and behind its two tokens.
-var pair = strings.Split(string(envelope(func(body *etree.Element) {
-	response := body.CreateElement(getDeviceAuthToken + "Response")
-	response.CreateAttr("xmlns", sonosNamespace)
-	result := response.CreateElement(getDeviceAuthToken + "Result")
-	result.CreateElement("authToken").SetText(token)
-	result.CreateElement("privateKey").SetText(token)
-})), token)
+// The answers before, between and behind their two tokens.
+var (
+	deviceAuthToken  = pairOf(GetDeviceAuthToken)
+	refreshAuthToken = pairOf(RefreshAuthToken)
+)
 
-const token = "$token"
+func pairOf(method Method) []string {
+	const token = "$token"
+	return strings.Split(string(envelope(func(body *etree.Element) {
+		response := body.CreateElement(string(method) + "Response")
+		response.CreateAttr("xmlns", sonosNamespace)
+		result := response.CreateElement(string(method) + "Result")
+		result.CreateElement("authToken").SetText(token)
+		result.CreateElement("privateKey").SetText(token)
+	})), token)
+}
 
 // Fault is a SOAP fault, which goes out with HTTP status 500 whatever its cause.
 type Fault struct {
@@ -74,8 +84,12 @@ type Fault struct {
 	Text string
 }
 
-// The faults that upgrades are answered with.
+// The faults that calls are answered with.
 var (
+	AuthTokenExpired = Fault{
+		Code: "Client.AuthTokenExpired",
+		Text: "The account has to prove itself anew",
+	}
 	NotLinkedFailure = Fault{
 		Code:       "Client.NOT_LINKED_FAILURE",
 		SonosError: "6",

@@ -12,9 +12,9 @@ import (
 
 func TestAnswersAreAsRecorded(t *testing.T) {
 	for file, got := range map[string][]byte{
-		"upgraded.xml":            DeviceAuthToken("new-token", "new-key"),
-		"upgraded-escaped.xml":    DeviceAuthToken(`<&>"'`, "音楽 ]]>"),
-		"reauthorize.xml":         DeviceAuthToken("", ""),
+		"upgraded.xml":            Pair(GetDeviceAuthToken, "new-token", "new-key"),
+		"upgraded-escaped.xml":    Pair(GetDeviceAuthToken, `<&>"'`, "音楽 ]]>"),
+		"reauthorize.xml":         Pair(GetDeviceAuthToken, "", ""),
 		"not-linked-failure.xml":  NotLinkedFailure.Envelope("REFERENC"),
 		"service-unavailable.xml": ServiceUnavailable.Envelope("REFERENC"),
 	} {
@@ -47,7 +47,7 @@ func elements(t *testing.T, doc []byte) (names []string) {
 
 func TestThePairIsInTheOrderOfTheSchemaWithoutUserInfo(t *testing.T) {
 	for _, token := range []string{"", "token"} {
-		got := strings.Join(elements(t, DeviceAuthToken(token, token)), "\n")
+		got := strings.Join(elements(t, Pair(GetDeviceAuthToken, token, token)), "\n")
 		want := strings.Join([]string{
 			soapNamespace + " Envelope",
 			soapNamespace + " Body",
@@ -104,7 +104,7 @@ func TestOnlyTokensThatPlayersCanTakeAreFit(t *testing.T) {
 		var answer struct {
 			AuthToken string `xml:"Body>getDeviceAuthTokenResponse>getDeviceAuthTokenResult>authToken"`
 		}
-		if err := xml.Unmarshal(DeviceAuthToken(token, "key"), &answer); err != nil || answer.AuthToken != token {
+		if err := xml.Unmarshal(Pair(GetDeviceAuthToken, token, "key"), &answer); err != nil || answer.AuthToken != token {
 			t.Errorf("%.20q arrives as %.20q, %v", token, answer.AuthToken, err)
 		}
 	}

@@ -9,7 +9,7 @@ import (
 // maxID is how many characters an id may have, by Sonos's schema.
 const maxID = 255
 
-// What keeps a well-formed document that resembles an upgrade call from being one.
+// What keeps a well-formed document that resembles a call from being one.
 var (
 	errNotSOAP        = errors.New("no SOAP 1.1 envelope")
 	errEnvelope       = errors.New("an envelope that is not one header and one body")
@@ -18,16 +18,18 @@ var (
 	errNoHousehold    = errors.New("no householdId, or one too long")
 	errNoCredentials  = errors.New("no credentials")
 	errTwoCredentials = errors.New("more than one kind of credentials, or some out of place")
+	errNoKey          = errors.New("no key to refresh with")
 	errBlank          = errors.New("blank credentials")
+	errAction         = errors.New("a SOAPAction that names another method than the body")
 )
 
 // once are the names that a call has at most one of, wherever it stands and whatever its namespace: a
 // second one might be the one that the old service looks at.
-var once = [...]string{"credentials", "username", "password", getDeviceAuthToken}
+var once = [...]string{"credentials", "username", "password", string(GetDeviceAuthToken)}
 
-// parse reads an envelope. Everything that is not positively an upgrade call, understood by all readers in
-// the same way, is an error, or nil where it is positively another call.
-func parse(body []byte) (*Call, error) {
+// parse reads an envelope. Everything that is not positively a call of one of the methods, understood by all
+// readers in the same way, is an error, or nil where it is positively something else.
+func parse(body []byte, methods []Method) (*Call, error) {
 	s := scanners.Get().(*scanner)
 	defer s.release()
 	d, err := s.scan(body)
@@ -38,31 +40,83 @@ func parse(body []byte) (*Call, error) {
 	if err != nil {
 		return nil, err
 	}
-	call := d[content].first
-	if call == 0 || d[call].next != 0 || d.strayText(content) {
+	el := d[content].first
+	if el == 0 || d[el].next != 0 || d.strayText(content) {
 		return nil, errEnvelope
 	}
-	if !d.is(call, sonos, getDeviceAuthToken) {
-		return nil, nil
+	for _, method := range methods {
+		if !d.is(el, sonos, string(method)) {
+			continue
+		}
+		if poll, err := d.poll(); poll || err != nil {
+			return nil, err
+		}
+		if d.repeats() {
+			return nil, errTwice
+		}
+		call := &Call{Method: method}
+		if err := d.fill(call, header, el); err != nil {
+			return nil, err
+		}
+		return call, nil
 	}
-	if poll, err := d.poll(); poll || err != nil {
-		return nil, err
+	return nil, nil
+}
+
+// fill reads what a call says, in the element el and in the header.
+func (d document) fill(call *Call, header, el int) (err error) {
+	c := &call.Credentials
+	switch call.Method {
+	case GetSessionID:
+		*c, err = d.sessionLogin(el)
+	case RefreshAuthToken:
+		var loginToken int
+		if *c, loginToken, err = d.credentials(header); err != nil {
+			return err
+		}
+		if c.Kind != LoginToken || c.Key == "" {
+			return errNoKey
+		}
+		call.HouseholdID, err = d.household(loginToken)
+	default:
+		if call.HouseholdID, err = d.household(el); err != nil {
+			return err
+		}
+		if call.HouseholdID == "" {
+			return errNoHousehold
+		}
+		*c, _, err = d.credentials(header)
 	}
-	if d.repeats() {
-		return nil, errTwice
-	}
-	household, err := d.childText(call, "householdId")
+	return err
+}
+
+// household returns the householdId in an element, blank where there is none.
+func (d document) household(parent int) (string, error) {
+	text, err := d.childText(parent, "householdId")
 	if err != nil {
-		return nil, err
+		return "", err
 	}
-	if len(bytes.TrimSpace(household)) == 0 || utf8.RuneCount(household) > maxID {
-		return nil, errNoHousehold
+	if utf8.RuneCount(text) > maxID {
+		return "", errNoHousehold
 	}
-	credentials, err := d.credentials(header)
-	if err != nil {
-		return nil, err
+	if len(bytes.TrimSpace(text)) == 0 {
+		return "", nil
 	}
-	return &Call{HouseholdID: string(household), Credentials: credentials}, nil
+	return string(text), nil
+}
+
+// sessionLogin tells whether a getSessionId has a user name and a password, without handing them on.
+func (d document) sessionLogin(el int) (Credentials, error) {
+	for _, name := range [...]string{"username", "password"} {
+		text, err := d.childText(el, name)
+		if err != nil {
+			return Credentials{}, err
+		}
+		if len(text) == 0 {
+			return Credentials{}, errBlank
+		}
+	}
+	return Credentials{Kind: Login}, nil
 }
 
 // envelope finds the header and the body.
@@ -110,16 +164,17 @@ func (d document) repeats() bool {
 	return false
 }
 
-func (d document) credentials(header int) (c Credentials, err error) {
+// credentials reads the credentials of a header, and returns the element that proves the account beside them.
+func (d document) credentials(header int) (c Credentials, proof int, err error) {
 	el, err := d.child(header, "credentials")
 	if err != nil {
-		return c, err
+		return c, 0, err
 	}
 	if el == 0 {
-		return c, errNoCredentials
+		return c, 0, errNoCredentials
 	}
 	if err := d.childTexts(el, field{"deviceId", &c.DeviceID}, field{"deviceProvider", &c.DeviceProvider}); err != nil {
-		return c, err
+		return c, 0, err
 	}
 	c.Kind = Anonymous
 	for i := range d.children(el) {
@@ -130,18 +185,18 @@ func (d document) credentials(header int) (c Credentials, err error) {
 		if kind == "" {
 			continue
 		}
-		if c.Kind != Anonymous {
-			return c, errTwoCredentials
+		if proof != 0 {
+			return c, 0, errTwoCredentials
 		}
-		c.Kind = kind
+		c.Kind, proof = kind, i
 		if err := d.proof(i, &c); err != nil {
-			return c, err
+			return c, 0, err
 		}
 	}
-	if proofs := d.proofs(); proofs > 1 || proofs == 1 && c.Kind == Anonymous {
-		return c, errTwoCredentials
+	if proofs := d.proofs(); proofs > 1 || proofs == 1 && proof == 0 {
+		return c, 0, errTwoCredentials
 	}
-	return c, nil
+	return c, proof, nil
 }
 
 // proofs counts what may prove an account, wherever it stands and whatever its namespace: one that is out

@@ -28,7 +28,7 @@ func FuzzRead(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
 		r := post(body)
-		call, err := Read(r)
+		call, err := Read(r, upgrades)
 		if call == nil {
 			if got, err := io.ReadAll(r.Body); err != nil || !bytes.Equal(got, body) {
 				t.Fatalf("forwarded with %v as %q", err, got)

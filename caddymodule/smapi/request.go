@@ -13,51 +13,92 @@ import (
 // hundred bytes, a few thousand with a deviceCert.
 const MaxBody = 64 << 10
 
-// Read returns the upgrade call that r makes.
+// Read returns the call that r makes, if it is one of these methods.
 //
-// It returns nil where r is anything else, with an error where r resembles an upgrade call but is malformed
-// or can be understood in more than one way. The error holds nothing of the request. Either way r is as it
-// came and can be forwarded: the body is not read at all where the method or the headers rule an upgrade
-// out, and what was read of it otherwise is read again by the next handler, with the error that ended it.
-func Read(r *http.Request) (*Call, error) {
-	if !mayUpgrade(r) {
+// It returns nil where r is anything else, with an error where r resembles such a call but is malformed or can
+// be understood in more than one way. The error holds nothing of the request. Either way r is as it came and
+// can be forwarded: the body is not read at all where the HTTP method or the headers rule a call out, and what
+// was read of it otherwise is read again by the next handler, with the error that ended it.
+func Read(r *http.Request, methods []Method) (*Call, error) {
+	action, ok := mayCall(r, methods)
+	if !ok {
 		return nil, nil
 	}
 	arrived := time.Now()
 	body, whole := peek(r)
-	if !whole || !bytes.Contains(body, []byte(getDeviceAuthToken)) || polls(body) {
+	if !whole || !mentions(body, methods) || polls(body) {
 		return nil, nil
 	}
 	if !encodingFits(r.Header["Content-Type"], body) {
 		return nil, errEncoding
 	}
-	call, err := parse(body)
-	if call != nil {
-		call.Arrived = arrived
+	call, err := parse(body, methods)
+	if call == nil {
+		return nil, err
 	}
-	return call, err
+	if action != "" && action != call.Method {
+		return nil, errAction
+	}
+	if c := &call.Credentials; c.Kind == LoginToken && c.Token == "" {
+		c.Token = bearer(r.Header["Authorization"])
+	}
+	call.Arrived = arrived
+	return call, nil
 }
 
-// mayUpgrade tells by method and headers alone whether r can be an upgrade call.
-func mayUpgrade(r *http.Request) bool {
-	return r.Method == http.MethodPost &&
-		r.ContentLength != 0 && r.ContentLength <= MaxBody &&
-		actionAllows(r.Header["Soapaction"]) &&
-		typeAllows(r.Header["Content-Type"]) &&
-		encodingAllows(r.Header["Content-Encoding"])
+// mayCall tells by HTTP method and headers alone whether r can be a call of one of the methods, and of which
+// one if the headers say so.
+func mayCall(r *http.Request, methods []Method) (action Method, ok bool) {
+	if r.Method != http.MethodPost || r.ContentLength == 0 || r.ContentLength > MaxBody {
+		return "", false
+	}
+	action, ok = actionOf(r.Header["Soapaction"], methods)
+	return action, ok && typeAllows(r.Header["Content-Type"]) && encodingAllows(r.Header["Content-Encoding"])
 }
 
-// actionAllows compares the fragment of a SOAPAction, which Sonos's own examples spell in more than one
-// case. Where there is none the body decides.
-func actionAllows(values []string) bool {
+// actionOf finds the method that a SOAPAction names in its fragment, which Sonos's own examples spell in more
+// than one case. Where there is none the body decides.
+func actionOf(values []string, methods []Method) (action Method, ok bool) {
 	if len(values) != 1 {
-		return len(values) == 0
+		return "", len(values) == 0
 	}
-	action := strings.Trim(values[0], `" `)
-	if i := strings.LastIndexByte(action, '#'); i >= 0 {
-		action = action[i+1:]
+	name := strings.Trim(values[0], `" `)
+	if i := strings.LastIndexByte(name, '#'); i >= 0 {
+		name = name[i+1:]
 	}
-	return action == "" || strings.EqualFold(action, getDeviceAuthToken)
+	if name == "" {
+		return "", true
+	}
+	for _, method := range methods {
+		if strings.EqualFold(name, string(method)) {
+			return method, true
+		}
+	}
+	return "", false
+}
+
+func mentions(body []byte, methods []Method) bool {
+	for _, method := range methods {
+		if bytes.Contains(body, []byte(method)) {
+			return true
+		}
+	}
+	return false
+}
+
+// bearer returns the token of an Authorization header: all of it where it has no scheme, as in Sonos's sample.
+func bearer(values []string) string {
+	if len(values) != 1 {
+		return ""
+	}
+	words := strings.Fields(values[0])
+	if len(words) == 2 && strings.EqualFold(words[0], "Bearer") {
+		return words[1]
+	}
+	if len(words) == 1 && !strings.EqualFold(words[0], "Bearer") {
+		return words[0]
+	}
+	return ""
 }
 
 // typeAllows accepts XML in UTF-8 or ASCII, and a request that does not say. SOAP 1.2 has a type of its own.

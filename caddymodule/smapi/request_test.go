@@ -15,6 +15,8 @@ import (
 
 const requests = "../../testdata/requests"
 
+var upgrades = []Method{GetDeviceAuthToken}
+
 func requestFile(t testing.TB, name string) []byte {
 	t.Helper()
 	body, err := os.ReadFile(filepath.Join(requests, name))
@@ -38,7 +40,7 @@ func TestEverySpellingOfAnUpgradeCallIsRead(t *testing.T) {
 	}
 	for _, file := range files {
 		t.Run(filepath.Base(file), func(t *testing.T) {
-			call, err := Read(post(requestFile(t, filepath.Base(file))))
+			call, err := Read(post(requestFile(t, filepath.Base(file))), upgrades)
 			if call == nil {
 				t.Fatalf("not read: %v", err)
 			}
@@ -67,7 +69,7 @@ func TestEveryKindOfCredentialsIsTold(t *testing.T) {
 	} {
 		want := device
 		fill(&want)
-		call, err := Read(post(requestFile(t, file)))
+		call, err := Read(post(requestFile(t, file)), upgrades)
 		if call == nil {
 			t.Errorf("%s: not read: %v", file, err)
 		} else if call.Credentials != want {
@@ -91,7 +93,7 @@ func TestWhatIsNotPositivelyAnUpgradeIsForwardedAsItCame(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			body := requestFile(t, name)
 			r := post(body)
-			call, err := Read(r)
+			call, err := Read(r, upgrades)
 			if call != nil {
 				t.Fatalf("read as %+v", call)
 			}
@@ -123,7 +125,7 @@ func TestCredentialsAreReadExactly(t *testing.T) {
 		`needs_reauth`:                      `needs_reauth`,
 	} {
 		body := bytes.Replace(requestFile(t, "upgrade.xml"), []byte("12345"), []byte(sent), 1)
-		call, err := Read(post(body))
+		call, err := Read(post(body), upgrades)
 		if call == nil {
 			t.Errorf("%q: not read: %v", sent, err)
 		} else if call.Credentials.Password != want {
@@ -152,7 +154,7 @@ func TestHeadersRuleAnUpgradeOutBeforeTheBodyIsRead(t *testing.T) {
 		body := io.NopCloser(iotest.ErrReader(errors.New("the body was read")))
 		r.Body = body
 		change(r)
-		if call, err := Read(r); call != nil || err != nil {
+		if call, err := Read(r, upgrades); call != nil || err != nil {
 			t.Errorf("%s: %v, %v", name, call, err)
 		}
 		if r.Body != body {
@@ -177,7 +179,7 @@ func TestHeadersAreReadLoosely(t *testing.T) {
 	} {
 		r := post(requestFile(t, "upgrade.xml"))
 		change(r.Header)
-		if call, err := Read(r); call == nil {
+		if call, err := Read(r, upgrades); call == nil {
 			t.Errorf("%s: not read: %v", name, err)
 		}
 	}
@@ -217,7 +219,7 @@ func TestABodyIsReplayedWithWhatEndedIt(t *testing.T) {
 			}
 			original := &body{Reader: source}
 			r.Body, r.ContentLength = original, test.length
-			if call, err := Read(r); call != nil || err != nil {
+			if call, err := Read(r, upgrades); call != nil || err != nil {
 				t.Errorf("%s: %v, %v", name, call, err)
 			}
 			if r.ContentLength != test.length {
@@ -257,7 +259,7 @@ func TestNoMoreIsReadThanNeeded(t *testing.T) {
 			read += n
 			return n, nil
 		}))
-		if call, err := Read(r); call != nil || err != nil {
+		if call, err := Read(r, upgrades); call != nil || err != nil {
 			t.Errorf("%s: %v, %v", name, call, err)
 		}
 		if read > test.most {

@@ -1,5 +1,6 @@
-// Package smapi reads and writes the part of the Sonos Music API (SMAPI) that an account upgrade needs:
-// it finds the upgrade call in an HTTP request and writes the answers and faults that players understand.
+// Package smapi reads and writes the part of the Sonos Music API (SMAPI) that a move to OAuth needs: it finds
+// the calls that concern an account's credentials in HTTP requests, and writes the answers and faults that
+// players understand.
 //
 // It knows neither Caddy nor OAuth.
 package smapi
@@ -12,9 +13,19 @@ const (
 	sonosNamespace = "http://www.sonos.com/Services/1.1"
 )
 
-// getDeviceAuthToken is the call that upgrades an account when it has no linkCode; with one it polls for a
-// listener who is signing in.
-const getDeviceAuthToken = "getDeviceAuthToken"
+// Method is a SMAPI method.
+type Method string
+
+const (
+	// GetDeviceAuthToken upgrades an account when it has no linkCode; with one it polls for a listener who is
+	// signing in, and is no Call.
+	GetDeviceAuthToken Method = "getDeviceAuthToken"
+	// GetSessionID begins a session at a Session ID service. As an answer to it, AuthTokenExpired is what
+	// makes players upgrade.
+	GetSessionID Method = "getSessionId"
+	// RefreshAuthToken asks for a new pair with an old one.
+	RefreshAuthToken Method = "refreshAuthToken"
+)
 
 // NeedsReauth is the literal that a household holds in place of a token for an account which waits for its
 // listener to sign in again. It is no credential.
@@ -34,32 +45,37 @@ const (
 	Anonymous Kind = "anonymous"
 )
 
-// Call is one upgrade call: getDeviceAuthToken without a linkCode.
+// Call is one call about an account's credentials.
 type Call struct {
+	Method Method
+
 	// Arrived is when its body began to be read.
 	Arrived time.Time
 
-	// HouseholdID names the home, and with a suffix a second account of it. It is opaque, never blank, and
-	// has at most 255 characters.
+	// HouseholdID names the home, and with a suffix a second account of it. It is opaque and has at most 255
+	// characters. GetDeviceAuthToken always has one, RefreshAuthToken may, GetSessionID never does.
 	HouseholdID string
 
 	Credentials Credentials
 }
 
-// Credentials are what the SOAP header of a call holds. All values are as sent, never trimmed.
+// Credentials are what a call proves its account with, by its SOAP header. All values are as sent, never
+// trimmed.
 type Credentials struct {
 	Kind Kind
 
 	// DeviceID and DeviceProvider may be blank for every kind.
 	DeviceID, DeviceProvider string
 
-	// Username and Password are set, and not blank, for Login.
+	// Username and Password are set, and not blank, for Login, except for that of GetSessionID, which is not
+	// looked at.
 	Username, Password string
 
 	// SessionID is set, and not blank, for SessionID.
 	SessionID string
 
-	// Token and Key may be set for LoginToken. Token is blank where the player sends it in the HTTP header
-	// Authorization instead.
+	// Token and Key are those of LoginToken. Where the loginToken has no token it is that of the HTTP header
+	// Authorization, with or without Bearer, and blank where there is none either. Key may be blank but for
+	// RefreshAuthToken: players keep their privateKey there, and with it the OAuth refresh token.
 	Token, Key string
 }

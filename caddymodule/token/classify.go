@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"slices"
+	"strconv"
 	"syscall"
 )
 
@@ -55,12 +56,23 @@ var (
 
 // classify reads an answer: by its error first and by its status second, because servers agree more on the
 // former. readable tells whether the answer was JSON at all.
-func classify(grantType string, status int, o object, readable bool) Result {
+func classify(g Grant, status int, o object, readable bool) Result {
 	r := Result{Status: status, object: o}
 	code := r.Field("error")
 	r.Error = known(code)
-	subject := grantType == Refresh || grantType == TokenExchange
+	subject := g.Type == Refresh || g.Type == TokenExchange
 	success := status >= 200 && status <= 299
+
+	if class := g.OnError[code]; class != "" && code != "" {
+		r.Error = code
+		return r.is(class, causeOnError, "")
+	}
+	// An error with a meaning is more than its status: a refused client must not be taken for a listener
+	// because both are a 401.
+	class := g.OnError[strconv.Itoa(status)]
+	if class != "" && !success && (r.Error == "" || r.Error == "other" || r.Error == "server_error") {
+		return r.is(class, causeOnError, "")
+	}
 
 	switch {
 	case status == http.StatusTooManyRequests || slices.Contains(errorsPassing, code):
@@ -92,6 +104,8 @@ func classify(grantType string, status int, o object, readable bool) Result {
 	}
 	return r.is(Issued, "", "")
 }
+
+const causeOnError = "as on_error says"
 
 func (r Result) is(class Class, cause, mend string) Result {
 	r.Class, r.Cause, r.Mend = class, cause, mend

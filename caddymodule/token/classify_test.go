@@ -77,7 +77,7 @@ func TestAnswersAreClassedByErrorFirstAndStatusSecond(t *testing.T) {
 		{"null", password, 200, `null`, Issued, ""},
 	} {
 		o, readable := readJSON([]byte(test.body))
-		r := classify(test.grant, test.status, o, readable)
+		r := classify(Grant{Type: test.grant}, test.status, o, readable)
 		if r.Class != test.class || r.Error != test.error {
 			t.Errorf("%s: %s, error %q; want %s, error %q", test.server, r.Class, r.Error, test.class, test.error)
 		}

@@ -9,9 +9,9 @@ package token
 
 import (
 	"context"
-	"encoding/base64"
 	"errors"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"net/url"
@@ -23,43 +23,24 @@ import (
 // maxAnswer is how much of an answer is read, in bytes.
 const maxAnswer = 64 << 10
 
-// ClientAuth is how the client proves itself to the token endpoint.
-type ClientAuth string
-
-const (
-	// Basic is HTTP Basic with id and secret form-encoded first, as RFC 6749 section 2.3.1 has it.
-	Basic ClientAuth = "basic"
-	// BasicRaw is HTTP Basic with id and secret as they are, which some servers want instead. The two
-	// differ only for special characters.
-	BasicRaw ClientAuth = "basic_raw"
-	// Post is client_id and client_secret in the form.
-	Post ClientAuth = "post"
-	// None is client_id alone in the form: a public client.
-	None ClientAuth = "none"
-)
-
-// NeedsSecret tells whether the client proves itself with a secret.
-func (a ClientAuth) NeedsSecret() bool { return a != None }
-
 // Param is one parameter of the form.
 type Param struct{ Name, Value string }
 
 // Config says where and as whom an Endpoint exchanges.
 type Config struct {
-	URL *url.URL
+	// URL is the token endpoint. Without it the metadata of Issuer tells, when it is first needed, and again
+	// after an hour; Insecure then allows an http endpoint beyond loopback.
+	URL, Issuer *url.URL
+	Insecure    bool
 
-	ClientID, ClientSecret string
-	ClientAuth             ClientAuth
-
-	// Params go with every exchange.
-	Params []Param
+	Client Client
 
 	// MaxInFlight is how many exchanges are under way at once; the others wait in order of arrival, at most
 	// 1000 for each of these.
 	MaxInFlight int
 
 	// Replay is for how long the same call gets the same tokens, RememberRejected for how long it gets the
-	// same rejection. 0 is not at all.
+	// same rejection. 0 is not at all. For a Refresh the former is always 60 s.
 	Replay, RememberRejected time.Duration
 
 	// State is what is known of the token endpoint. Endpoints of the same URL and client share it.
@@ -75,8 +56,17 @@ type Grant struct {
 	Type   string
 	Params []Param
 
-	// Subject is whom the tokens are for beside that. The same call is one with the same subject.
+	// Header goes out with the request, in the place of the endpoint's own.
+	Header http.Header
+
+	// Subject is whom the tokens are for beside that. The same call is one with the same subject, type and
+	// parameters. For a Refresh it is one with the same refresh token, because servers that rotate them take
+	// its second use for a theft.
 	Subject string
+
+	// OnError says what an answer means by its OAuth error or, where that has no fixed meaning, by its HTTP
+	// status in digits, other than this package knows.
+	OnError map[string]Class
 }
 
 // Result is what came of an exchange. Everything exported is free of secrets.
@@ -109,9 +99,10 @@ func (r *Result) Field(name string) string { return r.object.text(name) }
 
 // Endpoint exchanges at one token endpoint as one client. It is safe for concurrent use.
 type Endpoint struct {
-	url       string
-	request   *http.Request // what all requests have in common
-	form      string        // what every form ends with
+	name      string // by which it is told from others
+	url       *url.URL
+	discovery *discovery // in the place of url
+	client    Client
 	places    int
 	replay    time.Duration
 	rejected  time.Duration
@@ -123,14 +114,9 @@ type Endpoint struct {
 
 // New returns an Endpoint. It does no network I/O.
 func New(c Config) *Endpoint {
-	header := http.Header{
-		"Accept":       {"application/json"},
-		"Content-Type": {"application/x-www-form-urlencoded"},
-		"User-Agent":   {"caddy-smapi-upgrade"},
-	}
 	e := &Endpoint{
-		url:       c.URL.String(),
-		request:   &http.Request{Method: http.MethodPost, URL: c.URL, Host: c.URL.Host, Header: header},
+		url:       c.URL,
+		client:    c.Client,
 		places:    c.MaxInFlight,
 		replay:    c.Replay,
 		rejected:  c.RememberRejected,
@@ -138,41 +124,24 @@ func New(c Config) *Endpoint {
 		transport: c.Transport,
 		context:   c.Context,
 	}
-	var form strings.Builder
-	switch c.ClientAuth {
-	case Basic:
-		header.Set("Authorization", basic(url.QueryEscape(c.ClientID), url.QueryEscape(c.ClientSecret)))
-	case BasicRaw:
-		header.Set("Authorization", basic(c.ClientID, c.ClientSecret))
-	case Post:
-		writeParams(&form, []Param{{"client_id", c.ClientID}, {"client_secret", c.ClientSecret}})
-	case None:
-		writeParams(&form, []Param{{"client_id", c.ClientID}})
+	if c.URL != nil {
+		e.name = c.URL.String()
+	} else {
+		e.name = c.Issuer.String()
+		e.discovery = &discovery{issuer: c.Issuer, insecure: c.Insecure, get: e.get}
 	}
-	writeParams(&form, c.Params)
-	e.form = form.String()
 	return e
 }
 
-func basic(id, secret string) string {
-	return "Basic " + base64.StdEncoding.EncodeToString([]byte(id+":"+secret))
-}
-
-func writeParams(form *strings.Builder, params []Param) {
-	for _, p := range params {
-		form.WriteByte('&')
-		form.WriteString(url.QueryEscape(p.Name))
-		form.WriteByte('=')
-		form.WriteString(url.QueryEscape(p.Value))
-	}
-}
+// refreshReplay is for how long the same refresh token gets the same pair again.
+const refreshReplay = 60 * time.Second
 
 // Exchange exchanges g, all in all before the deadline. The same call at the same time is one exchange, and
 // for a while after it has the same answer. A caller whose ctx ends stops waiting; what is on its way is
 // finished, because the login it costs may already have happened.
 func (e *Endpoint) Exchange(ctx context.Context, deadline time.Time, g Grant) Result {
-	form := e.formOf(g)
-	call := digestOf(g.Subject, e.url, form)
+	form := formOf(g)
+	call := e.digestOf(g, form)
 	for {
 		known, f, lead := e.state.board(call, deadline)
 		switch {
@@ -193,7 +162,11 @@ func (e *Endpoint) Exchange(ctx context.Context, deadline time.Time, g Grant) Re
 // lead flies, and lands even if the transport panics, since others follow.
 func (e *Endpoint) lead(ctx context.Context, deadline time.Time, call digest, f *flight, g Grant, form string) (r Result) {
 	r = r.is(Unavailable, "the exchange broke off", "")
-	defer func() { e.state.land(call, f, r, e.replay, e.rejected) }()
+	replay := e.replay
+	if g.Type == Refresh {
+		replay = refreshReplay
+	}
+	defer func() { e.state.land(call, f, r, replay, e.rejected) }()
 	r = e.fly(ctx, deadline, call, f, g, form)
 	return r
 }
@@ -245,7 +218,7 @@ func (e *Endpoint) fly(ctx context.Context, deadline time.Time, call digest, f *
 		if !ok {
 			return Result{}.is(Overloaded, causeGone, "")
 		}
-		return e.post(deadline, g.Type, form)
+		return e.post(deadline, g, form)
 	})
 	r.Waited, r.Took = sent.Sub(arrived), time.Since(sent)
 	return r
@@ -267,37 +240,73 @@ const (
 )
 
 // post sends the form once. Where nothing was sent, as when no connection could be made, it tries once more.
-func (e *Endpoint) post(deadline time.Time, grantType, form string) Result {
+func (e *Endpoint) post(deadline time.Time, g Grant, form string) Result {
 	ctx, cancel := context.WithDeadline(e.context, deadline)
 	defer cancel()
 	quietenLog()
 
-	body := &formBody{Reader: strings.NewReader(form)}
-	answer, err := e.transport.RoundTrip(e.requestWith(ctx, body, form))
-	if err != nil && !body.read.Load() && pause(ctx) {
-		answer, err = e.transport.RoundTrip(e.requestWith(ctx, body, form))
+	where := e.url
+	if e.discovery != nil {
+		var r Result
+		if where, r = e.discovery.locate(ctx); where == nil {
+			return r
+		}
+	}
+	request, err := e.request(ctx, where, g, form)
+	if err != nil {
+		return Result{}.is(Misconfigured, "the client's assertion cannot be signed", "check client_key")
+	}
+	answer, err := e.transport.RoundTrip(request.Request)
+	if err != nil && !request.body.read.Load() && pause(ctx) {
+		answer, err = e.transport.RoundTrip(request.Request)
 	}
 	if err != nil {
 		return broken(0, err)
 	}
-	defer answer.Body.Close()
 	e.http1.Store(answer.ProtoMajor == 1)
-	if answer.StatusCode == http.StatusSwitchingProtocols { // its body is the connection, without a deadline
-		return Result{Status: answer.StatusCode}.is(Unavailable, "an answer that switches protocols", "")
-	}
-	content, err := io.ReadAll(io.LimitReader(answer.Body, maxAnswer+1))
-	if err != nil {
-		return broken(answer.StatusCode, err)
-	}
-	if len(content) > maxAnswer {
-		return Result{Status: answer.StatusCode}.is(Unavailable, "an answer over 64 KiB", "")
+	content, failed := read(answer)
+	if failed.Class != "" {
+		return failed
 	}
 	o, readable := readJSON(content)
-	result := classify(grantType, answer.StatusCode, o, readable)
+	result := classify(g, answer.StatusCode, o, readable)
 	if result.Class == Unavailable {
 		e.state.gate.holdBack(holdUntil(answer, time.Now()))
 	}
 	return result
+}
+
+// read reads an answer, whole or not at all.
+func read(answer *http.Response) (content []byte, failed Result) {
+	defer answer.Body.Close()
+	if answer.StatusCode == http.StatusSwitchingProtocols { // its body is the connection, without a deadline
+		return nil, Result{Status: answer.StatusCode}.is(Unavailable, "an answer that switches protocols", "")
+	}
+	content, err := io.ReadAll(io.LimitReader(answer.Body, maxAnswer+1))
+	if err != nil {
+		return nil, broken(answer.StatusCode, err)
+	}
+	if len(content) > maxAnswer {
+		return nil, Result{Status: answer.StatusCode}.is(Unavailable, "an answer over 64 KiB", "")
+	}
+	return content, Result{}
+}
+
+// get asks for metadata. No redirect is followed.
+func (e *Endpoint) get(ctx context.Context, from *url.URL) (content []byte, failed Result) {
+	request := (&http.Request{
+		Method: http.MethodGet,
+		URL:    from,
+		Host:   from.Host,
+		Header: http.Header{"Accept": acceptJSON, "User-Agent": userAgent},
+	}).WithContext(ctx)
+	answer, err := e.transport.RoundTrip(request)
+	if err != nil {
+		return nil, broken(0, err)
+	}
+	content, failed = read(answer)
+	failed.Status = answer.StatusCode
+	return content, failed
 }
 
 // pause waits a little before a second try, not all callers for the same time.
@@ -312,20 +321,55 @@ func pause(ctx context.Context) bool {
 	}
 }
 
-func (e *Endpoint) formOf(g Grant) string {
+func formOf(g Grant) string {
 	var form strings.Builder
 	form.Grow(256)
 	form.WriteString("grant_type=")
 	form.WriteString(url.QueryEscape(g.Type))
-	writeParams(&form, g.Params)
-	form.WriteString(e.form)
+	for _, p := range g.Params {
+		writeParam(&form, p.Name, p.Value)
+	}
 	return form.String()
 }
 
-func (e *Endpoint) requestWith(ctx context.Context, body *formBody, form string) *http.Request {
-	r := e.request.WithContext(ctx)
-	r.ContentLength = int64(len(form))
-	r.Body = body
+// digestOf tells the same call, however the client proves itself.
+func (e *Endpoint) digestOf(g Grant, form string) digest {
+	if g.Type == Refresh {
+		for _, p := range g.Params {
+			if p.Name == "refresh_token" {
+				return digestOf(Refresh, e.name, p.Value)
+			}
+		}
+	}
+	return digestOf(g.Subject, e.name, form)
+}
+
+// What all requests have in common.
+var (
+	tokenPost  = &http.Request{Method: http.MethodPost}
+	acceptJSON = []string{"application/json"}
+	formType   = []string{"application/x-www-form-urlencoded"}
+	userAgent  = []string{"caddy-smapi-upgrade"}
+)
+
+// tokenRequest is a request with the body that it began with.
+type tokenRequest struct {
+	*http.Request
+	body *formBody
+}
+
+func (e *Endpoint) request(ctx context.Context, where *url.URL, g Grant, form string) (tokenRequest, error) {
+	header := http.Header{"Accept": acceptJSON, "Content-Type": formType, "User-Agent": userAgent}
+	maps.Copy(header, g.Header)
+	ending, err := e.client.prove(where, header)
+	if err != nil {
+		return tokenRequest{}, err
+	}
+	form += ending
+	body := &formBody{Reader: strings.NewReader(form)}
+	r := tokenPost.WithContext(ctx)
+	r.URL, r.Host, r.Header = where, where.Host, header
+	r.Body, r.ContentLength = body, int64(len(form))
 	// For the transport's own second try, over HTTP/1 when a connection had died idle and no byte went out.
 	// HTTP/2 also tries again what a server has received and disclaims.
 	r.GetBody = func() (io.ReadCloser, error) {
@@ -334,7 +378,7 @@ func (e *Endpoint) requestWith(ctx context.Context, body *formBody, form string)
 		}
 		return io.NopCloser(strings.NewReader(form)), nil
 	}
-	return r
+	return tokenRequest{r, body}, nil
 }
 
 var errSent = errors.New("the request was sent before")

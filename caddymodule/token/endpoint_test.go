@@ -40,7 +40,7 @@ func server(t *testing.T, handler http.HandlerFunc) (*url.URL, *atomic.Int32) {
 
 func endpoint(u *url.URL, change ...func(*Config)) *Endpoint {
 	c := Config{
-		URL: u, ClientID: "the id", ClientSecret: "s&cret%", ClientAuth: Basic,
+		URL: u, Client: Client{ID: "the id", Auth: Basic, Secret: func() string { return "s&cret%" }},
 		MaxInFlight: 4, Transport: &http.Transport{}, Context: context.Background(), State: NewState(),
 	}
 	for _, f := range change {
@@ -81,10 +81,11 @@ func TestTheRequestIsWhatTheSpecificationSays(t *testing.T) {
 			_, _ = io.WriteString(w, `{"access_token":"new","refresh_token":"key","expires_in":"3600"}`)
 		})
 		e := endpoint(u, func(c *Config) {
-			c.ClientAuth = auth
-			c.Params = []Param{{"scope", "a b"}, {"resource", "x"}, {"resource", "y"}}
+			c.Client.Auth = auth
 		})
-		r := e.Exchange(context.Background(), soon(), ella)
+		g := ella
+		g.Params = append([]Param{{"scope", "a b"}, {"resource", "x"}, {"resource", "y"}}, g.Params...)
+		r := e.Exchange(context.Background(), soon(), g)
 		if r.Class != Issued || r.Status != 200 || r.Field("access_token") != "new" || r.Field("refresh_token") != "key" {
 			t.Errorf("%s: %+v", auth, r)
 		}

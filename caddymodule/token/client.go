@@ -1,0 +1,85 @@
+package token
+
+import (
+	"encoding/base64"
+	"net/http"
+	"net/url"
+	"strings"
+)
+
+// ClientAuth is how the client proves itself to the token endpoint.
+type ClientAuth string
+
+const (
+	// Basic is HTTP Basic with id and secret form-encoded first, as RFC 6749 section 2.3.1 has it.
+	Basic ClientAuth = "basic"
+	// BasicRaw is HTTP Basic with id and secret as they are, which some servers want instead. The two
+	// differ only for special characters.
+	BasicRaw ClientAuth = "basic_raw"
+	// Post is client_id and client_secret in the form.
+	Post ClientAuth = "post"
+	// PrivateKeyJWT is an assertion signed with the client's key (RFC 7523 section 2.2), and client_id.
+	PrivateKeyJWT ClientAuth = "private_key_jwt"
+	// TLS is the client certificate of the transport (RFC 8705 section 2), and client_id.
+	TLS ClientAuth = "tls"
+	// None is client_id alone in the form: a public client.
+	None ClientAuth = "none"
+)
+
+// NeedsSecret tells whether the client proves itself with a secret.
+func (a ClientAuth) NeedsSecret() bool { return a == Basic || a == BasicRaw || a == Post }
+
+// Client is who asks for tokens.
+type Client struct {
+	ID   string
+	Auth ClientAuth
+
+	// Secret and Key return what the client proves itself with, at every exchange, since it may change.
+	// Secret is for Basic, BasicRaw and Post, Key for PrivateKeyJWT.
+	Secret func() string
+	Key    func() *Key
+
+	// Audience is whom the assertions of PrivateKeyJWT are for. Default: the token endpoint.
+	Audience string
+}
+
+// prove proves the client to the token endpoint: by a header, or by what the form ends with.
+func (c *Client) prove(endpoint *url.URL, header http.Header) (ending string, err error) {
+	switch c.Auth {
+	case Basic:
+		header["Authorization"] = []string{basic(url.QueryEscape(c.ID), url.QueryEscape(c.Secret()))}
+		return "", nil
+	case BasicRaw:
+		header["Authorization"] = []string{basic(c.ID, c.Secret())}
+		return "", nil
+	}
+	var form strings.Builder
+	writeParam(&form, "client_id", c.ID)
+	switch c.Auth {
+	case Post:
+		writeParam(&form, "client_secret", c.Secret())
+	case PrivateKeyJWT:
+		audience := c.Audience
+		if audience == "" {
+			audience = endpoint.String()
+		}
+		assertion, err := c.Key().assertion(c.ID, audience)
+		if err != nil {
+			return "", err
+		}
+		writeParam(&form, "client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer")
+		writeParam(&form, "client_assertion", assertion)
+	}
+	return form.String(), nil
+}
+
+func basic(id, secret string) string {
+	return "Basic " + base64.StdEncoding.EncodeToString([]byte(id+":"+secret))
+}
+
+func writeParam(form *strings.Builder, name, value string) {
+	form.WriteByte('&')
+	form.WriteString(url.QueryEscape(name))
+	form.WriteByte('=')
+	form.WriteString(url.QueryEscape(value))
+}
