@@ -23,9 +23,9 @@ type watched[T any] struct {
 
 	mu    sync.Mutex
 	value T
-	seen  []os.FileInfo
-	at    time.Time // when it was last read, or tried to be
-	stale bool      // the last try failed
+	seen  []os.FileInfo // when it was last read, or tried to be; none where that could not be seen
+	at    time.Time
+	stale bool // the last try failed
 }
 
 // watch reads a secret for the first time, when it has to succeed.
@@ -37,11 +37,13 @@ func watch[T any](field string, files []string, logger *zap.Logger, read func() 
 	return w, err
 }
 
-// retryUnreadable is how often a file that could not be read is tried again.
-const retryUnreadable = time.Second
-
-// clockGrain is how long a file may change without a change of its time.
-const clockGrain = 100 * time.Millisecond
+const (
+	// clockGrain is how long a file may change without a change of its time.
+	clockGrain = 100 * time.Millisecond
+	// retryUnreadable is how often a file that cannot be read is tried again while it looks the same: what is
+	// in the way may be its permissions.
+	retryUnreadable = time.Second
+)
 
 func (w *watched[T]) get() T {
 	if len(w.files) == 0 {
@@ -50,19 +52,17 @@ func (w *watched[T]) get() T {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	now := time.Now()
-	if w.stale && now.Sub(w.at) < retryUnreadable {
-		return w.value
-	}
 	seen, err := w.stat()
-	if err == nil && !w.stale && w.same(seen) {
+	changed := !sameFiles(w.seen, seen)
+	if !changed && !w.mayHaveChanged() && !(w.stale && now.Sub(w.at) >= retryUnreadable) {
 		return w.value
 	}
-	again := w.stale
-	w.at = now
+	w.seen, w.at = seen, now
 	var value T
 	if err == nil {
 		value, err = w.read()
 	}
+	again := w.stale
 	if w.stale = err != nil; w.stale {
 		if !again {
 			w.logger.Error("a secret's file cannot be read any more; the last good value stays in force",
@@ -70,23 +70,23 @@ func (w *watched[T]) get() T {
 		}
 		return w.value
 	}
-	if !sameFiles(w.seen, seen) || again {
+	if changed || again {
 		w.logger.Info("a secret was read again, because its file changed",
 			zap.String("field", w.field), zap.Strings("files", w.files))
 	}
-	w.value, w.seen = value, seen
+	w.value = value
 	return w.value
 }
 
-// same tells whether the files are still as they were read. One that had just been written then may have been
-// written once more in the same tick of its clock.
-func (w *watched[T]) same(seen []os.FileInfo) bool {
+// mayHaveChanged holds for files that had just been written when they were read: they may have been written
+// once more in the same tick of their clock.
+func (w *watched[T]) mayHaveChanged() bool {
 	for _, file := range w.seen {
 		if w.at.Sub(file.ModTime()) < clockGrain {
-			return false
+			return true
 		}
 	}
-	return sameFiles(w.seen, seen)
+	return false
 }
 
 func sameFiles(a, b []os.FileInfo) bool {

@@ -69,7 +69,10 @@ func (r *resolver) template(field, text string, allowed []string, request bool) 
 			if !slices.Contains(allowed, name) {
 				r.fail(field, errPlaceholder(name, allowed))
 			}
-		case strings.HasPrefix(name, ofRequest) && request:
+		case strings.HasPrefix(name, ofRequest):
+			if !request {
+				r.fail(field, errRequest)
+			}
 		default:
 			continue
 		}
@@ -90,6 +93,8 @@ func errPlaceholder(name string, allowed []string) error {
 	}
 	return fmt.Errorf("{%s} is not to be had here; {%s} are", name, strings.Join(allowed, "}, {"))
 }
+
+var errRequest = errors.New("has a placeholder of the HTTP request, which only header can have")
 
 var errNoProof = errors.New("no param of it holds the account's credentials, as in param subject_token {smapi.token}")
 

@@ -15,6 +15,8 @@ func TestAnswersAreAsRecorded(t *testing.T) {
 		"upgraded.xml":            Pair(GetDeviceAuthToken, "new-token", "new-key"),
 		"upgraded-escaped.xml":    Pair(GetDeviceAuthToken, `<&>"'`, "音楽 ]]>"),
 		"reauthorize.xml":         Pair(GetDeviceAuthToken, "", ""),
+		"refreshed.xml":           Pair(RefreshAuthToken, "new-token", "new-key"),
+		"auth-token-expired.xml":  AuthTokenExpired.Envelope("REFERENC"),
 		"not-linked-failure.xml":  NotLinkedFailure.Envelope("REFERENC"),
 		"service-unavailable.xml": ServiceUnavailable.Envelope("REFERENC"),
 	} {
@@ -46,13 +48,13 @@ func elements(t *testing.T, doc []byte) (names []string) {
 }
 
 func TestThePairIsInTheOrderOfTheSchemaWithoutUserInfo(t *testing.T) {
-	for _, token := range []string{"", "token"} {
-		got := strings.Join(elements(t, Pair(GetDeviceAuthToken, token, token)), "\n")
+	for token, method := range map[string]Method{"": GetDeviceAuthToken, "token": GetDeviceAuthToken, "new": RefreshAuthToken} {
+		got := strings.Join(elements(t, Pair(method, token, token)), "\n")
 		want := strings.Join([]string{
 			soapNamespace + " Envelope",
 			soapNamespace + " Body",
-			sonosNamespace + " getDeviceAuthTokenResponse",
-			sonosNamespace + " getDeviceAuthTokenResult",
+			sonosNamespace + " " + string(method) + "Response",
+			sonosNamespace + " " + string(method) + "Result",
 			sonosNamespace + " authToken",
 			sonosNamespace + " privateKey",
 		}, "\n")

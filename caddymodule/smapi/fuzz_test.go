@@ -28,7 +28,8 @@ func FuzzRead(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
 		r := post(body)
-		call, err := Read(r, upgrades)
+		r.Header.Del("SOAPAction")
+		call, err := Read(r, allMethods)
 		if call == nil {
 			if got, err := io.ReadAll(r.Body); err != nil || !bytes.Equal(got, body) {
 				t.Fatalf("forwarded with %v as %q", err, got)
@@ -40,9 +41,9 @@ func FuzzRead(f *testing.F) {
 		}
 		want, err := readIndependently(body)
 		if err != nil {
-			t.Fatalf("no upgrade: %v", err)
+			t.Fatalf("no call: %v", err)
 		}
-		if call.HouseholdID != want.HouseholdID || call.Credentials != want.Credentials {
+		if want.Arrived = call.Arrived; *call != want {
 			t.Fatalf("read as %+v, want %+v", call, want)
 		}
 	})
@@ -68,8 +69,9 @@ type strictHeader struct {
 			Password texts `xml:"http://www.sonos.com/Services/1.1 password"`
 		} `xml:"http://www.sonos.com/Services/1.1 login"`
 		LoginToken []struct {
-			Token texts `xml:"http://www.sonos.com/Services/1.1 token"`
-			Key   texts `xml:"http://www.sonos.com/Services/1.1 key"`
+			Token       texts `xml:"http://www.sonos.com/Services/1.1 token"`
+			Key         texts `xml:"http://www.sonos.com/Services/1.1 key"`
+			HouseholdID texts `xml:"http://www.sonos.com/Services/1.1 householdId"`
 		} `xml:"http://www.sonos.com/Services/1.1 loginToken"`
 	} `xml:"http://www.sonos.com/Services/1.1 credentials"`
 }
@@ -79,7 +81,12 @@ type strictBody struct {
 		HouseholdID texts      `xml:"http://www.sonos.com/Services/1.1 householdId"`
 		LinkCode    []struct{} `xml:"linkCode"`
 	} `xml:"http://www.sonos.com/Services/1.1 getDeviceAuthToken"`
-	Others []struct{} `xml:",any"`
+	Sessions []struct {
+		Username texts `xml:"http://www.sonos.com/Services/1.1 username"`
+		Password texts `xml:"http://www.sonos.com/Services/1.1 password"`
+	} `xml:"http://www.sonos.com/Services/1.1 getSessionId"`
+	Refreshes []struct{} `xml:"http://www.sonos.com/Services/1.1 refreshAuthToken"`
+	Others    []struct{} `xml:",any"`
 }
 
 // readIndependently reads with the standard library alone.
@@ -113,15 +120,39 @@ func readIndependently(body []byte) (call Call, err error) {
 			return call, fmt.Errorf("%T behind the envelope", t)
 		}
 	}
-	if len(e.Header) != 1 || len(e.Header[0].Credentials) != 1 || len(e.Body) != 1 || len(e.Body[0].Calls) != 1 ||
-		len(e.Body[0].Others) != 0 || len(e.Body[0].Calls[0].LinkCode) != 0 {
+	if len(e.Header) != 1 || len(e.Body) != 1 || len(e.Body[0].Others) != 0 {
 		return call, errors.New("the envelope")
+	}
+	content := e.Body[0]
+	if len(content.Calls)+len(content.Sessions)+len(content.Refreshes) != 1 {
+		return call, errors.New("the body")
+	}
+	if len(content.Sessions) == 1 {
+		s := content.Sessions[0]
+		if len(s.Username) != 1 || s.Username[0] == "" || len(s.Password) != 1 || s.Password[0] == "" {
+			return call, errors.New("the session")
+		}
+		return Call{Method: GetSessionID, Credentials: Credentials{Kind: Login}}, nil
+	}
+	if len(e.Header[0].Credentials) != 1 {
+		return call, errors.New("the header")
 	}
 	c := e.Header[0].Credentials[0]
 	if len(c.Login)+len(c.LoginToken)+len(c.SessionID) > 1 {
 		return call, errors.New("the credentials")
 	}
-	call.HouseholdID = e.Body[0].Calls[0].HouseholdID.one()
+	if call.Method = RefreshAuthToken; len(content.Calls) == 1 {
+		call.Method, call.HouseholdID = GetDeviceAuthToken, content.Calls[0].HouseholdID.one()
+		if len(content.Calls[0].LinkCode) != 0 {
+			return call, errors.New("a poll")
+		}
+	} else if len(c.LoginToken) == 1 && len(c.LoginToken[0].Key) == 1 && c.LoginToken[0].Key[0] != "" {
+		if call.HouseholdID = c.LoginToken[0].HouseholdID.one(); strings.TrimSpace(call.HouseholdID) == "" {
+			call.HouseholdID = ""
+		}
+	} else {
+		return call, errors.New("no key")
+	}
 	call.Credentials = Credentials{Kind: Anonymous, DeviceID: c.DeviceID.one(), DeviceProvider: c.DeviceProvider.one()}
 	switch to := &call.Credentials; {
 	case len(c.Login) == 1:

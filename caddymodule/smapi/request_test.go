@@ -271,3 +271,104 @@ func TestNoMoreIsReadThanNeeded(t *testing.T) {
 type readerFunc func([]byte) (int, error)
 
 func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
+
+var allMethods = []Method{GetDeviceAuthToken, GetSessionID, RefreshAuthToken}
+
+func call(method Method, body []byte) *http.Request {
+	r := post(body)
+	r.Header.Set("SOAPAction", `"http://www.sonos.com/Services/1.1#`+string(method)+`"`)
+	return r
+}
+
+func TestTheOtherCallsAboutAnAccountAreReadOnDemand(t *testing.T) {
+	device := Credentials{DeviceID: "00-0E-58-5B-06-D6:8", DeviceProvider: "Sonos"}
+	refresh := device
+	refresh.Kind, refresh.Token, refresh.Key = LoginToken, "old-token", "old-key"
+	elsewhere := refresh
+	elsewhere.Token = ""
+	for file, want := range map[string]Call{
+		"get-session-id.xml":                      {Method: GetSessionID, Credentials: Credentials{Kind: Login}},
+		"refresh-auth-token.xml":                  {Method: RefreshAuthToken, HouseholdID: "Sonos_abc123", Credentials: refresh},
+		"refresh-auth-token-in-authorization.xml": {Method: RefreshAuthToken, HouseholdID: "Sonos_abc123", Credentials: elsewhere},
+	} {
+		body := requestFile(t, file)
+		got, err := Read(call(want.Method, body), allMethods)
+		if got == nil {
+			t.Errorf("%s: not read: %v", file, err)
+			continue
+		}
+		if want.Arrived = got.Arrived; *got != want {
+			t.Errorf("%s: read as %+v, want %+v", file, *got, want)
+		}
+		r := call(want.Method, body)
+		r.Header.Del("SOAPAction")
+		if got, err := Read(r, allMethods); got == nil {
+			t.Errorf("%s without SOAPAction: not read: %v", file, err)
+		}
+		if got, err := Read(call(want.Method, body), upgrades); got != nil || err != nil {
+			t.Errorf("%s: read though nobody asked for it: %+v, %v", file, got, err)
+		}
+	}
+}
+
+func TestWhatIsNotPositivelyACallIsForwardedAsItCame(t *testing.T) {
+	files, err := filepath.Glob(filepath.Join(requests, "ambiguous-*.xml"))
+	if err != nil || len(files) == 0 {
+		t.Fatal("no requests", err)
+	}
+	for _, file := range files {
+		body := requestFile(t, filepath.Base(file))
+		r := post(body)
+		r.Header.Del("SOAPAction")
+		if got, err := Read(r, allMethods); got != nil || err == nil {
+			t.Errorf("%s: read as %+v, %v", file, got, err)
+		}
+		if got, err := io.ReadAll(r.Body); err != nil || !bytes.Equal(got, body) {
+			t.Errorf("%s: forwarded with %v as %q", file, err, got)
+		}
+	}
+}
+
+func TestASOAPActionThatContradictsTheBodyIsForwarded(t *testing.T) {
+	for file, method := range map[string]Method{
+		"upgrade.xml":            GetSessionID,
+		"login-token.xml":        RefreshAuthToken,
+		"get-session-id.xml":     GetDeviceAuthToken,
+		"refresh-auth-token.xml": GetSessionID,
+	} {
+		if got, err := Read(call(method, requestFile(t, file)), allMethods); got != nil || err != errAction {
+			t.Errorf("%s as %s: %+v, %v", file, method, got, err)
+		}
+	}
+}
+
+func TestATokenMayBeInTheAuthorizationHeader(t *testing.T) {
+	for _, test := range []struct {
+		file, want string
+		values     []string
+	}{
+		{"login-token-in-authorization.xml", "header-token", []string{"header-token"}},
+		{"login-token-in-authorization.xml", "header-token", []string{"Bearer header-token"}},
+		{"login-token-in-authorization.xml", "header-token", []string{" bearer  header-token "}},
+		{"login-token-in-authorization.xml", "needs_reauth", []string{"needs_reauth"}},
+		{"login-token-in-authorization.xml", "", nil},
+		{"login-token-in-authorization.xml", "", []string{""}},
+		{"login-token-in-authorization.xml", "", []string{"Bearer"}},
+		{"login-token-in-authorization.xml", "", []string{"Basic dXNlcjpwYXNz"}},
+		{"login-token-in-authorization.xml", "", []string{"Bearer one two"}},
+		{"login-token-in-authorization.xml", "", []string{"one", "two"}},
+		{"login-token.xml", "old-token", []string{"Bearer header-token"}}, // the call's own comes first
+		{"upgrade.xml", "", []string{"Bearer header-token"}},
+	} {
+		r := post(requestFile(t, test.file))
+		if r.Header.Del("Authorization"); test.values != nil {
+			r.Header["Authorization"] = test.values
+		}
+		got, err := Read(r, upgrades)
+		if got == nil {
+			t.Errorf("%s, %q: not read: %v", test.file, test.values, err)
+		} else if got.Credentials.Token != test.want {
+			t.Errorf("%s, %q: the token is %q, want %q", test.file, test.values, got.Credentials.Token, test.want)
+		}
+	}
+}

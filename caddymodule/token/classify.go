@@ -56,11 +56,15 @@ var (
 
 // classify reads an answer: by its error first and by its status second, because servers agree more on the
 // former. readable tells whether the answer was JSON at all.
-func classify(g Grant, status int, o object, readable bool) Result {
+func classify(g Grant, auth ClientAuth, status int, o object, readable bool) Result {
 	r := Result{Status: status, object: o}
 	code := r.Field("error")
 	r.Error = known(code)
 	subject := g.Type == Refresh || g.Type == TokenExchange
+	// fosite says invalid_request of an assertion whose key it does not know, and invalid_grant of a dead token.
+	if code == "invalid_request" && g.Type == Refresh && auth == PrivateKeyJWT {
+		subject = false
+	}
 	success := status >= 200 && status <= 299
 
 	if class := g.OnError[code]; class != "" && code != "" {

@@ -77,7 +77,7 @@ func TestAnswersAreClassedByErrorFirstAndStatusSecond(t *testing.T) {
 		{"null", password, 200, `null`, Issued, ""},
 	} {
 		o, readable := readJSON([]byte(test.body))
-		r := classify(Grant{Type: test.grant}, test.status, o, readable)
+		r := classify(Grant{Type: test.grant}, Basic, test.status, o, readable)
 		if r.Class != test.class || r.Error != test.error {
 			t.Errorf("%s: %s, error %q; want %s, error %q", test.server, r.Class, r.Error, test.class, test.error)
 		}
@@ -86,6 +86,45 @@ func TestAnswersAreClassedByErrorFirstAndStatusSecond(t *testing.T) {
 		}
 		if (r.Cause != "") != (r.Class != Issued) {
 			t.Errorf("%s: the cause of %s is %q", test.server, r.Class, r.Cause)
+		}
+	}
+}
+
+func TestAKeyThatIsNotKnownIsNoDeadToken(t *testing.T) {
+	o, _ := readJSON([]byte(`{"error":"invalid_request"}`))
+	for auth, want := range map[ClientAuth]Class{Basic: Rejected, PrivateKeyJWT: Misconfigured} {
+		if r := classify(Grant{Type: Refresh}, auth, 400, o, true); r.Class != want {
+			t.Errorf("%s: %s", auth, r.Class)
+		}
+	}
+	if r := classify(Grant{Type: TokenExchange}, PrivateKeyJWT, 400, o, true); r.Class != Rejected {
+		t.Errorf("a token exchange: %s", r.Class)
+	}
+}
+
+func TestOnErrorIsByErrorFirstAndByStatusWhereThatSaysNothing(t *testing.T) {
+	for _, test := range []struct {
+		onError map[string]Class
+		status  int
+		body    string
+		class   Class
+	}{
+		{map[string]Class{"403": Rejected}, 403, ``, Rejected},
+		{map[string]Class{"403": Rejected}, 403, `<html>`, Rejected},
+		{map[string]Class{"403": Rejected}, 403, `{"error":"invalid_client"}`, Misconfigured},
+		{map[string]Class{"403": Rejected}, 403, `{"error":"temporarily_unavailable"}`, Unavailable},
+		{map[string]Class{"403": Rejected}, 403, `{"error":"something_else"}`, Rejected},
+		{map[string]Class{"500": Rejected}, 500, `{"error":"server_error"}`, Rejected},
+		{map[string]Class{"429": Rejected}, 429, ``, Rejected},
+		{map[string]Class{"503": Misconfigured}, 503, ``, Misconfigured},
+		{map[string]Class{"server_error": Rejected, "500": Unavailable}, 500, `{"error":"server_error"}`, Rejected},
+		{map[string]Class{"invalid_grant": Unavailable}, 200, `{"error":"invalid_grant"}`, Unavailable},
+		{map[string]Class{"invalid_client": Rejected}, 401, `{"error":"invalid_client"}`, Rejected},
+		{map[string]Class{"400": Rejected}, 401, ``, Misconfigured},
+	} {
+		o, readable := readJSON([]byte(test.body))
+		if r := classify(Grant{OnError: test.onError}, Basic, test.status, o, readable); r.Class != test.class {
+			t.Errorf("%v, %d %s: %s, want %s", test.onError, test.status, test.body, r.Class, test.class)
 		}
 	}
 }

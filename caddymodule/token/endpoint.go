@@ -269,7 +269,7 @@ func (e *Endpoint) post(deadline time.Time, g Grant, form string) Result {
 		return failed
 	}
 	o, readable := readJSON(content)
-	result := classify(g, answer.StatusCode, o, readable)
+	result := classify(g, e.client.Auth, answer.StatusCode, o, readable)
 	if result.Class == Unavailable {
 		e.state.gate.holdBack(holdUntil(answer, time.Now()))
 	}

@@ -1,0 +1,322 @@
+package caddymodule_test
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+)
+
+// form is what a token endpoint was asked, once.
+func form(t testing.TB, endpoint *server) (url.Values, http.Header) {
+	t.Helper()
+	asked := endpoint.asked()
+	if len(asked) != 1 {
+		t.Fatalf("%d POSTs", len(asked))
+	}
+	values, err := url.ParseQuery(asked[0].body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return values, asked[0].Header
+}
+
+const tokenExchange = "urn:ietf:params:oauth:grant-type:token-exchange"
+
+// Each kind of account, by a request as its players send it.
+func TestEveryKindOfAccountIsExchangedAsConfigured(t *testing.T) {
+	t.Setenv("SMAPI_TEST_REALM", "listeners {smapi.password}")
+	for _, test := range []struct {
+		name, request, options string
+		want                   url.Values
+	}{
+		{"a user name and a password", "upgrade.xml", "", url.Values{
+			"grant_type": {"password"}, "username": {"testuser"}, "password": {"12345"},
+		}},
+		{"the same, said", "upgrade.xml", "exchange login password", url.Values{
+			"grant_type": {"password"}, "username": {"testuser"}, "password": {"12345"},
+		}},
+		{"with more beside", "upgrade.xml", "exchange login {\nparam device {smapi.device_provider}/{smapi.device_id}\n}", url.Values{
+			"grant_type": {"password"}, "username": {"testuser"}, "password": {"12345"}, "device": {"Sonos/00-0E-58-5B-06-D6:8"},
+		}},
+		{"in other words", "upgrade.xml", "exchange login {\nparam username music\\{{smapi.username}\\}\n}", url.Values{
+			"grant_type": {"password"}, "username": {"music{testuser}"}, "password": {"12345"},
+		}},
+		{"at Auth0", "upgrade.xml", `exchange login http://auth0.com/oauth/grant-type/password-realm {
+			param username {smapi.username}
+			param password {smapi.password}
+			param realm {env.SMAPI_TEST_REALM}
+		}`, url.Values{
+			"grant_type": {"http://auth0.com/oauth/grant-type/password-realm"},
+			"username":   {"testuser"}, "password": {"12345"}, "realm": {"listeners {smapi.password}"},
+		}},
+		{"a session id", "session-id.xml", `exchange session_id urn:example:session {
+			param session {smapi.session_id}
+			param home {smapi.household_id}
+		}`, url.Values{
+			"grant_type": {"urn:example:session"}, "session": {"old-session"}, "home": {"Sonos_abc123"},
+		}},
+		{"a DeviceLink token", "login-token.xml", `exchange login_token {
+			param subject_token {smapi.token}
+			param subject_token_type urn:ietf:params:oauth:token-type:access_token
+			param actor_token {smapi.key}
+		}`, url.Values{
+			"grant_type": {tokenExchange}, "subject_token": {"old-token"}, "actor_token": {"old-key"},
+			"subject_token_type": {"urn:ietf:params:oauth:token-type:access_token"},
+		}},
+		{"a JWT", "login-token.xml", "exchange login_token urn:ietf:params:oauth:grant-type:jwt-bearer {\nparam assertion {smapi.token}\n}", url.Values{
+			"grant_type": {"urn:ietf:params:oauth:grant-type:jwt-bearer"}, "assertion": {"old-token"},
+		}},
+		{"nobody", "anonymous.xml", "exchange anonymous urn:example:anonymous {\nparam home {smapi.household_id}\n}", url.Values{
+			"grant_type": {"urn:example:anonymous"}, "home": {"Sonos_abc123"},
+		}},
+		{"one kind of many", "session-id.xml", `exchange login
+		exchange session_id urn:example:session {
+			param session {smapi.session_id}
+		}
+		exchange anonymous urn:example:anonymous`, url.Values{
+			"grant_type": {"urn:example:session"}, "session": {"old-session"},
+		}},
+		{"with what is said of all", "session-id.xml", `scope one two
+		param home {smapi.household_id}
+		param resource outside
+		exchange session_id urn:example:session {
+			param session {smapi.session_id}
+			param resource inside
+		}`, url.Values{
+			"grant_type": {"urn:example:session"}, "session": {"old-session"}, "scope": {"one two"},
+			"home": {"Sonos_abc123"}, "resource": {"inside"},
+		}},
+		{"with a scope of its own", "anonymous.xml", "scope outside\nexchange anonymous urn:example:anonymous {\nparam scope inside\n}", url.Values{
+			"grant_type": {"urn:example:anonymous"}, "scope": {"inside"},
+		}},
+		{"without what comes to nothing", "anonymous.xml", "param home {smapi.household_id}\nexchange anonymous urn:example:anonymous {\nparam nothing \"\"\n}", url.Values{
+			"grant_type": {"urn:example:anonymous"}, "home": {"Sonos_abc123"},
+		}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			endpoint, old := serve(t, issuesTokens), oldService(t)
+			s := caddyRun(t, directive(endpoint, old, test.options))
+			checkAnswer(t, s.post(t, file(t, "requests", test.request)), "upgraded.xml")
+			if got, _ := form(t, endpoint); got.Encode() != test.want.Encode() {
+				t.Errorf("the form is %v, want %v", got, test.want)
+			}
+			if n := len(old.asked()); n != 0 {
+				t.Errorf("the old service was asked %d times", n)
+			}
+		})
+	}
+}
+
+func TestAKindWithoutAnExchangeSignsInAgain(t *testing.T) {
+	endpoint := serve(t, issuesTokens)
+	s := caddyRun(t, directive(endpoint, oldService(t), "exchange anonymous urn:example:anonymous"))
+	for _, request := range []string{"upgrade.xml", "session-id.xml", "login-token.xml"} {
+		checkAnswer(t, s.post(t, file(t, "requests", request)), "reauthorize.xml")
+	}
+	if n := len(endpoint.asked()); n != 0 {
+		t.Errorf("%d POSTs", n)
+	}
+}
+
+const exchangesTokens = `exchange login_token {
+	param subject_token {smapi.token}
+}`
+
+func TestAnAccountThatWaitsForItsListenerIsNotExchanged(t *testing.T) {
+	endpoint := serve(t, issuesTokens)
+	s := caddyRun(t, directive(endpoint, oldService(t), exchangesTokens))
+	checkAnswer(t, s.post(t, file(t, "requests", "login-token-needs-reauth.xml")), "reauthorize.xml")
+	if n := len(endpoint.asked()); n != 0 {
+		t.Errorf("%d POSTs", n)
+	}
+}
+
+func TestATokenInTheAuthorizationHeaderIsExchanged(t *testing.T) {
+	endpoint, old := serve(t, issuesTokens), oldService(t)
+	s := caddyRun(t, directive(endpoint, old, exchangesTokens))
+	for i, value := range []string{"header-token-%d", "Bearer header-token-%d"} {
+		r := s.request(t, file(t, "requests", "login-token-in-authorization.xml"))
+		r.Header.Set("Authorization", fmt.Sprintf(value, i))
+		checkAnswer(t, s.do(t, r), "upgraded.xml")
+		if got, _ := form(t, endpoint); got.Get("subject_token") != fmt.Sprint("header-token-", i) {
+			t.Errorf("the form is %v", got)
+		}
+	}
+
+	// Something in front may have taken the header: no reason to sign anybody out.
+	if got := s.post(t, file(t, "requests", "login-token-in-authorization.xml")); got.status != http.StatusTeapot {
+		t.Errorf("without the header: %+v", got)
+	}
+	if n := len(endpoint.asked()); n != 0 {
+		t.Errorf("%d POSTs without a token", n)
+	}
+}
+
+func TestHeadersGoOutWithTheExchange(t *testing.T) {
+	endpoint := serve(t, issuesTokens)
+	s := caddyRun(t, directive(endpoint, oldService(t), `header auth0-forwarded-for {client_ip}
+		header X-Home {smapi.household_id}
+		header X-Device {smapi.device_provider}:{smapi.device_id}
+		header X-Fixed one
+		header X-Fixed two
+		header X-Nothing {header.X-Absent}
+		header User-Agent example`))
+	checkAnswer(t, s.upgrade(t), "upgraded.xml")
+	_, header := form(t, endpoint)
+	for name, want := range map[string]string{
+		"Auth0-Forwarded-For": "127.0.0.1", "X-Home": "Sonos_abc123", "X-Device": "Sonos:00-0E-58-5B-06-D6:8",
+		"X-Fixed": "one, two", "X-Nothing": "", "User-Agent": "example", "Content-Type": "application/x-www-form-urlencoded",
+	} {
+		if got := strings.Join(header.Values(name), ", "); got != want {
+			t.Errorf("%s is %q, want %q", name, got, want)
+		}
+	}
+
+	// What a player says may be no header. The account is upgraded without.
+	body := bytes.Replace(file(t, "requests", "upgrade.xml"), []byte("Sonos_abc123"), []byte("a\nb"), 1)
+	checkAnswer(t, s.post(t, body), "upgraded.xml")
+	if _, header := form(t, endpoint); len(header.Values("X-Home")) != 0 {
+		t.Errorf("X-Home is %q", header.Values("X-Home"))
+	}
+}
+
+// A log or another handler could print them.
+func TestThePlaceholdersOfACallExistNowhereElse(t *testing.T) {
+	old := oldService(t)
+	s := caddyRun(t, fmt.Sprintf(`route {
+		smapi_upgrade {
+			mode observe
+		}
+		reverse_proxy %s {
+			header_up X-Seen "[{smapi.password}{http.smapi.password}]"
+		}
+	}`, old.URL))
+	s.upgrade(t)
+	if got := old.asked()[0].Header.Get("X-Seen"); strings.Contains(got, "12345") {
+		t.Errorf("the next handler sees %q", got)
+	}
+}
+
+func TestOnErrorSaysWhatAFailureMeans(t *testing.T) {
+	const locked = `{"error":"account_locked"}`
+	for _, test := range []struct {
+		name, options string
+		says          http.HandlerFunc
+		answer        string
+	}{
+		{"a bare 403", "on_error 403 rejected", says(403, ""), "reauthorize.xml"},
+		{"another bare status", "on_error 403 rejected", says(401, ""), "service-unavailable.xml"},
+		{"an error of the server's own", "on_error account_locked rejected", says(500, locked), "reauthorize.xml"},
+		{"an error that means something else here", "on_error invalid_grant unavailable", says(400, `{"error":"invalid_grant"}`), "service-unavailable.xml"},
+		{"a refused client is no refused listener", "on_error 401 rejected", says(401, `{"error":"invalid_client"}`), "service-unavailable.xml"},
+		{"an error of no fixed meaning", "on_error 400 rejected", says(400, locked), "reauthorize.xml"},
+		{"in one exchange", "exchange login {\non_error 403 rejected\n}", says(403, ""), "reauthorize.xml"},
+		{"in another exchange", "exchange login\nexchange anonymous urn:x {\non_error 403 rejected\n}", says(403, ""), "service-unavailable.xml"},
+		{"in one exchange other than in all", "on_error 403 rejected\nexchange login {\non_error 403 unavailable\n}", says(403, ""), "service-unavailable.xml"},
+		{"a success", "on_error 400 rejected", issuesTokens, "upgraded.xml"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			s := caddyRun(t, directive(serve(t, test.says), oldService(t), test.options))
+			checkAnswer(t, s.upgrade(t), test.answer)
+			if strings.Contains(test.options, "account_locked") && !strings.Contains(s.log(t), `"oauth_error":"account_locked"`) {
+				t.Error("the log does not name the error that on_error names")
+			}
+		})
+	}
+}
+
+// wellKnown is an authorization server with metadata at a path, which it is asked for once.
+func wellKnown(t *testing.T, path string, metadata func(issuer string) string) *server {
+	t.Helper()
+	var s *server
+	s = serve(t, func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case path:
+			_, _ = io.WriteString(w, metadata(s.URL))
+		case "/oauth2/token":
+			issuesTokens(w, r)
+		default:
+			http.NotFound(w, r)
+		}
+	})
+	return s
+}
+
+func TestTheTokenEndpointIsFoundByItsIssuer(t *testing.T) {
+	tells := func(suffix string) func(string) string {
+		return func(issuer string) string {
+			return fmt.Sprintf(`{"issuer":%q,"token_endpoint":%q}`, issuer+suffix, issuer+"/oauth2/token")
+		}
+	}
+	for _, test := range []struct {
+		name, path, issuer string
+		metadata           func(string) string
+		answer, log        string
+	}{
+		{"OpenID Connect", "/.well-known/openid-configuration", "", tells(""), "upgraded.xml", ""},
+		{"OpenID Connect, with a path", "/realms/music/.well-known/openid-configuration", "/realms/music", tells("/realms/music"), "upgraded.xml", ""},
+		{"OpenID Connect, with a slash", "/.well-known/openid-configuration", "/", tells("/"), "upgraded.xml", ""},
+		{"RFC 8414", "/.well-known/oauth-authorization-server", "", tells(""), "upgraded.xml", ""},
+		{"RFC 8414, with a path", "/.well-known/oauth-authorization-server/music", "/music", tells("/music"), "upgraded.xml", ""},
+		{"another's", "/.well-known/openid-configuration", "", tells("/other"), "service-unavailable.xml", "another issuer"},
+		{"nothing", "/elsewhere", "", tells(""), "service-unavailable.xml", `"outcome":"misconfigured"`},
+		{"a captive page", "/.well-known/openid-configuration", "", func(string) string { return "<html>" }, "service-unavailable.xml", `"outcome":"unavailable"`},
+		{"a token endpoint in the clear", "/.well-known/openid-configuration", "", func(issuer string) string {
+			return fmt.Sprintf(`{"issuer":%q,"token_endpoint":"http://auth.example.com/token"}`, issuer)
+		}, "service-unavailable.xml", "http beyond loopback"},
+		{"no token endpoint", "/.well-known/openid-configuration", "", func(issuer string) string {
+			return fmt.Sprintf(`{"issuer":%q}`, issuer)
+		}, "service-unavailable.xml", `"outcome":"misconfigured"`},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			auth := wellKnown(t, test.path, test.metadata)
+			s := caddyRun(t, fmt.Sprintf("smapi_upgrade {\nissuer %s%s\nclient_id id\nclient_auth none\nreplay off\n}", auth.URL, test.issuer))
+			if n := len(auth.asked()); n != 0 {
+				t.Errorf("asked %d times before the first call", n)
+			}
+			for range 2 {
+				checkAnswer(t, s.upgrade(t), test.answer)
+			}
+			if log := s.log(t); !strings.Contains(log, test.log) {
+				t.Errorf("the log lacks %q: %s", test.log, log)
+			}
+			gets := 0
+			for _, r := range auth.asked() {
+				if r.Method == http.MethodGet {
+					gets++
+				} else if r.URL.Path != "/oauth2/token" {
+					t.Errorf("a password went to %s", r.URL.Path)
+				}
+			}
+			if test.answer == "upgraded.xml" && gets > 2 {
+				t.Errorf("the metadata was asked for %d times", gets)
+			}
+		})
+	}
+}
+
+func TestAnOutageOfTheIssuerIsUnavailableUntilItEnds(t *testing.T) {
+	down := true
+	var auth *server
+	auth = serve(t, func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case down:
+			w.WriteHeader(http.StatusBadGateway)
+		case r.Method == http.MethodGet:
+			fmt.Fprintf(w, `{"issuer":%q,"token_endpoint":%q}`, auth.URL, auth.URL+"/token")
+		default:
+			issuesTokens(w, r)
+		}
+	})
+	s := caddyRun(t, fmt.Sprintf("smapi_upgrade {\nissuer %s\nclient_id id\nclient_auth none\n}", auth.URL))
+	checkAnswer(t, s.upgrade(t), "service-unavailable.xml")
+	if !strings.Contains(s.log(t), `"outcome":"unavailable"`) {
+		t.Error("the log does not call it an outage")
+	}
+	down = false
+	checkAnswer(t, s.upgrade(t), "upgraded.xml")
+}

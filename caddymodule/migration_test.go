@@ -1,0 +1,321 @@
+package caddymodule_test
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"maps"
+	"math"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// call is a SMAPI call of a player, by its method.
+func (s *site) call(t testing.TB, method, request string) answer {
+	t.Helper()
+	r := s.request(t, file(t, "requests", request))
+	r.Header.Set("SOAPAction", `"http://www.sonos.com/Services/1.1#`+method+`"`)
+	return s.do(t, r)
+}
+
+func checkForwarded(t testing.TB, got answer) {
+	t.Helper()
+	if got.status != http.StatusTeapot {
+		t.Errorf("not forwarded: %+v", got)
+	}
+}
+
+func TestSessionsExpireOnDemand(t *testing.T) {
+	endpoint, old := serve(t, issuesTokens), oldService(t)
+	for _, test := range []struct {
+		name, options string
+		expire        bool
+	}{
+		{"by default", "", false},
+		{"on demand", "expire_session_ids", true},
+		{"while signing everyone out", "expire_session_ids\nmode reauthorize", true},
+		{"while observing", "expire_session_ids\nmode observe", false},
+		{"while some homes stay", "expire_session_ids\nhouseholds 99%", false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			s := caddyRun(t, directive(endpoint, old, test.options))
+			got := s.call(t, "getSessionId", "get-session-id.xml")
+			if !test.expire {
+				checkForwarded(t, got)
+				return
+			}
+			checkAnswer(t, got, "auth-token-expired.xml")
+			if !strings.Contains(s.log(t), `"outcome":"expired"`) {
+				t.Error("the log does not tell")
+			}
+		})
+	}
+	if n := len(endpoint.asked()); n != 0 {
+		t.Errorf("%d POSTs", n)
+	}
+}
+
+func TestExpiryThatWaitsIsWarnedOf(t *testing.T) {
+	s := caddyRun(t, directive(serve(t, issuesTokens), oldService(t), "expire_session_ids", "households 10%"))
+	if !strings.Contains(s.log(t), "expire_session_ids waits for households 100%") {
+		t.Error("no warning")
+	}
+}
+
+// What a refresh is answered with, by what the token endpoint says.
+func TestTokensAreRefreshedOnDemand(t *testing.T) {
+	for _, test := range []struct {
+		name, options, request string
+		says                   http.HandlerFunc
+		posts                  int
+		answer, outcome        string
+	}{
+		{"a new pair", "", "refresh-auth-token.xml", issuesTokens, 1, "refreshed.xml", "refreshed"},
+		{"a new pair, the token elsewhere", "", "refresh-auth-token-in-authorization.xml", issuesTokens, 1, "refreshed.xml", "refreshed"},
+		{"the old key stays", "", "refresh-auth-token.xml", says(200, `{"access_token":"new-token"}`), 1, "refreshed-same-key.xml", "refreshed"},
+		{
+			"the old key stays, not the fallback", "private_key refresh_token none", "refresh-auth-token.xml",
+			says(200, `{"access_token":"new-token"}`), 1, "refreshed-same-key.xml", "refreshed",
+		},
+		{"a dead key", "", "refresh-auth-token.xml", says(400, `{"error":"invalid_grant"}`), 1, "auth-token-expired.xml", "rejected"},
+		{"a dead key at Dex", "", "refresh-auth-token.xml", says(400, `{"error":"invalid_request"}`), 1, "auth-token-expired.xml", "rejected"},
+		{
+			"a dead key with not_linked", "on_rejected not_linked", "refresh-auth-token.xml",
+			says(400, `{"error":"invalid_grant"}`), 1, "auth-token-expired.xml", "rejected",
+		},
+		{"an account that waits for its listener", "", "refresh-auth-token-needs-reauth.xml", issuesTokens, 0, "auth-token-expired.xml", "rejected"},
+		{"an outage", "", "refresh-auth-token.xml", says(503, ``), 1, "service-unavailable.xml", "unavailable"},
+		{"a client that is refused", "", "refresh-auth-token.xml", says(401, `{"error":"invalid_client"}`), 1, "service-unavailable.xml", "misconfigured"},
+		{"no token", "", "refresh-auth-token.xml", says(200, `{"refresh_token":"new-key"}`), 1, "service-unavailable.xml", "misconfigured"},
+		{"a home that was upgraded when more were", "households 0%", "refresh-auth-token.xml", issuesTokens, 1, "refreshed.xml", "refreshed"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			endpoint, old := serve(t, test.says), oldService(t)
+			s := caddyRun(t, directive(endpoint, old, "refresh_auth_tokens", "scope offline_access", "param audience music", test.options))
+			checkAnswer(t, s.call(t, "refreshAuthToken", test.request), test.answer)
+			if !strings.Contains(s.log(t), `"outcome":"`+test.outcome+`"`) {
+				t.Errorf("the log does not tell of %s", test.outcome)
+			}
+			if n := len(old.asked()); n != 0 {
+				t.Errorf("the old service was asked %d times", n)
+			}
+			if test.posts == 0 {
+				if n := len(endpoint.asked()); n != 0 {
+					t.Errorf("%d POSTs", n)
+				}
+				return
+			}
+			got, _ := form(t, endpoint)
+			if got.Encode() != "audience=music&grant_type=refresh_token&refresh_token=old-key" {
+				t.Errorf("the form is %v", got)
+			}
+		})
+	}
+}
+
+func TestWhatCannotBeRefreshedHereIsForwarded(t *testing.T) {
+	endpoint, old := serve(t, issuesTokens), oldService(t)
+	for options, requests := range map[string][]string{
+		"":                                      {"refresh-auth-token.xml"},
+		"refresh_auth_tokens\nmode observe":     {"refresh-auth-token.xml"},
+		"refresh_auth_tokens\nmode reauthorize": {"refresh-auth-token.xml"},
+		"refresh_auth_tokens":                   {"ambiguous-refresh-no-key.xml", "ambiguous-refresh-login.xml", "ambiguous-refresh-two-tokens.xml"},
+	} {
+		s := caddyRun(t, directive(endpoint, old, options))
+		for _, request := range requests {
+			checkForwarded(t, s.call(t, "refreshAuthToken", request))
+		}
+	}
+	if n := len(endpoint.asked()); n != 0 {
+		t.Errorf("%d POSTs", n)
+	}
+}
+
+// Each controller of a home refreshes for itself, and asks again when an answer is lost. Servers that rotate
+// refresh tokens take the second use of one for a theft.
+func TestOneRefreshTokenIsUsedOnce(t *testing.T) {
+	endpoint := serve(t, issuesTokens)
+	s := caddyRun(t, directive(endpoint, oldService(t), "refresh_auth_tokens", "replay off", "param home {smapi.device_id}"))
+	var all sync.WaitGroup
+	for i := range 8 {
+		all.Go(func() {
+			body := bytes.Replace(file(t, "requests", "refresh-auth-token.xml"), []byte("D6:8"), fmt.Appendf(nil, "D6:%d", i), 1)
+			r := s.request(t, body)
+			r.Header.Set("SOAPAction", `"http://www.sonos.com/Services/1.1#refreshAuthToken"`)
+			checkAnswer(t, s.do(t, r), "refreshed.xml")
+		})
+	}
+	all.Wait()
+	checkAnswer(t, s.call(t, "refreshAuthToken", "refresh-auth-token.xml"), "refreshed.xml")
+	form(t, endpoint)
+}
+
+// Every call of the day before, and what would become of it.
+func TestObservingForwardsEverythingAndTellsWhatWouldBecomeOfIt(t *testing.T) {
+	endpoint, old := serve(t, issuesTokens), oldService(t)
+	s := caddyRun(t, directive(endpoint, old, "mode observe", "expire_session_ids", "refresh_auth_tokens", `exchange login
+		exchange login_token `+tokenExchange+` {
+			param subject_token {smapi.token}
+		}`))
+	for _, test := range []struct{ method, request, want string }{
+		{"getDeviceAuthToken", "upgrade.xml", `"credentials":"login","would":"exchange","grant_type":"password"`},
+		{"getDeviceAuthToken", "login-token.xml", `"credentials":"login_token","would":"exchange","grant_type":"` + tokenExchange + `"`},
+		{"getDeviceAuthToken", "login-token-needs-reauth.xml", `"credentials":"login_token","would":"reauthorize"`},
+		{"getDeviceAuthToken", "session-id.xml", `"credentials":"session_id","would":"reauthorize"`},
+		{"getDeviceAuthToken", "anonymous.xml", `"credentials":"anonymous","would":"reauthorize"`},
+		{"getSessionId", "get-session-id.xml", `"credentials":"login","would":"expired"`},
+		{"refreshAuthToken", "refresh-auth-token.xml", `"credentials":"login_token","would":"exchange","grant_type":"refresh_token"`},
+	} {
+		checkForwarded(t, s.call(t, test.method, test.request))
+		if got := old.asked(); len(got) != 1 || got[0].body != string(file(t, "requests", test.request)) {
+			t.Errorf("%s: forwarded as %v", test.request, got)
+		}
+		if want := `"method":"` + test.method + `","outcome":"observed",` + test.want; !strings.Contains(s.log(t), want) {
+			t.Errorf("%s: the log lacks %s", test.request, want)
+		}
+	}
+	if n := len(endpoint.asked()); n != 0 {
+		t.Errorf("%d POSTs", n)
+	}
+}
+
+func TestCallsAreCountedByOutcomeAndCredentials(t *testing.T) {
+	scrape := func(s *site) string {
+		response, err := http.Get(s.url + "/metrics")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer response.Body.Close()
+		text, err := io.ReadAll(response.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(text)
+	}
+	endpoint := serve(t, issuesTokens)
+	s := caddyRun(t, "metrics /metrics\n"+directive(endpoint, oldService(t), "mode observe"))
+	for range 2 {
+		s.upgrade(t)
+	}
+	s.post(t, file(t, "requests", "anonymous.xml"))
+	text := scrape(s)
+	for _, want := range []string{
+		`caddy_smapi_upgrade_requests_total{credentials="login",outcome="observed"} 2`,
+		`caddy_smapi_upgrade_requests_total{credentials="anonymous",outcome="observed"} 1`,
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("the metrics lack %s", want)
+		}
+	}
+	s = caddyRun(t, "metrics /metrics\n"+directive(endpoint, oldService(t)))
+	s.upgrade(t)
+	if want := `caddy_smapi_upgrade_requests_total{credentials="login",outcome="upgraded"} 1`; !strings.Contains(scrape(s), want) {
+		t.Errorf("the metrics lack %s", want)
+	}
+}
+
+func TestReauthorizingAsksNobody(t *testing.T) {
+	endpoint := serve(t, issuesTokens)
+	s := caddyRun(t, directive(endpoint, oldService(t), "mode reauthorize"))
+	for _, request := range []string{"upgrade.xml", "login-token.xml", "session-id.xml", "anonymous.xml"} {
+		checkAnswer(t, s.post(t, file(t, "requests", request)), "reauthorize.xml")
+	}
+	if n := len(endpoint.asked()); n != 0 {
+		t.Errorf("%d POSTs", n)
+	}
+}
+
+func TestNoTokenEndpointIsNeededWhereNoneIsAsked(t *testing.T) {
+	for mode, status := range map[string]int{"observe": http.StatusTeapot, "reauthorize": http.StatusOK} {
+		s := caddyRun(t, fmt.Sprintf("smapi_upgrade {\nmode %s\n}\nreverse_proxy %s", mode, oldService(t).URL))
+		if got := s.upgrade(t); got.status != status {
+			t.Errorf("%s: %+v", mode, got)
+		}
+	}
+}
+
+// Ten thousand homes on two processes.
+func TestTheSameHomesAreChosenEverywhereAndTheFewAreAmongTheMore(t *testing.T) {
+	const homes = 10000
+	shares := []string{"1%", "10%", "50%"}
+	chosen := map[string][2]map[string]bool{}
+	for n := range 2 {
+		address := freeAddress(t)
+		var routes strings.Builder
+		for i, share := range shares {
+			fmt.Fprintf(&routes, "smapi_upgrade /%d/* {\nmode reauthorize\nhouseholds %s\n}\n", i, share)
+		}
+		node(t, fmt.Sprintf("http://%s {\nbind 127.0.0.1\nroute {\n%srespond 418\n}\n}",
+			address, routes.String()))
+		reachable(t, address)
+		for i, share := range shares {
+			s := &site{url: fmt.Sprintf("http://%s/%d", address, i)}
+			both := chosen[share]
+			both[n] = homesUpgraded(t, s, homes)
+			chosen[share] = both
+		}
+	}
+	var fewer map[string]bool
+	for i, share := range shares {
+		here, there := chosen[share][0], chosen[share][1]
+		if !maps.Equal(here, there) {
+			t.Errorf("%s: %d homes here and %d there are not the same", share, len(here), len(there))
+		}
+		for home := range fewer {
+			if !here[home] {
+				t.Errorf("%s lack %s, which is among %s", share, home, shares[i-1])
+			}
+		}
+		want := map[string]float64{"1%": 1, "10%": 10, "50%": 50}[share]
+		if got := float64(len(here)) * 100 / homes; math.Abs(got-want) > 0.5 {
+			t.Errorf("%s are %v%%", share, got)
+		} else {
+			t.Logf("%s of the homes are %.2f%%", share, got)
+		}
+		fewer = here
+	}
+}
+
+// homesUpgraded sends an upgrade call from each home and returns those whose call was answered.
+func homesUpgraded(t *testing.T, s *site, homes int) map[string]bool {
+	t.Helper()
+	client := player(t)
+	template := file(t, "requests", "anonymous.xml")
+	upgraded := make(map[string]bool)
+	var mu sync.Mutex
+	var all sync.WaitGroup
+	for worker := range 8 {
+		all.Go(func() {
+			for i := worker; i < homes; i += 8 {
+				home := fmt.Sprintf("Sonos_%08x", i)
+				a, err := ask(t, client, s, bytes.Replace(template, []byte("Sonos_abc123"), []byte(home), 1))
+				switch {
+				case err != nil:
+					t.Error(err)
+					return
+				case a.status == http.StatusOK:
+					mu.Lock()
+					upgraded[home] = true
+					mu.Unlock()
+				case a.status != http.StatusTeapot:
+					t.Errorf("%+v", a)
+				}
+			}
+		})
+	}
+	all.Wait()
+	return upgraded
+}
+
+func TestHouseholdsAreAPercentageInJSONToo(t *testing.T) {
+	for value, ok := range map[string]bool{
+		`"10%"`: true, `10`: true, `"0%"`: true, `"0.5%"`: true, `"100%"`: true,
+		`"101%"`: false, `-1`: false, `"-1%"`: false, `100.1`: false, `"NaN%"`: false, `"10"`: false, `""`: false, `true`: false,
+	} {
+		if err := provision(t, handlerJSON(`,"households":`+value)); (err == nil) != ok {
+			t.Errorf("%s: %v", value, err)
+		}
+	}
+}
