@@ -176,41 +176,110 @@ func TestHTTPIsAllowedOnLoopbackAndOnDemand(t *testing.T) {
 	}
 }
 
-// The documented Caddyfiles are what a newcomer starts with.
-func TestTheDocumentedCaddyfilesAreValid(t *testing.T) {
+// validate checks a Caddyfile as caddy validate and caddy fmt do.
+func validate(t *testing.T, text []byte) {
+	t.Helper()
+	if formatted := caddyfile.Format(text); !bytes.Equal(bytes.TrimSpace(formatted), bytes.TrimSpace(text)) {
+		t.Errorf("caddy fmt would make it\n%s", formatted)
+	}
+	config, err := adapt(string(text))
+	if err != nil {
+		t.Errorf("%v in\n%s", err, text)
+		return
+	}
+	var c caddy.Config
+	if err := json.Unmarshal(config, &c); err != nil {
+		t.Fatal(err)
+	}
+	c.Admin = &caddy.AdminConfig{Disabled: true}
+	if err := caddy.Validate(&c); err != nil {
+		t.Errorf("%v in\n%s", err, text)
+	}
+}
+
+// documented are the texts with Caddyfiles that a newcomer starts with.
+func documented(t *testing.T) map[string][]byte {
+	t.Helper()
 	t.Chdir("..") // where Caddyfile.example expects to be tried
 	t.Setenv("SMAPI_CLIENT_SECRET", "secret")
-	readme, err := os.ReadFile("README.md")
-	if err != nil {
-		t.Fatal(err)
+	key := filepath.Join(t.TempDir(), "key.pem")
+	_, text := newKey(t)
+	write(t, key, text)
+	t.Setenv("SMAPI_CLIENT_KEY", key)
+	files, err := filepath.Glob("docs/*.md")
+	if err != nil || len(files) == 0 {
+		t.Fatal("no docs", err)
 	}
-	example, err := os.ReadFile("Caddyfile.example")
-	if err != nil {
-		t.Fatal(err)
-	}
-	texts := [][]byte{example}
-	for _, block := range regexp.MustCompile("(?s)```caddyfile\n(.*?)```").FindAllSubmatch(readme, -1) {
-		texts = append(texts, block[1])
-	}
-	if len(texts) < 2 {
-		t.Fatal("no Caddyfile in the README")
-	}
-	for _, text := range texts {
-		if formatted := caddyfile.Format(text); !bytes.Equal(bytes.TrimSpace(formatted), bytes.TrimSpace(text)) {
-			t.Errorf("caddy fmt would make it\n%s", formatted)
-		}
-		config, err := adapt(string(text))
-		if err != nil {
-			t.Errorf("%v in\n%s", err, text)
-			continue
-		}
-		var c caddy.Config
-		if err := json.Unmarshal(config, &c); err != nil {
+	texts := map[string][]byte{}
+	for _, file := range append(files, "README.md", "Caddyfile.example") {
+		if texts[file], err = os.ReadFile(file); err != nil {
 			t.Fatal(err)
 		}
-		c.Admin = &caddy.AdminConfig{Disabled: true}
-		if err := caddy.Validate(&c); err != nil {
-			t.Errorf("%v in\n%s", err, text)
+	}
+	return texts
+}
+
+func TestTheDocumentedCaddyfilesAreValid(t *testing.T) {
+	for file, text := range documented(t) {
+		if file == "Caddyfile.example" {
+			validate(t, text)
+			continue
+		}
+		blocks := regexp.MustCompile("(?s)```caddyfile\n(.*?)```").FindAllSubmatch(text, -1)
+		if len(blocks) == 0 {
+			t.Errorf("no Caddyfile in %s", file)
+		}
+		for _, block := range blocks {
+			validate(t, block[1])
+		}
+	}
+}
+
+// Each section of the example that is commented out is one step or one way into OAuth.
+func TestEverySectionOfTheExampleIsValid(t *testing.T) {
+	example := string(documented(t)["Caddyfile.example"])
+	sections := regexp.MustCompile(`(?m)(^\t\t#\t.*\n)+`).FindAllString(example, -1)
+	if len(sections) != 6 {
+		t.Fatalf("%d sections", len(sections))
+	}
+	uncommented := func(section string) string { return strings.ReplaceAll(section, "\t\t#\t", "\t\t") }
+	everything := example
+	for _, section := range sections {
+		validate(t, []byte(strings.Replace(example, section, uncommented(section), 1)))
+		everything = strings.Replace(everything, section, uncommented(section), 1)
+	}
+	validate(t, []byte(everything))
+}
+
+// A link to nowhere is a step that cannot be taken.
+func TestTheLinksInTheDocumentsLeadSomewhere(t *testing.T) {
+	anchor := regexp.MustCompile(`[^a-z0-9 _-]`)
+	texts := documented(t)
+	for file, text := range texts {
+		for _, link := range regexp.MustCompile(`\]\(([^)]+)\)`).FindAllSubmatch(text, -1) {
+			target, fragment, _ := strings.Cut(string(link[1]), "#")
+			if strings.Contains(target, "://") {
+				continue
+			}
+			if target != "" {
+				target = filepath.Join(filepath.Dir(file), target)
+				if _, err := os.Stat(target); err != nil {
+					t.Errorf("%s: %v", file, err)
+				}
+			} else {
+				target = file
+			}
+			if fragment == "" {
+				continue
+			}
+			found := false
+			for _, title := range regexp.MustCompile(`(?m)^#+ (.*)$`).FindAllSubmatch(texts[target], -1) {
+				id := strings.ReplaceAll(anchor.ReplaceAllString(strings.ToLower(string(title[1])), ""), " ", "-")
+				found = found || id == fragment
+			}
+			if !found {
+				t.Errorf("%s: no title for #%s in %s", file, fragment, target)
+			}
 		}
 	}
 }

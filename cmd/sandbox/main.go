@@ -1,17 +1,20 @@
 // Command sandbox shows an upgrade on one machine: an old music service, an OAuth server, and Caddy in front
 // of both with the repository's Caddyfile.example. It plays a player that is upgraded, and then stays up to
-// be tried by hand. Everything listens on free loopback ports, and nothing is left behind.
+// be tried by hand. With -services it starts only the two services, for a Caddy of your own. Everything listens
+// on free loopback ports, and nothing is left behind.
 package main
 
 import (
 	"context"
 	"flag"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"syscall"
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/cmd/sandbox/authserver"
@@ -32,6 +35,7 @@ var accounts = map[string]string{
 
 func main() {
 	once := flag.Bool("once", false, "end after the tour, with status 0 if every step was answered as it should be")
+	services := flag.Bool("services", false, "start only the old service and the OAuth server, and print the environment for a Caddy of your own")
 	config := flag.String("config", "Caddyfile.example", "the `Caddyfile` to run")
 	flag.Parse()
 	if flag.NArg() > 0 {
@@ -41,13 +45,13 @@ func main() {
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, *config, *once); err != nil {
+	if err := run(ctx, *config, *once, *services); err != nil {
 		fmt.Fprintln(os.Stderr, "sandbox:", err) // Caddy has taken over package log
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, config string, once bool) error {
+func run(ctx context.Context, config string, once, services bool) error {
 	dir, err := os.MkdirTemp("", "smapi-sandbox-")
 	if err != nil {
 		return err
@@ -70,13 +74,21 @@ func run(ctx context.Context, config string, once bool) error {
 	if err := os.WriteFile(secretFile, []byte(clientSecret), 0o600); err != nil {
 		return err
 	}
-	caddyURL, stopCaddy, err := startCaddy(config, dir, map[string]string{
+	env := map[string]string{
 		"SMAPI_TOKEN_ENDPOINT":     oauthURL + "/token",
 		"SMAPI_CLIENT_ID":          clientID,
 		"SMAPI_CLIENT_SECRET_FILE": secretFile,
 		"SMAPI_CLIENT_AUTH":        "basic_raw", // what this OAuth server wants
 		"SMAPI_LEGACY":             legacyURL,
-	})
+	}
+	if services {
+		if err := explain(env); err != nil || once {
+			return err
+		}
+		<-ctx.Done()
+		return nil
+	}
+	caddyURL, stopCaddy, err := startCaddy(config, dir, env)
 	if err != nil {
 		return err
 	}
@@ -95,6 +107,24 @@ func run(ctx context.Context, config string, once bool) error {
 		oauthURL, clientID, clientSecret)
 	<-ctx.Done()
 	fmt.Println("ended")
+	return nil
+}
+
+// explain prints how to run a Caddy in front of the services.
+func explain(env map[string]string) error {
+	site, err := freePort()
+	if err != nil {
+		return err
+	}
+	env["SMAPI_SITE"] = "http://" + site
+	fmt.Print("The old service and the OAuth server are up, until Ctrl-C. In another terminal:\n\n")
+	for _, name := range slices.Sorted(maps.Keys(env)) {
+		fmt.Printf("  export %s=%s\n", name, env[name])
+	}
+	fmt.Print("  ./caddy run --config Caddyfile.example\n\nAnd a player, in a third:\n\n")
+	for _, request := range [...]string{"get-session-id", "upgrade"} {
+		fmt.Printf("  curl -i -H 'Content-Type: text/xml' --data-binary @testdata/requests/%s.xml http://%s\n", request, site)
+	}
 	return nil
 }
 

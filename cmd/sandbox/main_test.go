@@ -6,7 +6,13 @@ import (
 )
 
 func TestTheTourIsAnsweredAsItShouldBe(t *testing.T) {
-	if err := run(context.Background(), "../../Caddyfile.example", true); err != nil {
+	if err := run(context.Background(), "../../Caddyfile.example", true, false); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestTheServicesStartForAnotherCaddy(t *testing.T) {
+	if err := run(context.Background(), "", true, true); err != nil {
 		t.Fatal(err)
 	}
 }
