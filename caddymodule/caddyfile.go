@@ -110,58 +110,43 @@ var repeatable = []string{"param", "header", "on_error"}
 
 func (h *Handler) unmarshalField(name string, d *caddyfile.Dispenser) error {
 	switch name {
+	case "issuer":
+		return text(d, name, &h.Issuer)
 	case "client_id":
 		return text(d, name, &h.ClientID)
 	case "client_secret":
 		return text(d, name, &h.ClientSecret)
 	case "client_auth":
-		var auth string
-		err := text(d, name, &auth)
-		h.ClientAuth = token.ClientAuth(auth)
-		return err
-	case "scope":
-		if h.Scope = d.RemainingArgs(); len(h.Scope) == 0 {
-			return wrongArgs(d, name)
-		}
-	case "param":
-		return pair(d, name, &h.Param, checkParam, identifiers, false)
-	case "header":
-		return pair(d, name, &h.Header, checkHeader, identifiers, true)
-	case "issuer":
-		return text(d, name, &h.Issuer)
+		return text(d, name, &h.ClientAuth)
 	case "client_key":
 		return text(d, name, &h.ClientKey)
 	case "key_id":
 		return text(d, name, &h.KeyID)
 	case "assertion_audience":
 		return text(d, name, &h.AssertionAudience)
-	case "exchange":
-		return h.unmarshalExchange(d)
-	case "on_error":
-		return onError(d, name, &h.OnError)
-	case "mode":
-		var mode string
-		err := text(d, name, &mode)
-		h.Mode = Mode(mode)
-		return err
-	case "households":
-		return percent(d, name, &h.Households)
-	case "expire_session_ids":
-		return flag(d, name, &h.ExpireSessionIDs)
-	case "refresh_auth_tokens":
-		return flag(d, name, &h.RefreshAuthTokens)
+	case "scope":
+		if h.Scope = d.RemainingArgs(); len(h.Scope) == 0 {
+			return wrongArgs(d, name)
+		}
+		return nil
+	case "param":
+		return pair(d, name, &h.Param, checkParam, identifiers, false)
+	case "header":
+		return pair(d, name, &h.Header, checkHeader, identifiers, true)
 	case "timeout":
-		return duration(d, name, &h.Timeout)
+		return parsed(d, name, &h.Timeout, parseDuration)
 	case "max_in_flight":
-		return count(d, name, &h.MaxInFlight)
-	case "replay":
-		return memory(d, name, &h.Replay)
-	case "remember_rejected":
-		return memory(d, name, &h.RememberRejected)
+		return parsed(d, name, &h.MaxInFlight, parseCount)
 	case "transport":
 		return h.unmarshalTransport(d)
 	case "insecure_http":
 		return flag(d, name, &h.InsecureHTTP)
+	case "replay":
+		return parsed(d, name, &h.Replay, parseMemory)
+	case "remember_rejected":
+		return parsed(d, name, &h.RememberRejected, parseMemory)
+	case "exchange":
+		return h.unmarshalExchange(d)
 	case "auth_token":
 		return text(d, name, &h.AuthToken)
 	case "private_key":
@@ -169,19 +154,25 @@ func (h *Handler) unmarshalField(name string, d *caddyfile.Dispenser) error {
 		if len(args) < 1 || len(args) > 2 || slices.Contains(args, "") {
 			return wrongArgs(d, name)
 		}
-		h.PrivateKey = args[0]
-		if len(args) == 2 {
+		if h.PrivateKey = args[0]; len(args) == 2 {
 			h.PrivateKeyFallback = args[1]
 		}
+		return nil
 	case "on_rejected":
-		var what string
-		err := text(d, name, &what)
-		h.OnRejected = OnRejected(what)
-		return err
-	default:
-		return d.Errf("unrecognized smapi_upgrade subdirective '%s'", name)
+		return text(d, name, &h.OnRejected)
+	case "on_error":
+		return onError(d, name, &h.OnError)
+	case "mode":
+		return text(d, name, &h.Mode)
+	case "households":
+		h.Households = new(Percent)
+		return parsed(d, name, h.Households, parsePercent)
+	case "expire_session_ids":
+		return flag(d, name, &h.ExpireSessionIDs)
+	case "refresh_auth_tokens":
+		return flag(d, name, &h.RefreshAuthTokens)
 	}
-	return nil
+	return d.Errf("unrecognized smapi_upgrade subdirective '%s'", name)
 }
 
 func (h *Handler) unmarshalExchange(d *caddyfile.Dispenser) error {
@@ -234,11 +225,45 @@ func wrongArgs(d *caddyfile.Dispenser, name string) error {
 	return d.Errf("wrong number of values, or a blank one, for %s", name)
 }
 
-func text(d *caddyfile.Dispenser, name string, to *string) error {
-	if !d.AllArgs(to) || *to == "" {
+func text[T ~string](d *caddyfile.Dispenser, name string, to *T) error {
+	var value string
+	if !d.AllArgs(&value) || value == "" {
 		return wrongArgs(d, name)
 	}
+	*to = T(value)
 	return nil
+}
+
+func parsed[T any](d *caddyfile.Dispenser, name string, to *T, parse func(string) (T, error)) (err error) {
+	var value string
+	if err := text(d, name, &value); err != nil {
+		return err
+	}
+	if *to, err = parse(value); err != nil {
+		return d.Errf("%s: %v", name, err)
+	}
+	return nil
+}
+
+var (
+	errDuration = errors.New("is no duration of more than 0, such as 15s")
+	errCount    = errors.New("is no whole number of at least 1")
+)
+
+func parseDuration(text string) (caddy.Duration, error) {
+	d, err := caddy.ParseDuration(text)
+	if err != nil || d <= 0 {
+		return 0, errDuration
+	}
+	return caddy.Duration(d), nil
+}
+
+func parseCount(text string) (int, error) {
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 1 {
+		return 0, errCount
+	}
+	return n, nil
 }
 
 func flag(d *caddyfile.Dispenser, name string, to *bool) error {
@@ -286,58 +311,6 @@ func onError(d *caddyfile.Dispenser, field string, to *OnError) error {
 	if r.err != nil {
 		return d.WrapErr(r.err)
 	}
-	return nil
-}
-
-func percent(d *caddyfile.Dispenser, name string, to **Percent) error {
-	var value string
-	if err := text(d, name, &value); err != nil {
-		return err
-	}
-	parsed, err := parsePercent(value)
-	if err != nil {
-		return d.Errf("%s: %v", name, err)
-	}
-	*to = &parsed
-	return nil
-}
-
-func duration(d *caddyfile.Dispenser, name string, to *caddy.Duration) error {
-	var value string
-	if err := text(d, name, &value); err != nil {
-		return err
-	}
-	parsed, err := caddy.ParseDuration(value)
-	if err != nil || parsed <= 0 {
-		return d.Errf("%s: is no duration of more than 0, such as 15s", name)
-	}
-	*to = caddy.Duration(parsed)
-	return nil
-}
-
-func memory(d *caddyfile.Dispenser, name string, to *Memory) error {
-	var value string
-	if err := text(d, name, &value); err != nil {
-		return err
-	}
-	parsed, err := parseMemory(value)
-	if err != nil {
-		return d.Errf("%s: %v", name, err)
-	}
-	*to = parsed
-	return nil
-}
-
-func count(d *caddyfile.Dispenser, name string, to *int) error {
-	var value string
-	if err := text(d, name, &value); err != nil {
-		return err
-	}
-	parsed, err := strconv.Atoi(value)
-	if err != nil || parsed < 1 {
-		return d.Errf("%s: is no whole number of at least 1", name)
-	}
-	*to = parsed
 	return nil
 }
 
