@@ -172,7 +172,7 @@ func (h *Handler) unmarshalField(name string, d *caddyfile.Dispenser) error {
 	case "refresh_auth_tokens":
 		return flag(d, name, &h.RefreshAuthTokens)
 	}
-	return d.Errf("unrecognized smapi_upgrade subdirective '%s'", name)
+	return d.Errf("unrecognized smapi_upgrade subdirective '%s'; if it is a directive, a } is missing above", name)
 }
 
 func (h *Handler) unmarshalExchange(d *caddyfile.Dispenser) error {
@@ -222,7 +222,7 @@ func (h *Handler) unmarshalTransport(d *caddyfile.Dispenser) error {
 
 // wrongArgs is Dispenser.ArgErr without the argument, which may be a secret.
 func wrongArgs(d *caddyfile.Dispenser, name string) error {
-	return d.Errf("wrong number of values, or a blank one, for %s", name)
+	return d.Errf("wrong number of values for %s, or a blank one, as of a {$VARIABLE} that is not set", name)
 }
 
 func text[T ~string](d *caddyfile.Dispenser, name string, to *T) error {
@@ -269,7 +269,7 @@ func parseCount(text string) (int, error) {
 func flag(d *caddyfile.Dispenser, name string, to *bool) error {
 	*to = true
 	if d.NextArg() {
-		return wrongArgs(d, name)
+		return d.Errf("%s takes no value", name)
 	}
 	return nil
 }

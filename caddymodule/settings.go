@@ -260,6 +260,10 @@ func (r *resolver) url(field, value string, insecure bool, parse func(string, bo
 
 func oneOf[T ~string](r *resolver, field string, value T, allowed ...T) {
 	if !slices.Contains(allowed, value) {
-		r.fail(field, fmt.Errorf("has to be one of %v", allowed))
+		var names []string
+		for _, a := range allowed {
+			names = append(names, string(a))
+		}
+		r.fail(field, fmt.Errorf("has to be one of %s", strings.Join(names, ", ")))
 	}
 }

@@ -62,6 +62,9 @@ func run(ctx context.Context, config string, once, services bool) error {
 	if err != nil {
 		return err
 	}
+	if services && !once {
+		oauth = told(oauth)
+	}
 	oauthURL, err := serve(oauth)
 	if err != nil {
 		return err
@@ -117,7 +120,7 @@ func explain(env map[string]string) error {
 		return err
 	}
 	env["SMAPI_SITE"] = "http://" + site
-	fmt.Print("The old service and the OAuth server are up, until Ctrl-C. In another terminal:\n\n")
+	fmt.Print("The old service and the OAuth server are up, until Ctrl-C. In the terminal of Caddy, and of its reloads:\n\n")
 	for _, name := range slices.Sorted(maps.Keys(env)) {
 		fmt.Printf("  export %s=%s\n", name, env[name])
 	}
@@ -126,6 +129,25 @@ func explain(env map[string]string) error {
 		fmt.Printf("  curl -i -H 'Content-Type: text/xml' --data-binary @testdata/requests/%s.xml http://%s\n", request, site)
 	}
 	return nil
+}
+
+// told prints each request to the OAuth server, as its log would: so many logins an account has had.
+func told(oauth http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		answer := &answered{ResponseWriter: w, status: http.StatusOK}
+		oauth.ServeHTTP(answer, r)
+		fmt.Printf("  OAuth server: %s %s: %d\n", r.FormValue("grant_type"), r.FormValue("username"), answer.status)
+	})
+}
+
+type answered struct {
+	http.ResponseWriter
+	status int
+}
+
+func (a *answered) WriteHeader(status int) {
+	a.status = status
+	a.ResponseWriter.WriteHeader(status)
 }
 
 // serve starts a server on a free port that lasts as long as the process.
