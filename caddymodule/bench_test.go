@@ -26,10 +26,11 @@ func provisioned(tb testing.TB, transport http.RoundTripper) *Handler {
 	if err := h.Provision(ctx); err != nil {
 		tb.Fatal(err)
 	}
-	h.logger = zap.NewNop()
+	tb.Cleanup(func() { _ = h.Cleanup() })
+	h.logger, h.calls = zap.NewNop(), zap.NewNop()
 	h.endpoint = token.New(token.Config{
 		URL: h.settings.url, Client: token.Client{ID: "id", Auth: token.None}, MaxInFlight: 64,
-		Transport: transport, Context: context.Background(), State: token.NewState(), Replay: h.settings.replay,
+		Transport: transport, Context: context.Background(), State: token.NewState(token.Watch{}), Replay: h.settings.replay,
 	})
 	return h
 }

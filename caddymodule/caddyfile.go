@@ -191,7 +191,7 @@ func (h *Handler) unmarshalExchange(d *caddyfile.Dispenser) error {
 		var err error
 		switch name := d.Val(); name {
 		case "param":
-			err = pair(d, name, &x.Param, checkExchangeParam, x.placeholders(), false)
+			err = pair(d, name, &x.Param, checkExchangeParam, x.allowed(), false)
 		case "on_error":
 			err = onError(d, name, &x.OnError)
 		default:

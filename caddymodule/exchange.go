@@ -49,6 +49,8 @@ type exchange struct {
 	params    []param
 	header    []param
 	onError   OnError
+	proofs    []string // placeholders, of which a call needs one
+	variant   string   // all of that, to tell the exchanges of handlers apart
 }
 
 type param struct {
@@ -59,10 +61,11 @@ type param struct {
 // grant is what is exchanged for a call that came with r.
 func (x *exchange) grant(call *smapi.Call, r *http.Request) token.Grant {
 	g := token.Grant{
-		Type:    x.grantType,
-		Params:  make([]token.Param, 0, len(x.params)),
-		Subject: call.HouseholdID,
-		OnError: x.onError,
+		Type:     x.grantType,
+		Params:   make([]token.Param, 0, len(x.params)),
+		Identity: x.identity(call),
+		Account:  accountOf(&call.Credentials),
+		OnError:  x.onError,
 	}
 	for _, p := range x.params {
 		if value := p.value.settle(call, r); value != "" {
@@ -71,7 +74,7 @@ func (x *exchange) grant(call *smapi.Call, r *http.Request) token.Grant {
 	}
 	for _, p := range x.header {
 		// What a player sent may be no header, and is no reason to fail.
-		if value := p.value.settle(call, r); value != "" && httpguts.ValidHeaderFieldValue(value) {
+		if value := p.value.settle(call, r); value != "" && len(value) <= maxHeader && httpguts.ValidHeaderFieldValue(value) {
 			if g.Header == nil {
 				g.Header = make(http.Header, len(x.header))
 			}
@@ -79,6 +82,36 @@ func (x *exchange) grant(call *smapi.Call, r *http.Request) token.Grant {
 		}
 	}
 	return g
+}
+
+// maxHeader is how long a header may become. A server that refuses a longer one would do so for whoever sends it.
+const maxHeader = 1 << 10
+
+// identity is what makes a call the same as another: the account and the home, since a token stands for one user in
+// one household, and not the device. A refresh token is enough, because servers that rotate them take its second
+// use for a theft.
+func (x *exchange) identity(call *smapi.Call) []string {
+	c := &call.Credentials
+	if call.Method == smapi.RefreshAuthToken {
+		return []string{c.Key}
+	}
+	return []string{x.variant, call.HouseholdID, string(c.Kind), c.Username, c.Password, c.SessionID, c.Token, c.Key}
+}
+
+// accountOf tells an account from others, in whatever home and by whatever password.
+func accountOf(c *smapi.Credentials) string {
+	switch c.Kind {
+	case smapi.Login:
+		return c.Username
+	case smapi.SessionID:
+		return c.SessionID
+	}
+	return c.Token + c.Key
+}
+
+// proven tells whether a call has credentials for the exchange to pass on.
+func (x *exchange) proven(call *smapi.Call) bool {
+	return len(x.proofs) == 0 || slices.ContainsFunc(x.proofs, func(p string) bool { return placeholders[p](call) != "" })
 }
 
 // Parameters that have a place of their own in the configuration or in the protocol.
@@ -95,10 +128,10 @@ var reservedHeader = []string{
 }
 
 func checkParam(name string) error {
-	if name == "" || slices.Contains(reserved, name) || slices.Contains(reservedOutside, name) {
+	if slices.Contains(reservedOutside, name) {
 		return fmt.Errorf("%q cannot be set by param", name)
 	}
-	return nil
+	return checkExchangeParam(name)
 }
 
 func checkExchangeParam(name string) error {
@@ -122,10 +155,11 @@ func (h *Handler) exchanges(r *resolver) (byKind map[smapi.Kind]*exchange, refre
 	onError := r.onError("on_error", h.OnError)
 	for i := range header {
 		header[i].name = http.CanonicalHeaderKey(header[i].name)
+		r.checkHeaderValue(header[i], h.ClientAuth)
 	}
 
 	settle := func(field string, x Exchange, outside []param) *exchange {
-		params := r.params(field, x.Param, checkExchangeParam, x.placeholders(), false)
+		params := r.params(field, x.Param, checkExchangeParam, x.allowed(), false)
 		for _, p := range outside {
 			if _, given := x.Param[p.name]; !given {
 				params = append(params, p)
@@ -134,6 +168,15 @@ func (h *Handler) exchanges(r *resolver) (byKind map[smapi.Kind]*exchange, refre
 		settled := &exchange{grantType: r.text(field, x.GrantType), params: params, header: header, onError: OnError{}}
 		maps.Copy(settled.onError, onError)
 		maps.Copy(settled.onError, r.onError(field, x.OnError))
+		for _, proof := range proofs[x.Credentials] {
+			if proof.proves && settled.has(proof.placeholder) {
+				settled.proofs = append(settled.proofs, proof.placeholder)
+			}
+		}
+		if len(settled.proofs) == 0 && x.Credentials != smapi.Anonymous {
+			r.fail(field, errNoProof) // it would hand out tokens whoever asks
+		}
+		settled.variant = fmt.Sprint(settled.grantType, settled.params, settled.header)
 		return settled
 	}
 
@@ -162,19 +205,21 @@ func (h *Handler) exchanges(r *resolver) (byKind map[smapi.Kind]*exchange, refre
 			r.fail(field, errTwice)
 		}
 		byKind[x.Credentials] = settle(field, x.withDefaults(), outside)
-		r.checkProof(field, x.Credentials, byKind[x.Credentials])
 	}
 	return byKind, refresh
 }
 
 var (
+	errHeaderValue   = errors.New("has a value that no header can have: a line break, or more than 1024 bytes")
+	errAuthorization = errors.New("the header Authorization is what client_auth basic proves the client by")
+
 	errKind   = errors.New("needs the kind of credentials, one of login, session_id, login_token and anonymous")
 	errTwice  = errors.New("is given twice")
 	errStatus = errors.New("needs an OAuth error or a status from 300 to 599, and rejected, unavailable or misconfigured")
 )
 
-// placeholders are what its parameters can take from a call.
-func (x Exchange) placeholders() []string {
+// allowed are the placeholders that its parameters can have.
+func (x Exchange) allowed() []string {
 	var all []string
 	for _, p := range proofs[x.Credentials] {
 		all = append(all, p.placeholder)
@@ -197,15 +242,19 @@ func (x Exchange) withDefaults() Exchange {
 	return x
 }
 
-// checkProof refuses an exchange that would hand out tokens whoever asks.
-func (r *resolver) checkProof(field string, kind smapi.Kind, x *exchange) {
-	for _, proof := range proofs[kind] {
-		if proof.proves && slices.ContainsFunc(x.params, func(p param) bool { return p.value.has(proof.placeholder) }) {
-			return
+func (x *exchange) has(placeholder string) bool {
+	return slices.ContainsFunc(x.params, func(p param) bool { return p.value.has(placeholder) })
+}
+
+// checkHeaderValue refuses what could never go out, and what client_auth overwrites.
+func (r *resolver) checkHeaderValue(p param, auth token.ClientAuth) {
+	for _, piece := range p.value {
+		if !httpguts.ValidHeaderFieldValue(piece.text) || len(piece.text) > maxHeader {
+			r.fail("header", errHeaderValue)
 		}
 	}
-	if kind != smapi.Anonymous {
-		r.fail(field, errNoProof)
+	if p.name == "Authorization" && (auth == "" || auth == token.Basic || auth == token.BasicRaw) {
+		r.fail("header", errAuthorization)
 	}
 }
 
@@ -229,7 +278,8 @@ func (r *resolver) onError(field string, byError OnError) OnError {
 		default:
 			r.fail(field, errStatus)
 		}
-		if status, err := strconv.Atoi(name); err == nil && (status < 300 || status > 599) || !isOAuthError(name) {
+		status, err := strconv.Atoi(name)
+		if err == nil && (status < 300 || status > 599 || strconv.Itoa(status) != name) || !isOAuthError(name) {
 			r.fail(field, errStatus)
 		}
 	}
@@ -238,5 +288,5 @@ func (r *resolver) onError(field string, byError OnError) OnError {
 
 // isOAuthError tells whether a text can be one: RFC 6749 section 5.2.
 func isOAuthError(text string) bool {
-	return text != "" && !strings.ContainsFunc(text, func(c rune) bool { return c < ' ' || c > '~' || c == '"' || c == '\\' })
+	return text != "" && strings.TrimSpace(text) == text && !strings.ContainsFunc(text, func(c rune) bool { return c < ' ' || c > '~' || c == '"' || c == '\\' })
 }

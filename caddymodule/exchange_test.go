@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+	"time"
 )
 
 // form is what a token endpoint was asked, once.
@@ -186,18 +187,90 @@ func TestHeadersGoOutWithTheExchange(t *testing.T) {
 
 // A log or another handler could print them.
 func TestThePlaceholdersOfACallExistNowhereElse(t *testing.T) {
-	old := oldService(t)
+	endpoint := serve(t, issuesTokens)
+	s := caddyRun(t, "log_append seen [{smapi.password}{http.smapi.password}{smapi.household_id}]\n"+
+		directive(endpoint, oldService(t), "header X-Home {smapi.household_id}", exchangesPasswords))
+	checkAnswer(t, s.upgrade(t), "upgraded.xml")
+	log := s.log(t)
+	if strings.Contains(log, "12345") || strings.Contains(log, "Sonos_abc123") || !strings.Contains(log, `"seen":"[`) {
+		t.Errorf("the log is %s", log)
+	}
+}
+
+const exchangesPasswords = `exchange login urn:example:password {
+	param user {smapi.username}
+	param secret {smapi.password}
+}`
+
+// Two sites may share a token endpoint and a client, and tell it apart who asks.
+func TestWhatOneSiteIsGivenIsNotWhatAnotherIs(t *testing.T) {
+	endpoint := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		says(200, fmt.Sprintf(`{"access_token":"%s%s","refresh_token":"k"}`, r.Header.Get("X-Tenant"), r.PostFormValue("tenant")))(w, r)
+	})
 	s := caddyRun(t, fmt.Sprintf(`route {
-		smapi_upgrade {
-			mode observe
+		smapi_upgrade /jazz/* %[1]s {
+			client_id id
+			client_auth none
+			header X-Tenant jazz
 		}
-		reverse_proxy %s {
-			header_up X-Seen "[{smapi.password}{http.smapi.password}]"
+		smapi_upgrade /rock/* %[1]s {
+			client_id id
+			client_auth none
+			header X-Tenant rock
 		}
-	}`, old.URL))
-	s.upgrade(t)
-	if got := old.asked()[0].Header.Get("X-Seen"); strings.Contains(got, "12345") {
-		t.Errorf("the next handler sees %q", got)
+		smapi_upgrade /folk/* %[1]s {
+			client_id id
+			client_auth none
+			param tenant folk
+		}
+	}`, endpoint.URL))
+	for _, tenant := range []string{"jazz", "rock", "folk"} {
+		at := &site{url: s.url + "/" + tenant}
+		if token, _ := pair(t, at.upgrade(t).body); token != tenant {
+			t.Errorf("%s is given the token of %s", tenant, token)
+		}
+	}
+}
+
+func TestAnotherDeviceOfTheHomeIsTheSameCall(t *testing.T) {
+	endpoint := serve(t, says(400, `{"error":"invalid_grant"}`))
+	s := caddyRun(t, directive(endpoint, oldService(t), "param device {smapi.device_id}", "header X-Device {smapi.device_id}"))
+	for i := range 5 {
+		body := bytes.Replace(file(t, "requests", "upgrade.xml"), []byte("D6:8"), fmt.Appendf(nil, "D6:%d", i), 1)
+		checkAnswer(t, s.post(t, body), "reauthorize.xml")
+	}
+	if n := len(endpoint.asked()); n != 1 {
+		t.Errorf("%d failed logins", n)
+	}
+}
+
+func TestACallWithoutItsProofIsForwarded(t *testing.T) {
+	endpoint := serve(t, issuesTokens)
+	s := caddyRun(t, directive(endpoint, oldService(t), "exchange login_token urn:x {\nparam subject_token {smapi.key}\n}"))
+	body := bytes.Replace(file(t, "requests", "login-token.xml"), []byte("old-key"), nil, 1)
+	if got := s.post(t, body); got.status != http.StatusTeapot {
+		t.Errorf("%+v", got)
+	}
+	if n := len(endpoint.asked()); n != 0 {
+		t.Errorf("%d POSTs", n)
+	}
+}
+
+// A server that refuses a long header would seem to fail for all.
+func TestALongHeaderIsLeftOut(t *testing.T) {
+	endpoint := serve(t, issuesTokens)
+	s := caddyRun(t, directive(endpoint, oldService(t), "header X-Said {header.X-Said}", "replay off"))
+	for _, length := range []int{1024, 1025} {
+		r := s.request(t, file(t, "requests", "upgrade.xml"))
+		r.Header.Set("X-Said", strings.Repeat("x", length))
+		checkAnswer(t, s.do(t, r), "upgraded.xml")
+		if _, header := form(t, endpoint); (header.Get("X-Said") != "") != (length == 1024) {
+			t.Errorf("of %d bytes arrive %d", length, len(header.Get("X-Said")))
+		}
+	}
+	body := bytes.Replace(file(t, "requests", "upgrade.xml"), []byte("00-0E-58-5B-06-D6:8"), bytes.Repeat([]byte("x"), 256), 1)
+	if got := s.post(t, body); got.status != http.StatusTeapot {
+		t.Errorf("a long deviceId: %+v", got)
 	}
 }
 
@@ -318,5 +391,9 @@ func TestAnOutageOfTheIssuerIsUnavailableUntilItEnds(t *testing.T) {
 		t.Error("the log does not call it an outage")
 	}
 	down = false
-	checkAnswer(t, s.upgrade(t), "upgraded.xml")
+	for deadline := time.Now().Add(10 * time.Second); s.upgrade(t).status != http.StatusOK; {
+		if time.Now().After(deadline) {
+			t.Fatal("the outage does not end")
+		}
+	}
 }

@@ -8,7 +8,6 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
-	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
@@ -133,8 +132,8 @@ type Handler struct {
 	Exchange []Exchange `json:"exchange,omitempty"`
 
 	// What becomes of the calls: `upgrade`, `reauthorize` (every account gets a blank pair, and the token endpoint
-	// is never asked) or `observe` (every call is forwarded, and the log and the metrics tell what would have
-	// become of it). Default: `upgrade`.
+	// is never asked) or `observe` (every call is forwarded; the log tells what would have become of it, and
+	// the metrics count it by kind of credentials). Default: `upgrade`.
 	Mode Mode `json:"mode,omitempty"`
 
 	// The share of homes whose accounts are upgraded, such as `10%`; the upgrade calls of the others are
@@ -156,9 +155,9 @@ type Handler struct {
 
 	settings settings
 	endpoint *token.Endpoint
-	counted  *prometheus.CounterVec
-	stateKey string
+	shared   *sharedEndpoint
 	logger   *zap.Logger
+	calls    *zap.Logger
 }
 
 // OnRejected is what a player is told when its credentials were refused for good.
@@ -191,26 +190,31 @@ func (*Handler) CaddyModule() caddy.ModuleInfo {
 // Provision sets the handler up. It does no network I/O.
 func (h *Handler) Provision(ctx caddy.Context) error {
 	h.logger = ctx.Logger()
+	h.calls = sampled(h.logger)
 	var err error
 	if h.settings, err = h.resolve(caddy.NewReplacer()); err != nil {
 		return err
 	}
-	client, err := h.client()
+	h.warn()
+	client, secrets, err := h.client()
 	if err != nil {
 		return err
 	}
-	h.warn()
-	h.counted = countRequests(ctx.GetMetricsRegistry())
-	transport, err := h.loadTransport(ctx)
+	transport, certificate, err := h.loadTransport(ctx)
 	if err != nil {
 		return fieldError{"transport", err}
 	}
+	if certificate != nil {
+		secrets = append(secrets, certificate)
+	}
+	if err := registerMetrics(ctx.GetMetricsRegistry()); err != nil {
+		return err
+	}
+	if err := h.share(secrets); err != nil {
+		return err
+	}
 	if h.settings.mode != ModeUpgrade {
 		return nil
-	}
-	state, err := h.loadState()
-	if err != nil {
-		return err
 	}
 	h.endpoint = token.New(token.Config{
 		URL:         h.settings.url,
@@ -219,7 +223,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		Client:      client,
 		MaxInFlight: h.settings.maxInFlight,
 		Transport:   transport,
-		State:       state,
+		State:       h.shared.State,
 
 		Replay:           h.settings.replay,
 		RememberRejected: h.settings.rememberRejected,
@@ -231,81 +235,64 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	return nil
 }
 
-// client is who asks for tokens, with its secrets as they are now.
-func (h *Handler) client() (token.Client, error) {
-	c := token.Client{ID: h.settings.clientID, Auth: h.settings.clientAuth, Audience: h.settings.audience}
+// Cleanup gives up what the handler shares with others. It does not wait for exchanges in flight.
+func (h *Handler) Cleanup() error { return h.leave() }
+
+// client is who asks for tokens, and the secrets that it proves itself with, as they are now.
+func (h *Handler) client() (c token.Client, secrets []secret, err error) {
+	c = token.Client{ID: h.settings.clientID, Auth: h.settings.clientAuth, Audience: h.settings.audience}
 	if h.ClientSecret != "" {
-		secret, err := watchText("client_secret", h.ClientSecret, h.logger)
+		text, err := watchText("client_secret", h.ClientSecret, h.logger)
 		if err != nil {
-			return c, err
+			return c, nil, err
 		}
-		if secret.value == h.ClientSecret {
+		if text.value == h.ClientSecret {
 			h.logger.Warn("client_secret is no placeholder: the admin API, the autosaved configuration and Caddy's debug log show it")
 		}
-		c.Secret = secret.get
+		if c.Secret = text.get; len(text.files) > 0 {
+			secrets = append(secrets, text)
+		}
 	}
 	if h.ClientKey != "" {
 		key, err := watchKey("client_key", h.settings.clientKey, h.settings.keyID, h.logger)
 		if err != nil {
-			return c, fieldError{"client_key", err}
+			return c, nil, fieldError{"client_key", err}
 		}
 		c.Key = key.get
+		secrets = append(secrets, key)
 	}
-	return c, nil
+	return c, secrets, nil
 }
 
 // warn tells of what works but may not be what was meant.
 func (h *Handler) warn() {
-	if h.settings.plain() && h.InsecureHTTP {
+	if h.settings.plain() && h.InsecureHTTP && h.settings.mode == ModeUpgrade {
 		h.logger.Warn("passwords go to the token endpoint in the clear, because of insecure_http")
 	}
 	if h.ExpireSessionIDs && h.settings.households != allHouseholds {
 		h.logger.Warn("expire_session_ids waits for households 100%, because a getSessionId does not tell its home")
 	}
-}
-
-// states are the States of the token endpoints in use, by endpoint and client. They outlive configurations.
-var states = caddy.NewUsagePool()
-
-// pooled is a State in the pool. There is nothing to close: exchanges in flight finish on their own.
-type pooled struct{ *token.State }
-
-func (pooled) Destruct() error { return nil }
-
-func (h *Handler) loadState() (*token.State, error) {
-	where := h.settings.url
-	if where == nil {
-		where = h.settings.issuer
+	if h.RefreshAuthTokens && h.settings.mode == ModeReauthorize {
+		h.logger.Warn("refresh_auth_tokens is not in force in mode reauthorize: refreshAuthToken is forwarded")
 	}
-	key := where.String() + " " + h.settings.clientID
-	state, _, err := states.LoadOrNew(key, func() (caddy.Destructor, error) { return pooled{token.NewState()}, nil })
-	if err != nil {
-		return nil, err
-	}
-	h.stateKey = key
-	return state.(pooled).State, nil
-}
-
-// Cleanup gives up what the handler shares with others. It does not wait for exchanges in flight.
-func (h *Handler) Cleanup() error {
-	if h.stateKey == "" {
-		return nil
-	}
-	_, err := states.Delete(h.stateKey)
-	return err
 }
 
 // ServeHTTP answers the calls that concern a move to OAuth and forwards everything else.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
-	call, err := smapi.Read(r, h.settings.methods)
+	call, peeked, err := smapi.Read(r, h.settings.methods)
+	if peeked > 0 {
+		metrics.peeked.Add(float64(peeked))
+	}
 	if call == nil {
 		if err != nil {
 			h.logger.Debug("forwarded what resembles a call for an answer", zap.Error(err))
 		}
+		metrics.forwarded.Inc()
 		return next.ServeHTTP(w, r)
 	}
 	d := h.settings.decide(call)
 	if d.outcome == forwarded {
+		count(forwarded, call.Credentials.Kind, &d.result)
 		return next.ServeHTTP(w, r)
 	}
 	if h.settings.mode == ModeObserve {
@@ -313,10 +300,20 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		return next.ServeHTTP(w, r)
 	}
 	if d.exchange != nil {
-		d.result = h.endpoint.Exchange(r.Context(), call.Arrived.Add(h.settings.timeout), d.exchange.grant(call, r))
-		d.conclude(&h.settings)
+		h.ask(r, &d)
 	}
-	return h.answer(w, d)
+	return h.answer(w, r, d)
+}
+
+// ask exchanges at the token endpoint.
+func (h *Handler) ask(r *http.Request, d *decision) {
+	grant := d.exchange.grant(d.call, r)
+	ctx, span := traceExchange(r.Context(), &grant)
+	d.result = h.endpoint.Exchange(ctx, d.call.Arrived.Add(h.settings.timeout), grant)
+	d.conclude(&h.settings)
+	if d.endTrace(span); ctx != r.Context() {
+		span.End()
+	}
 }
 
 // Interface guards

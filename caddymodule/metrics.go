@@ -4,27 +4,122 @@ import (
 	"errors"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/token"
 )
 
-// countRequests returns the counter of the calls by outcome and kind of credentials. All handlers of a registry
-// share it.
-func countRequests(registry prometheus.Registerer) *prometheus.CounterVec {
-	return registerOrExisting(registry, prometheus.NewCounterVec(prometheus.CounterOpts{
-		Namespace: "caddy",
-		Subsystem: "smapi_upgrade",
+const (
+	metricsNamespace = "caddy"
+	metricsSubsystem = "smapi_upgrade"
+)
+
+// metrics are those of the process. Caddy has a registry for each configuration: registered in all of them, the
+// same collectors keep counting when it is reloaded, and for all sites.
+var metrics = struct {
+	requests  *prometheus.CounterVec
+	forwarded prometheus.Counter // of requests, for what is no call
+	durations *prometheus.HistogramVec
+	replayed  prometheus.Counter
+	peeked    prometheus.Counter
+	endpoints endpointsCollector
+}{
+	requests: prometheus.NewCounterVec(prometheus.CounterOpts{
+		Namespace: metricsNamespace,
+		Subsystem: metricsSubsystem,
 		Name:      "requests_total",
-		Help:      "Calls of players that were answered or observed, by outcome and kind of credentials.",
-	}, []string{"outcome", "credentials"}))
+		Help:      "Requests by outcome and kind of credentials.",
+	}, []string{"outcome", "credentials"}),
+	durations: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Namespace: metricsNamespace,
+		Subsystem: metricsSubsystem,
+		Name:      "exchange_duration_seconds",
+		Help:      "How long exchanges at token endpoints took, without the wait for a place, by outcome.",
+		Buckets:   []float64{.01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 20},
+	}, []string{"outcome"}),
+	replayed: prometheus.NewCounter(prometheus.CounterOpts{
+		Namespace: metricsNamespace,
+		Subsystem: metricsSubsystem,
+		Name:      "replayed_total",
+		Help:      "Calls that got the result of the same call again, or shared it.",
+	}),
+	peeked: prometheus.NewCounter(prometheus.CounterOpts{
+		Namespace: metricsNamespace,
+		Subsystem: metricsSubsystem,
+		Name:      "peeked_bytes_total",
+		Help:      "Bytes of request bodies that were read to find out whether they are calls.",
+	}),
 }
 
-// registerOrExisting returns the collector that is registered under the name of c, which is c if there was none.
-func registerOrExisting[C prometheus.Collector](registry prometheus.Registerer, c C) C {
-	if already, ok := errors.AsType[prometheus.AlreadyRegisteredError](registry.Register(c)); ok {
-		return already.ExistingCollector.(C)
+// noCredentials is the kind of requests that are no call about credentials.
+const noCredentials = "none"
+
+// What there is begins at 0, so that the first of its kind is seen to be one more.
+func init() {
+	metrics.forwarded = metrics.requests.WithLabelValues(string(forwarded), noCredentials)
+	for o := range policy {
+		for kind := range proofs {
+			metrics.requests.WithLabelValues(string(o), string(kind))
+		}
 	}
-	return c
+	for _, o := range []outcome{upgraded, refreshed, rejected, unavailable, misconfigured} {
+		metrics.durations.WithLabelValues(string(o))
+	}
 }
 
-func (h *Handler) count(o outcome, d decision) {
-	h.counted.WithLabelValues(string(o), string(d.call.Credentials.Kind)).Inc()
+// registerMetrics has the registry of a configuration show the metrics of the process.
+func registerMetrics(registry prometheus.Registerer) error {
+	for _, c := range []prometheus.Collector{metrics.requests, metrics.durations, metrics.replayed, metrics.peeked, metrics.endpoints} {
+		if err := registry.Register(c); err != nil {
+			if _, already := errors.AsType[prometheus.AlreadyRegisteredError](err); !already {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// count counts a call.
+func count(o outcome, kind smapi.Kind, r *token.Result) {
+	metrics.requests.WithLabelValues(string(o), string(kind)).Inc()
+	switch {
+	case r.Class == "":
+	case r.Replayed:
+		metrics.replayed.Inc()
+	case r.Took > 0:
+		metrics.durations.WithLabelValues(string(o)).Observe(r.Took.Seconds())
+	}
+}
+
+// endpointsCollector collects how the token endpoints in use are when it is asked.
+type endpointsCollector struct{}
+
+var (
+	inFlightDesc = prometheus.NewDesc(prometheus.BuildFQName(metricsNamespace, metricsSubsystem, "exchanges_in_flight"),
+		"Exchanges that are under way at token endpoints.", nil, nil)
+	waitingDesc = prometheus.NewDesc(prometheus.BuildFQName(metricsNamespace, metricsSubsystem, "exchanges_waiting"),
+		"Exchanges that wait for a place at a token endpoint.", nil, nil)
+	breakerDesc = prometheus.NewDesc(prometheus.BuildFQName(metricsNamespace, metricsSubsystem, "breaker_open"),
+		"Token endpoints that are left alone, because they have been failing.", nil, nil)
+)
+
+func (endpointsCollector) Describe(descs chan<- *prometheus.Desc) {
+	descs <- inFlightDesc
+	descs <- waitingDesc
+	descs <- breakerDesc
+}
+
+func (endpointsCollector) Collect(values chan<- prometheus.Metric) {
+	var inFlight, waiting, open float64
+	for _, e := range endpoints() {
+		status := e.State.Status()
+		inFlight += float64(status.InFlight)
+		waiting += float64(status.Waiting)
+		if status.Breaker != "closed" { // half-open, it is left alone but for a few tries
+			open++
+		}
+	}
+	values <- prometheus.MustNewConstMetric(inFlightDesc, prometheus.GaugeValue, inFlight)
+	values <- prometheus.MustNewConstMetric(waitingDesc, prometheus.GaugeValue, waiting)
+	values <- prometheus.MustNewConstMetric(breakerDesc, prometheus.GaugeValue, open)
 }

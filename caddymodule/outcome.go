@@ -4,8 +4,8 @@ import (
 	"crypto/rand"
 	"net/http"
 	"strconv"
+	"time"
 
-	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
@@ -43,7 +43,7 @@ var policy = map[outcome]struct {
 	misconfigured: {&smapi.ServiceUnavailable, zapcore.ErrorLevel},
 	expired:       {&smapi.AuthTokenExpired, zapcore.InfoLevel},
 	refreshed:     {nil, zapcore.InfoLevel},
-	observed:      {nil, zapcore.InfoLevel}, // or whatever upstream answers, as for forwarded
+	observed:      {nil, zapcore.InfoLevel}, // upstream answers
 }
 
 // outcomeOf is what an exchange without tokens comes to.
@@ -80,25 +80,31 @@ type decision struct {
 // decide says what becomes of a call, as far as that is known without asking the token endpoint.
 func (s *settings) decide(call *smapi.Call) decision {
 	d := decision{call: call}
-	loginToken := call.Credentials.Kind == smapi.LoginToken
-	waits := loginToken && call.Credentials.Token == smapi.NeedsReauth
+	x := s.exchanges[call.Credentials.Kind]
+	waits := call.Credentials.Kind == smapi.LoginToken && call.Credentials.Token == smapi.NeedsReauth
 	switch call.Method {
 	case smapi.GetSessionID:
 		d.outcome = expired
 	case smapi.RefreshAuthToken:
-		if d.exchange = s.refresh; waits {
-			d.outcome, d.exchange = rejected, nil
+		switch {
+		case waits:
+			d.outcome = rejected
+		case smapi.CheckToken(call.Credentials.Key) != nil:
+			d.outcome = forwarded // no key that was issued here
+		default:
+			d.exchange = s.refresh
 		}
 	default:
-		d.exchange = s.exchanges[call.Credentials.Kind]
 		switch {
-		case s.households != allHouseholds && !s.households.chooses(call.HouseholdID):
-			d.outcome, d.exchange = forwarded, nil
-		case s.mode == ModeReauthorize || waits || d.exchange == nil:
-			d.outcome, d.exchange = reauthorize, nil
-		case loginToken && call.Credentials.Token == "":
+		case !s.households.chooses(call.HouseholdID):
+			d.outcome = forwarded
+		case s.mode == ModeReauthorize || waits || x == nil:
+			d.outcome = reauthorize
+		case !x.proven(call):
 			// Something in front may have taken the Authorization header. That is no reason to sign a home out.
-			d.outcome, d.exchange = forwarded, nil
+			d.outcome = forwarded
+		default:
+			d.exchange = x
 		}
 	}
 	return d
@@ -117,14 +123,14 @@ func (d *decision) conclude(s *settings) {
 func (d *decision) pair(s *settings) {
 	authToken, privateKey := d.result.Field(s.authToken), d.result.Field(s.privateKey)
 	success := upgraded
-	if privateKey == "" {
-		privateKey = s.privateKeyFallback
-	}
 	if d.call.Method == smapi.RefreshAuthToken {
 		success = refreshed
-		if d.result.Field(s.privateKey) == "" { // RFC 6749 section 6: the old one stays good
-			privateKey = d.call.Credentials.Key
-		}
+	}
+	if privateKey == "" && d.exchange.grantType == token.Refresh {
+		privateKey = d.call.Credentials.Key // RFC 6749 section 6: the old one stays good
+	}
+	if privateKey == "" {
+		privateKey = s.privateKeyFallback
 	}
 	if err := smapi.CheckToken(authToken); err != nil {
 		d.misconfigured("the answer's field for authToken: "+err.Error(), mends[err])
@@ -153,14 +159,14 @@ func (d *decision) misconfigured(cause, mend string) {
 }
 
 // answer tells the player and the log, both with the same reference.
-func (h *Handler) answer(w http.ResponseWriter, d decision) error {
+func (h *Handler) answer(w http.ResponseWriter, r *http.Request, d decision) error {
 	reference := rand.Text()[:8]
 	fault := policy[d.outcome].fault
 	if d.outcome == rejected {
 		fault = h.refusal(d.call.Method)
 	}
-	h.count(d.outcome, d)
-	h.log(d, reference)
+	h.record(d.outcome, d)
+	h.log(r, d, reference)
 
 	status, body := http.StatusOK, []byte(nil)
 	if fault != nil {
@@ -177,50 +183,8 @@ func (h *Handler) answer(w http.ResponseWriter, d decision) error {
 	return nil
 }
 
-func (h *Handler) log(d decision, reference string) {
-	entry := h.logger.Check(policy[d.outcome].level, "answered a call")
-	if entry == nil {
-		return
-	}
-	fields := []zap.Field{
-		zap.String("method", string(d.call.Method)),
-		zap.String("outcome", string(d.outcome)),
-		zap.String("reference", reference),
-		zap.String("credentials", string(d.call.Credentials.Kind)),
-	}
-	if x := &d.result; x.Class != "" {
-		fields = append(fields,
-			zap.Int("status", x.Status),
-			zap.String("oauth_error", x.Error),
-			zap.Bool("replayed", x.Replayed),
-			zap.Duration("waited", x.Waited),
-			zap.Duration("duration", x.Took))
-	}
-	if d.result.Cause != "" {
-		fields = append(fields, zap.String("cause", d.result.Cause))
-	}
-	if d.result.Mend != "" {
-		fields = append(fields, zap.String("mend", d.result.Mend))
-	}
-	entry.Write(fields...)
-}
-
-// observe counts and logs what would have become of a call that is forwarded.
-func (h *Handler) observe(d decision) {
-	h.count(observed, d)
-	entry := h.logger.Check(policy[observed].level, "observed a call")
-	if entry == nil {
-		return
-	}
-	fields := []zap.Field{
-		zap.String("method", string(d.call.Method)),
-		zap.String("outcome", string(observed)),
-		zap.String("credentials", string(d.call.Credentials.Kind)),
-	}
-	if d.exchange != nil {
-		fields = append(fields, zap.String("would", "exchange"), zap.String("grant_type", d.exchange.grantType))
-	} else {
-		fields = append(fields, zap.String("would", string(d.outcome)))
-	}
-	entry.Write(fields...)
+// record counts a call in the metrics and in the status.
+func (h *Handler) record(o outcome, d decision) {
+	count(o, d.call.Credentials.Kind, &d.result)
+	h.shared.tally.add(o, time.Now())
 }

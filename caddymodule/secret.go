@@ -1,10 +1,13 @@
 package caddymodule
 
 import (
+	"crypto/tls"
 	"errors"
+	"fmt"
 	"os"
 	"regexp"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -21,8 +24,12 @@ type watched[T any] struct {
 	read   func() (T, error)
 	logger *zap.Logger
 
-	mu    sync.Mutex
+	checking sync.Mutex // held while the files are looked at
+	hangs    atomic.Bool
+
+	mu    sync.Mutex // for what is below
 	value T
+	since time.Time     // when the value was read
 	seen  []os.FileInfo // when it was last read, or tried to be; none where that could not be seen
 	at    time.Time
 	stale bool // the last try failed
@@ -30,7 +37,7 @@ type watched[T any] struct {
 
 // watch reads a secret for the first time, when it has to succeed.
 func watch[T any](field string, files []string, logger *zap.Logger, read func() (T, error)) (*watched[T], error) {
-	w := &watched[T]{field: field, files: files, read: read, logger: logger, at: time.Now()}
+	w := &watched[T]{field: field, files: files, read: read, logger: logger, at: time.Now(), since: time.Now()}
 	w.seen, _ = w.stat() // what cannot be seen cannot be read, which says more
 	var err error
 	w.value, err = read()
@@ -43,50 +50,84 @@ const (
 	// retryUnreadable is how often a file that cannot be read is tried again while it looks the same: what is
 	// in the way may be its permissions.
 	retryUnreadable = time.Second
+	// maxCheck is how long an exchange waits for the files to be looked at.
+	maxCheck = time.Second
 )
 
+// get returns the secret as it is now. A file system that hangs is waited for only once, and not for long.
 func (w *watched[T]) get() T {
-	if len(w.files) == 0 {
-		return w.value
+	if len(w.files) > 0 && !w.hangs.Load() {
+		checked := make(chan struct{})
+		go func() {
+			w.checking.Lock()
+			defer w.checking.Unlock()
+			w.check()
+			w.hangs.Store(false)
+			close(checked)
+		}()
+		timer := time.NewTimer(maxCheck)
+		defer timer.Stop()
+		select {
+		case <-checked:
+		case <-timer.C:
+			w.hangs.Store(true)
+		}
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	return w.value
+}
+
+// check reads the secret again if its files have changed.
+func (w *watched[T]) check() {
 	now := time.Now()
 	seen, err := w.stat()
 	changed := !sameFiles(w.seen, seen)
 	if !changed && !w.mayHaveChanged() && !(w.stale && now.Sub(w.at) >= retryUnreadable) {
-		return w.value
+		return
 	}
-	w.seen, w.at = seen, now
 	var value T
 	if err == nil {
 		value, err = w.read()
 	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	again := w.stale
-	if w.stale = err != nil; w.stale {
-		if !again {
-			w.logger.Error("a secret's file cannot be read any more; the last good value stays in force",
-				zap.String("field", w.field), zap.Strings("files", w.files), zap.NamedError("cause", reason(err)))
-		}
-		return w.value
-	}
-	if changed || again {
+	w.seen, w.at, w.stale = seen, now, err != nil
+	switch {
+	case err != nil && !again:
+		w.logger.Error("a secret's file cannot be read any more; the last good value stays in force",
+			zap.String("field", w.field), zap.Strings("files", w.files), zap.NamedError("cause", reason(err)))
+	case err == nil && (changed || again):
 		w.logger.Info("a secret was read again, because its file changed",
 			zap.String("field", w.field), zap.Strings("files", w.files))
+		w.since = now
 	}
-	w.value = value
-	return w.value
+	if err == nil {
+		w.value = value
+	}
 }
 
 // mayHaveChanged holds for files that had just been written when they were read: they may have been written
 // once more in the same tick of their clock.
 func (w *watched[T]) mayHaveChanged() bool {
 	for _, file := range w.seen {
-		if w.at.Sub(file.ModTime()) < clockGrain {
+		if age := w.at.Sub(file.ModTime()); -clockGrain < age && age < clockGrain {
 			return true
 		}
 	}
 	return false
+}
+
+// status tells how old the secret is.
+func (w *watched[T]) status(now time.Time) secretStatus {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	s := secretStatus{Field: w.field, ReadSecondsAgo: now.Sub(w.since).Seconds(), Stale: w.stale}
+	if certificate, ok := any(w.value).(*tls.Certificate); ok && certificate.Leaf != nil {
+		s.Expires = &certificate.Leaf.NotAfter
+	}
+	return s
 }
 
 func sameFiles(a, b []os.FileInfo) bool {
@@ -132,6 +173,13 @@ func watchText(field, text string, logger *zap.Logger) (*watched[string], error)
 		files = append(files, found[1])
 	}
 	return watch(field, files, logger, func() (string, error) {
+		for _, file := range files { // of which the replacer would not say why it cannot be read
+			f, err := os.Open(file)
+			if err != nil {
+				return "", fieldError{field, fmt.Errorf("the file %s cannot be read: %w", file, err)}
+			}
+			f.Close()
+		}
 		r := resolver{repl: caddy.NewReplacer()}
 		return r.text(field, text), r.err
 	})

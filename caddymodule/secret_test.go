@@ -22,6 +22,7 @@ import (
 
 	"github.com/go-jose/go-jose/v4"
 	"github.com/go-jose/go-jose/v4/jwt"
+	"golang.org/x/sys/unix"
 )
 
 func write(t testing.TB, path, content string) {
@@ -153,6 +154,28 @@ func TestASecretThatCannotBeReadAnyMoreStaysInForce(t *testing.T) {
 	if got := secret("gone again"); got != "better" || complaints() != 2 {
 		t.Errorf("gone again it is %q, and the log tells %d times", got, complaints())
 	}
+}
+
+// As of a network file system whose server is gone: a named pipe without a writer.
+func TestAFileSystemThatHangsHoldsNobodyUpForLong(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "secret")
+	write(t, path, "good")
+	endpoint := serve(t, issuesTokens)
+	s := caddyRun(t, fmt.Sprintf("smapi_upgrade %s/token {\nclient_id id\nclient_secret {file.%s}\nmax_in_flight 1\n}", endpoint.URL, path))
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mkfifo(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 5 {
+		checkAnswer(t, s.post(t, account(t, fmt.Sprint("account", i))), "upgraded.xml")
+	}
+	writer, err := os.OpenFile(path, os.O_WRONLY, 0) // which ends it
+	if err != nil {
+		t.Fatal(err)
+	}
+	writer.Close()
 }
 
 func newKey(t testing.TB) (key *ecdsa.PrivateKey, text string) {

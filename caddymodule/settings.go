@@ -28,7 +28,8 @@ const (
 // settings are a configuration with its defaults and placeholders settled. They may hold secrets, and so
 // stand where neither the admin API nor a log of the configuration looks.
 type settings struct {
-	url, issuer           *url.URL
+	url                   *url.URL
+	issuer                string
 	clientID              string
 	clientAuth            token.ClientAuth
 	clientKey, keyID      string
@@ -48,14 +49,7 @@ type settings struct {
 }
 
 // plain tells whether what is sent to the authorization server is not encrypted.
-func (s *settings) plain() bool {
-	for _, u := range [...]*url.URL{s.url, s.issuer} {
-		if u != nil && u.Scheme == "http" {
-			return true
-		}
-	}
-	return false
-}
+func (s *settings) plain() bool { return strings.HasPrefix(s.where(), "http:") }
 
 // fieldError is a mistake in one field of the configuration. It never quotes what the field holds.
 type fieldError struct {
@@ -119,7 +113,8 @@ func (h *Handler) resolve(repl *caddy.Replacer) (s settings, err error) {
 		}
 		s.households = *h.Households
 	}
-	if h.RefreshAuthTokens && s.privateKey != token.Refresh {
+	later := repl == nil && strings.Contains(s.privateKey, "{")
+	if h.RefreshAuthTokens && s.privateKey != token.Refresh && !later {
 		r.fail("refresh_auth_tokens", errNoRefresh)
 	}
 	s.methods = []smapi.Method{smapi.GetDeviceAuthToken}
@@ -142,7 +137,8 @@ func (h *Handler) resolveEndpoint(r *resolver, s *settings) {
 		r.fail("token_endpoint", errNoEndpoint)
 	}
 	s.url = r.url("token_endpoint", h.TokenEndpoint, h.InsecureHTTP, token.ParseURL)
-	s.issuer = r.url("issuer", h.Issuer, h.InsecureHTTP, token.ParseIssuer)
+	s.issuer = r.text("issuer", h.Issuer)
+	r.url("issuer", h.Issuer, h.InsecureHTTP, token.ParseIssuer)
 }
 
 // resolveClient settles how the client proves itself. Its secrets are read by whoever uses them.
@@ -158,14 +154,17 @@ func (h *Handler) resolveClient(r *resolver, s *settings) {
 			r.require("client_key", h.ClientKey)
 		}
 	}
-	for field, unused := range map[string]bool{
-		"client_secret":      h.ClientSecret != "" && !secret,
-		"client_key":         h.ClientKey != "" && !key,
-		"key_id":             h.KeyID != "" && !key,
-		"assertion_audience": h.AssertionAudience != "" && !key,
+	for _, given := range [...]struct {
+		field, value string
+		used         bool
+	}{
+		{"client_secret", h.ClientSecret, secret},
+		{"client_key", h.ClientKey, key},
+		{"key_id", h.KeyID, key},
+		{"assertion_audience", h.AssertionAudience, key},
 	} {
-		if unused {
-			r.fail(field, fmt.Errorf("is not used with client_auth %s", s.clientAuth))
+		if given.value != "" && !given.used {
+			r.fail(given.field, fmt.Errorf("is not used with client_auth %s", s.clientAuth))
 		}
 	}
 	transport := h.givenTransport()

@@ -63,21 +63,18 @@ func (r *resolver) template(field, text string, allowed []string, request bool) 
 			continue
 		}
 		name, after, found := strings.Cut(rest[i+1:], "}")
+		ours := strings.HasPrefix(name, ofCall) || strings.HasPrefix(name, ofRequest)
 		switch {
+		case !ours:
+			continue
 		case !found:
+			r.fail(field, errUnclosed)
 		case strings.HasPrefix(name, ofCall):
 			if !slices.Contains(allowed, name) {
 				r.fail(field, errPlaceholder(name, allowed))
 			}
-		case strings.HasPrefix(name, ofRequest):
-			if !request {
-				r.fail(field, errRequest)
-			}
-		default:
-			continue
-		}
-		if !found {
-			break
+		case !request:
+			r.fail(field, errRequest)
 		}
 		literal(rest[:i])
 		t = append(t, piece{placeholder: name})
@@ -94,9 +91,11 @@ func errPlaceholder(name string, allowed []string) error {
 	return fmt.Errorf("{%s} is not to be had here; {%s} are", name, strings.Join(allowed, "}, {"))
 }
 
-var errRequest = errors.New("has a placeholder of the HTTP request, which only header can have")
-
-var errNoProof = errors.New("no param of it holds the account's credentials, as in param subject_token {smapi.token}")
+var (
+	errUnclosed = errors.New("has a placeholder without its closing brace")
+	errRequest  = errors.New("has a placeholder of the HTTP request, which only header can have")
+	errNoProof  = errors.New("no param of it holds the account's credentials, as in param subject_token {smapi.token}")
+)
 
 // has tells whether one of the placeholders is in the template.
 func (t template) has(placeholder string) bool {

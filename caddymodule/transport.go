@@ -40,35 +40,36 @@ func (t *givenTransport) hasClientCertificate() bool {
 	return t.TLS.CertificateFile != "" || t.TLS.CertificateAutomate != ""
 }
 
-// loadTransport provisions the transport of the configuration, with the defaults that logins need.
-func (h *Handler) loadTransport(ctx caddy.Context) (*reverseproxy.HTTPTransport, error) {
+// loadTransport provisions the transport of the configuration, with the defaults that logins need, and returns its
+// client certificate if that comes from files.
+func (h *Handler) loadTransport(ctx caddy.Context) (*reverseproxy.HTTPTransport, secret, error) {
 	given := h.givenTransport()
 	if h.TransportRaw == nil {
 		h.TransportRaw = json.RawMessage(`{"protocol":"http"}`)
 	}
 	module, err := ctx.LoadModule(h, "TransportRaw")
 	if err != nil && (given.Proxy != nil || given.ProxyURL != "") {
-		return nil, errProxy // err may quote its URL, which may have a password
+		return nil, nil, errProxy // err may quote its URL, which may have a password
 	}
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	transport, ok := module.(*reverseproxy.HTTPTransport)
 	if !ok {
-		return nil, errTransportKind
+		return nil, nil, errTransportKind
 	}
 	if transport.ProxyProtocol != "" {
-		return nil, errProxyProtocol
+		return nil, nil, errProxyProtocol
 	}
 	if transport.TLS != nil && h.settings.plain() {
-		return nil, errTransportTLS
+		return nil, nil, errTransportTLS
 	}
 	if given.KeepAlive.IdleTimeout == nil {
 		transport.Transport.IdleConnTimeout = 4 * time.Second
 	}
 	transport.Transport.MaxIdleConnsPerHost = max(transport.Transport.MaxIdleConnsPerHost, h.settings.maxInFlight)
 	if given.TLS.CertificateFile == "" {
-		return transport, nil
+		return transport, nil, nil
 	}
 	certificate, err := watch("transport", []string{given.TLS.CertificateFile, given.TLS.CertificateKeyFile}, h.logger,
 		func() (*tls.Certificate, error) {
@@ -80,5 +81,5 @@ func (h *Handler) loadTransport(ctx caddy.Context) (*reverseproxy.HTTPTransport,
 	config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 		return certificate.get(), nil
 	}
-	return transport, err
+	return transport, certificate, err
 }

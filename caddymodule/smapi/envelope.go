@@ -18,6 +18,7 @@ var (
 	errNoHousehold    = errors.New("no householdId, or one too long")
 	errNoCredentials  = errors.New("no credentials")
 	errTwoCredentials = errors.New("more than one kind of credentials, or some out of place")
+	errLongDevice     = errors.New("a deviceId or deviceProvider that is too long")
 	errNoKey          = errors.New("no key to refresh with")
 	errBlank          = errors.New("blank credentials")
 	errAction         = errors.New("a SOAPAction that names another method than the body")
@@ -175,6 +176,9 @@ func (d document) credentials(header int) (c Credentials, proof int, err error) 
 	}
 	if err := d.childTexts(el, field{"deviceId", &c.DeviceID}, field{"deviceProvider", &c.DeviceProvider}); err != nil {
 		return c, 0, err
+	}
+	if utf8.RuneCountInString(c.DeviceID) > maxID || utf8.RuneCountInString(c.DeviceProvider) > maxID {
+		return c, 0, errLongDevice
 	}
 	c.Kind = Anonymous
 	for i := range d.children(el) {

@@ -29,7 +29,7 @@ func FuzzRead(f *testing.F) {
 	f.Fuzz(func(t *testing.T, body []byte) {
 		r := post(body)
 		r.Header.Del("SOAPAction")
-		call, err := Read(r, allMethods)
+		call, _, err := Read(r, allMethods)
 		if call == nil {
 			if got, err := io.ReadAll(r.Body); err != nil || !bytes.Equal(got, body) {
 				t.Fatalf("forwarded with %v as %q", err, got)

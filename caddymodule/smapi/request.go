@@ -13,37 +13,38 @@ import (
 // hundred bytes, a few thousand with a deviceCert.
 const MaxBody = 64 << 10
 
-// Read returns the call that r makes, if it is one of these methods.
+// Read returns the call that r makes, if it is one of these methods, and how many bytes of its body it has read
+// to find that out.
 //
 // It returns nil where r is anything else, with an error where r resembles such a call but is malformed or can
 // be understood in more than one way. The error holds nothing of the request. Either way r is as it came and
 // can be forwarded: the body is not read at all where the HTTP method or the headers rule a call out, and what
 // was read of it otherwise is read again by the next handler, with the error that ended it.
-func Read(r *http.Request, methods []Method) (*Call, error) {
+func Read(r *http.Request, methods []Method) (call *Call, peeked int, err error) {
 	action, ok := mayCall(r, methods)
 	if !ok {
-		return nil, nil
+		return nil, 0, nil
 	}
 	arrived := time.Now()
 	body, whole := peek(r)
+	peeked = len(body)
 	if !whole || !mentions(body, methods) || polls(body) {
-		return nil, nil
+		return nil, peeked, nil
 	}
 	if !encodingFits(r.Header["Content-Type"], body) {
-		return nil, errEncoding
+		return nil, peeked, errEncoding
 	}
-	call, err := parse(body, methods)
-	if call == nil {
-		return nil, err
+	if call, err = parse(body, methods); call == nil {
+		return nil, peeked, err
 	}
 	if action != "" && action != call.Method {
-		return nil, errAction
+		return nil, peeked, errAction
 	}
 	if c := &call.Credentials; c.Kind == LoginToken && c.Token == "" {
 		c.Token = bearer(r.Header["Authorization"])
 	}
 	call.Arrived = arrived
-	return call, nil
+	return call, peeked, nil
 }
 
 // mayCall tells by HTTP method and headers alone whether r can be a call of one of the methods, and of which

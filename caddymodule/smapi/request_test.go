@@ -40,7 +40,7 @@ func TestEverySpellingOfAnUpgradeCallIsRead(t *testing.T) {
 	}
 	for _, file := range files {
 		t.Run(filepath.Base(file), func(t *testing.T) {
-			call, err := Read(post(requestFile(t, filepath.Base(file))), upgrades)
+			call, _, err := Read(post(requestFile(t, filepath.Base(file))), upgrades)
 			if call == nil {
 				t.Fatalf("not read: %v", err)
 			}
@@ -69,7 +69,7 @@ func TestEveryKindOfCredentialsIsTold(t *testing.T) {
 	} {
 		want := device
 		fill(&want)
-		call, err := Read(post(requestFile(t, file)), upgrades)
+		call, _, err := Read(post(requestFile(t, file)), upgrades)
 		if call == nil {
 			t.Errorf("%s: not read: %v", file, err)
 		} else if call.Credentials != want {
@@ -93,7 +93,7 @@ func TestWhatIsNotPositivelyAnUpgradeIsForwardedAsItCame(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			body := requestFile(t, name)
 			r := post(body)
-			call, err := Read(r, upgrades)
+			call, _, err := Read(r, upgrades)
 			if call != nil {
 				t.Fatalf("read as %+v", call)
 			}
@@ -125,7 +125,7 @@ func TestCredentialsAreReadExactly(t *testing.T) {
 		`needs_reauth`:                      `needs_reauth`,
 	} {
 		body := bytes.Replace(requestFile(t, "upgrade.xml"), []byte("12345"), []byte(sent), 1)
-		call, err := Read(post(body), upgrades)
+		call, _, err := Read(post(body), upgrades)
 		if call == nil {
 			t.Errorf("%q: not read: %v", sent, err)
 		} else if call.Credentials.Password != want {
@@ -154,7 +154,7 @@ func TestHeadersRuleAnUpgradeOutBeforeTheBodyIsRead(t *testing.T) {
 		body := io.NopCloser(iotest.ErrReader(errors.New("the body was read")))
 		r.Body = body
 		change(r)
-		if call, err := Read(r, upgrades); call != nil || err != nil {
+		if call, _, err := Read(r, upgrades); call != nil || err != nil {
 			t.Errorf("%s: %v, %v", name, call, err)
 		}
 		if r.Body != body {
@@ -179,7 +179,7 @@ func TestHeadersAreReadLoosely(t *testing.T) {
 	} {
 		r := post(requestFile(t, "upgrade.xml"))
 		change(r.Header)
-		if call, err := Read(r, upgrades); call == nil {
+		if call, _, err := Read(r, upgrades); call == nil {
 			t.Errorf("%s: not read: %v", name, err)
 		}
 	}
@@ -219,7 +219,7 @@ func TestABodyIsReplayedWithWhatEndedIt(t *testing.T) {
 			}
 			original := &body{Reader: source}
 			r.Body, r.ContentLength = original, test.length
-			if call, err := Read(r, upgrades); call != nil || err != nil {
+			if call, _, err := Read(r, upgrades); call != nil || err != nil {
 				t.Errorf("%s: %v, %v", name, call, err)
 			}
 			if r.ContentLength != test.length {
@@ -259,7 +259,7 @@ func TestNoMoreIsReadThanNeeded(t *testing.T) {
 			read += n
 			return n, nil
 		}))
-		if call, err := Read(r, upgrades); call != nil || err != nil {
+		if call, _, err := Read(r, upgrades); call != nil || err != nil {
 			t.Errorf("%s: %v, %v", name, call, err)
 		}
 		if read > test.most {
@@ -292,7 +292,7 @@ func TestTheOtherCallsAboutAnAccountAreReadOnDemand(t *testing.T) {
 		"refresh-auth-token-in-authorization.xml": {Method: RefreshAuthToken, HouseholdID: "Sonos_abc123", Credentials: elsewhere},
 	} {
 		body := requestFile(t, file)
-		got, err := Read(call(want.Method, body), allMethods)
+		got, _, err := Read(call(want.Method, body), allMethods)
 		if got == nil {
 			t.Errorf("%s: not read: %v", file, err)
 			continue
@@ -302,10 +302,10 @@ func TestTheOtherCallsAboutAnAccountAreReadOnDemand(t *testing.T) {
 		}
 		r := call(want.Method, body)
 		r.Header.Del("SOAPAction")
-		if got, err := Read(r, allMethods); got == nil {
+		if got, _, err := Read(r, allMethods); got == nil {
 			t.Errorf("%s without SOAPAction: not read: %v", file, err)
 		}
-		if got, err := Read(call(want.Method, body), upgrades); got != nil || err != nil {
+		if got, _, err := Read(call(want.Method, body), upgrades); got != nil || err != nil {
 			t.Errorf("%s: read though nobody asked for it: %+v, %v", file, got, err)
 		}
 	}
@@ -320,7 +320,7 @@ func TestWhatIsNotPositivelyACallIsForwardedAsItCame(t *testing.T) {
 		body := requestFile(t, filepath.Base(file))
 		r := post(body)
 		r.Header.Del("SOAPAction")
-		if got, err := Read(r, allMethods); got != nil || err == nil {
+		if got, _, err := Read(r, allMethods); got != nil || err == nil {
 			t.Errorf("%s: read as %+v, %v", file, got, err)
 		}
 		if got, err := io.ReadAll(r.Body); err != nil || !bytes.Equal(got, body) {
@@ -336,7 +336,7 @@ func TestASOAPActionThatContradictsTheBodyIsForwarded(t *testing.T) {
 		"get-session-id.xml":     GetDeviceAuthToken,
 		"refresh-auth-token.xml": GetSessionID,
 	} {
-		if got, err := Read(call(method, requestFile(t, file)), allMethods); got != nil || err != errAction {
+		if got, _, err := Read(call(method, requestFile(t, file)), allMethods); got != nil || err != errAction {
 			t.Errorf("%s as %s: %+v, %v", file, method, got, err)
 		}
 	}
@@ -364,7 +364,7 @@ func TestATokenMayBeInTheAuthorizationHeader(t *testing.T) {
 		if r.Header.Del("Authorization"); test.values != nil {
 			r.Header["Authorization"] = test.values
 		}
-		got, err := Read(r, upgrades)
+		got, _, err := Read(r, upgrades)
 		if got == nil {
 			t.Errorf("%s, %q: not read: %v", test.file, test.values, err)
 		} else if got.Credentials.Token != test.want {

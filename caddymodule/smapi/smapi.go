@@ -64,7 +64,7 @@ type Call struct {
 type Credentials struct {
 	Kind Kind
 
-	// DeviceID and DeviceProvider may be blank for every kind.
+	// DeviceID and DeviceProvider may be blank for every kind, and have at most 255 characters.
 	DeviceID, DeviceProvider string
 
 	// Username and Password are set, and not blank, for Login, except for that of GetSessionID, which is not

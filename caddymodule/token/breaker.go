@@ -30,8 +30,8 @@ var (
 	errUncounted   = errors.New("not sent")
 )
 
-// newBreaker returns a closed breaker, which calls opened when it opens.
-func newBreaker(opened func()) *breaker {
+// newBreaker returns a closed breaker, which calls opened when it opens, and changed at every change.
+func newBreaker(opened func(), changed func(state string)) *breaker {
 	b := new(breaker)
 	b.CircuitBreaker = gobreaker.NewCircuitBreaker[Result](gobreaker.Settings{
 		MaxRequests:  breakerProbes,
@@ -47,6 +47,9 @@ func newBreaker(opened func()) *breaker {
 			if to == gobreaker.StateOpen {
 				opened()
 			}
+			if changed != nil {
+				go changed(to.String()) // not under the breaker's lock
+			}
 		},
 	})
 	return b
@@ -58,7 +61,7 @@ func (b *breaker) pass(g Grant, send func() Result) Result {
 		r := send()
 		switch r.Class {
 		case Unavailable:
-			b.failing.add(accountOf(g), time.Now())
+			b.failing.add(digestOf(g.Account), time.Now())
 			return r, errUnavailable
 		case Overloaded:
 			return r, errUncounted
@@ -69,15 +72,6 @@ func (b *breaker) pass(g Grant, send func() Result) Result {
 		return Result{}.is(Unavailable, causeOpen, "")
 	}
 	return r
-}
-
-// accountOf tells accounts apart, whatever home they are in.
-func accountOf(g Grant) digest {
-	var parts []string
-	for _, p := range g.Params {
-		parts = append(parts, p.Value)
-	}
-	return digestOf(parts...)
 }
 
 func (b *breaker) open() bool { return b.State() == gobreaker.StateOpen }

@@ -46,7 +46,7 @@ var (
 	errorsSubject = []string{"invalid_request", "invalid_target", "invalid_token"}
 
 	errorsClient = map[string]string{
-		"invalid_client":         "check client_id and client_secret, and whether the server wants client_auth basic, basic_raw or post",
+		"invalid_client":         "check client_id and its secret, key or certificate, and whether the server wants another client_auth",
 		"unauthorized_client":    "allow this client the grant type at the authorization server",
 		"unsupported_grant_type": "enable the grant type at the authorization server, or exchange by another one",
 		"invalid_scope":          "check scope against what this client may ask for",

@@ -28,10 +28,11 @@ type Param struct{ Name, Value string }
 
 // Config says where and as whom an Endpoint exchanges.
 type Config struct {
-	// URL is the token endpoint. Without it the metadata of Issuer tells, when it is first needed, and again
-	// after an hour; Insecure then allows an http endpoint beyond loopback.
-	URL, Issuer *url.URL
-	Insecure    bool
+	// URL is the token endpoint. Without it the metadata of Issuer tells, for which ParseIssuer holds, when it is
+	// first needed and again after an hour. Insecure then allows an http endpoint beyond loopback.
+	URL      *url.URL
+	Issuer   string
+	Insecure bool
 
 	Client Client
 
@@ -59,10 +60,11 @@ type Grant struct {
 	// Header goes out with the request, in the place of the endpoint's own.
 	Header http.Header
 
-	// Subject is whom the tokens are for beside that. The same call is one with the same subject, type and
-	// parameters. For a Refresh it is one with the same refresh token, because servers that rotate them take
-	// its second use for a theft.
-	Subject string
+	// Identity is what makes it the same call as another, which then share one exchange and its result.
+	Identity []string
+
+	// Account tells the account from others, whoever asks for it.
+	Account string
 
 	// OnError says what an answer means by its OAuth error or, where that has no fixed meaning, by its HTTP
 	// status in digits, other than this package knows.
@@ -127,7 +129,7 @@ func New(c Config) *Endpoint {
 	if c.URL != nil {
 		e.name = c.URL.String()
 	} else {
-		e.name = c.Issuer.String()
+		e.name = c.Issuer
 		e.discovery = &discovery{issuer: c.Issuer, insecure: c.Insecure, get: e.get}
 	}
 	return e
@@ -141,7 +143,7 @@ const refreshReplay = 60 * time.Second
 // finished, because the login it costs may already have happened.
 func (e *Endpoint) Exchange(ctx context.Context, deadline time.Time, g Grant) Result {
 	form := formOf(g)
-	call := e.digestOf(g, form)
+	call := digestOf(append([]string{e.name, g.Type}, g.Identity...)...)
 	for {
 		known, f, lead := e.state.board(call, deadline)
 		switch {
@@ -214,11 +216,15 @@ func (e *Endpoint) fly(ctx context.Context, deadline time.Time, call digest, f *
 	sent := time.Now()
 	defer func() { e.state.gate.leave(time.Since(sent)) }()
 	r = e.state.breaker.pass(g, func() Result {
+		where, failed := e.locate(deadline)
+		if where == nil {
+			return failed
+		}
 		deadline, ok := e.state.send(f)
 		if !ok {
 			return Result{}.is(Overloaded, causeGone, "")
 		}
-		return e.post(deadline, g, form)
+		return e.post(deadline, where, g, form)
 	})
 	r.Waited, r.Took = sent.Sub(arrived), time.Since(sent)
 	return r
@@ -239,19 +245,23 @@ const (
 	causeOpen    = "not asked, because the token endpoint has been failing"
 )
 
+// locate returns the token endpoint, or why it is not known.
+func (e *Endpoint) locate(deadline time.Time) (*url.URL, Result) {
+	if e.discovery == nil {
+		return e.url, Result{}
+	}
+	ctx, cancel := context.WithDeadline(e.context, deadline)
+	defer cancel()
+	quietenLog()
+	return e.discovery.locate(ctx)
+}
+
 // post sends the form once. Where nothing was sent, as when no connection could be made, it tries once more.
-func (e *Endpoint) post(deadline time.Time, g Grant, form string) Result {
+func (e *Endpoint) post(deadline time.Time, where *url.URL, g Grant, form string) Result {
 	ctx, cancel := context.WithDeadline(e.context, deadline)
 	defer cancel()
 	quietenLog()
 
-	where := e.url
-	if e.discovery != nil {
-		var r Result
-		if where, r = e.discovery.locate(ctx); where == nil {
-			return r
-		}
-	}
 	request, err := e.request(ctx, where, g, form)
 	if err != nil {
 		return Result{}.is(Misconfigured, "the client's assertion cannot be signed", "check client_key")
@@ -306,6 +316,7 @@ func (e *Endpoint) get(ctx context.Context, from *url.URL) (content []byte, fail
 	}
 	content, failed = read(answer)
 	failed.Status = answer.StatusCode
+	e.state.gate.holdBack(holdUntil(answer, time.Now()))
 	return content, failed
 }
 
@@ -330,18 +341,6 @@ func formOf(g Grant) string {
 		writeParam(&form, p.Name, p.Value)
 	}
 	return form.String()
-}
-
-// digestOf tells the same call, however the client proves itself.
-func (e *Endpoint) digestOf(g Grant, form string) digest {
-	if g.Type == Refresh {
-		for _, p := range g.Params {
-			if p.Name == "refresh_token" {
-				return digestOf(Refresh, e.name, p.Value)
-			}
-		}
-	}
-	return digestOf(g.Subject, e.name, form)
 }
 
 // What all requests have in common.

@@ -20,7 +20,10 @@ import (
 	"golang.org/x/net/http2"
 )
 
-var ella = Grant{Type: "password", Params: []Param{{"username", "ella & söhne"}, {"password", " p+w=%20 "}}}
+var ella = Grant{
+	Type: "password", Params: []Param{{"username", "ella & söhne"}, {"password", " p+w=%20 "}},
+	Identity: []string{"ella"}, Account: "ella",
+}
 
 // server is a token endpoint that counts.
 func server(t *testing.T, handler http.HandlerFunc) (*url.URL, *atomic.Int32) {
@@ -41,7 +44,7 @@ func server(t *testing.T, handler http.HandlerFunc) (*url.URL, *atomic.Int32) {
 func endpoint(u *url.URL, change ...func(*Config)) *Endpoint {
 	c := Config{
 		URL: u, Client: Client{ID: "the id", Auth: Basic, Secret: func() string { return "s&cret%" }},
-		MaxInFlight: 4, Transport: &http.Transport{}, Context: context.Background(), State: NewState(),
+		MaxInFlight: 4, Transport: &http.Transport{}, Context: context.Background(), State: NewState(Watch{}),
 	}
 	for _, f := range change {
 		f(&c)
@@ -207,7 +210,7 @@ func TestOnlySoManyAreInFlight(t *testing.T) {
 		time.Sleep(time.Millisecond) // until the first has the only place
 	}
 
-	django := Grant{Type: "password", Params: []Param{{"username", "django"}, {"password", "nuages"}}}
+	django := login("django", "nuages")
 	if r := e.Exchange(context.Background(), time.Now().Add(20*time.Millisecond), django); r.Class != Overloaded {
 		t.Errorf("without a place in time: %+v", r)
 	}

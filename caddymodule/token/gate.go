@@ -24,10 +24,12 @@ type gate struct {
 	hold     time.Time // nobody is let in before
 	resume   *time.Timer
 	swept    time.Time
+	held     func(until time.Time)
 }
 
 // waiting is one in the queue.
 type waiting struct {
+	since    time.Time
 	deadline time.Time
 	admitted chan admission
 	place    *list.Element
@@ -44,7 +46,8 @@ const (
 	queued
 )
 
-func newGate() *gate { return new(gate) }
+// newGate returns an open gate, which calls held when it is to hold back.
+func newGate(held func(until time.Time)) *gate { return &gate{held: held} }
 
 // enter asks for a place, which leave gives back. Who has to wait for it is queued.
 func (g *gate) enter(deadline time.Time, places int) (admission, *waiting) {
@@ -62,7 +65,7 @@ func (g *gate) enter(deadline time.Time, places int) (admission, *waiting) {
 	case g.queue.Len() >= places*queuePerPlace, g.tooLate(g.pace.atBest(places, now), g.queue.Len(), now, deadline):
 		return late, nil
 	}
-	w := &waiting{deadline: deadline, admitted: make(chan admission, 1)}
+	w := &waiting{since: now, deadline: deadline, admitted: make(chan admission, 1)}
 	w.place = g.queue.PushBack(w)
 	g.admit(now) // a place may be free if the limit was raised
 	return queued, w
@@ -107,7 +110,9 @@ func (g *gate) holdBack(until time.Time) {
 	if !until.After(g.hold) {
 		return
 	}
-	g.hold = until
+	if g.hold = until; g.held != nil {
+		go g.held(until) // not under the lock
+	}
 	if g.resume != nil {
 		g.resume.Stop()
 	}

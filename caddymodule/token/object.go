@@ -21,6 +21,14 @@ func readJSON(body []byte) (o object, readable bool) {
 	return body, true
 }
 
+// small returns the result without the room that its answer was read into, to be kept for a while.
+func (r Result) small() Result {
+	if cap(r.object) > 2*len(r.object)+1024 {
+		r.object = bytes.Clone(r.object)
+	}
+	return r
+}
+
 // text returns the text of a member, blank where it is missing or no text. Of members with the same name it
 // is the last, as everywhere.
 func (o object) text(name string) (found string) {

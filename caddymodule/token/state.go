@@ -26,16 +26,51 @@ const (
 	maxRejected = 1 << 16
 )
 
+// Watch is told when the State of a token endpoint changes, by a goroutine of its own.
+type Watch struct {
+	// Breaker is "open" when the endpoint is left alone, "half-open" when it is tried, "closed" when all is well.
+	Breaker func(state string)
+
+	// Hold is until when the endpoint has asked to hold back.
+	Hold func(until time.Time)
+}
+
 // NewState returns the State of a token endpoint that has not been used yet.
-func NewState() *State {
-	g := newGate()
+func NewState(watch Watch) *State {
+	g := newGate(watch.Hold)
 	return &State{
 		gate:     g,
-		breaker:  newBreaker(g.clear),
+		breaker:  newBreaker(g.clear, watch.Breaker),
 		flights:  make(map[digest]*flight),
 		issued:   newMemory(maxIssued),
 		rejected: newMemory(maxRejected),
 	}
+}
+
+// Status is a State at one moment.
+type Status struct {
+	InFlight, Waiting int
+
+	// OldestWaiting is since when the one at the head of the queue waits, zero where nobody does.
+	OldestWaiting time.Time
+
+	// Breaker is "closed", "open" or "half-open".
+	Breaker string
+
+	// Hold is until when nobody is let in, zero or past where that is not so.
+	Hold time.Time
+}
+
+// Status returns how it is now.
+func (s *State) Status() Status {
+	status := Status{Breaker: s.breaker.State().String()}
+	s.gate.mu.Lock()
+	defer s.gate.mu.Unlock()
+	status.InFlight, status.Waiting, status.Hold = s.gate.inFlight, s.gate.queue.Len(), s.gate.hold
+	if front := s.gate.queue.Front(); front != nil {
+		status.OldestWaiting = front.Value.(*waiting).since
+	}
+	return status
 }
 
 // digest stands for a call in memory. It is keyed by the process, so that none can be tried out elsewhere.
@@ -125,8 +160,9 @@ func (s *State) land(d digest, f *flight, r Result, replay, rejected time.Durati
 	s.mu.Lock()
 	switch r.Class {
 	case Issued:
-		s.issued.put(d, r, replay)
+		s.issued.put(d, r.small(), replay)
 	case Rejected:
+		r.object = nil // which nobody looks at
 		s.rejected.put(d, r, rejected)
 	}
 	if s.flights[d] == f {

@@ -16,7 +16,10 @@ import (
 )
 
 func login(username, password string) Grant {
-	return Grant{Type: "password", Params: []Param{{"username", username}, {"password", password}}, Subject: "home"}
+	return Grant{
+		Type: "password", Params: []Param{{"username", username}, {"password", password}},
+		Identity: []string{"home", username, password}, Account: username,
+	}
 }
 
 // stub is a transport without a network, for tests that step the clock.
@@ -85,7 +88,7 @@ func TestTheSameCallIsAnsweredAgainForAWhile(t *testing.T) {
 				t.Errorf("%s: %+v after %d POSTs", test.name, again, posts)
 			}
 			other := call
-			other.Subject = "another home"
+			other.Identity = []string{"another home", "ella", "a"}
 			e.Exchange(context.Background(), soon(), other)
 			e.Exchange(context.Background(), soon(), login("ella", "b"))
 			e.Exchange(context.Background(), soon(), login("ellaa", ""))
@@ -204,7 +207,7 @@ func TestALeaderWhoLeavesKeepsThePlaceForTheOthers(t *testing.T) {
 }
 
 func TestTheQueueIsBounded(t *testing.T) {
-	g := newGate()
+	g := newGate(nil)
 	later := time.Now().Add(time.Hour)
 	if a, _ := g.enter(later, 1); a != in {
 		t.Fatal("no first place")
@@ -371,8 +374,8 @@ func TestOneAccountsFailureIsNoOutage(t *testing.T) {
 		return 200, nil, issued
 	}))
 	for i := range 500 {
-		locked := login("locked", "x")
-		locked.Subject = strconv.Itoa(i) // in many homes
+		locked := login("locked", strconv.Itoa(i))
+		locked.Identity = append(locked.Identity, "home "+strconv.Itoa(i)) // in many homes, by many passwords
 		if r := e.Exchange(context.Background(), soon(), locked); r.Class != Unavailable || r.Status != 500 {
 			t.Fatalf("%+v", r)
 		}

@@ -1,0 +1,149 @@
+package caddymodule
+
+import (
+	"encoding/json"
+	"errors"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+)
+
+func init() {
+	caddy.RegisterModule(adminAPI{})
+}
+
+// adminAPI tells how the token endpoints in use are: /smapi_upgrade/status, and whether there is a handler at all:
+// /smapi_upgrade/ready.
+type adminAPI struct{}
+
+// CaddyModule returns the Caddy module information.
+func (adminAPI) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  "admin.api.smapi_upgrade",
+		New: func() caddy.Module { return new(adminAPI) },
+	}
+}
+
+// Routes returns the routes of the admin API.
+func (adminAPI) Routes() []caddy.AdminRoute {
+	return []caddy.AdminRoute{
+		{Pattern: "/smapi_upgrade/status", Handler: caddy.AdminHandlerFunc(serveStatus)},
+		{Pattern: "/smapi_upgrade/ready", Handler: caddy.AdminHandlerFunc(serveReady)},
+	}
+}
+
+// Status is the answer of /smapi_upgrade/status. It holds no secret and no identifier of a listener.
+type Status struct {
+	Endpoints []EndpointStatus `json:"endpoints"`
+}
+
+// EndpointStatus is how one token endpoint is, as one client. It outlives configurations that keep both.
+type EndpointStatus struct {
+	// The token endpoint or the issuer, blank for handlers that need none.
+	Endpoint string `json:"endpoint"`
+	ClientID string `json:"client_id"`
+
+	// What became of the calls, since the process or the configuration first used it, and over the last 5 minutes.
+	// What was forwarded is not in it.
+	SinceStart   map[outcome]uint64 `json:"since_start"`
+	Last5Minutes map[outcome]uint64 `json:"last_5_minutes"`
+
+	InFlight             int     `json:"in_flight"`
+	Waiting              int     `json:"waiting"`
+	OldestWaitingSeconds float64 `json:"oldest_waiting_seconds"`
+
+	// closed, open (the endpoint is left alone) or half-open (it is tried).
+	Breaker string `json:"breaker"`
+
+	// For how long the endpoint has asked to hold back, 0 where it has not.
+	HoldSeconds float64 `json:"hold_seconds"`
+
+	Secrets []secretStatus `json:"secrets"`
+}
+
+// secretStatus is how old a secret that comes from files is.
+type secretStatus struct {
+	Field string `json:"field"`
+
+	// Since it was last read, which it is when its file changes.
+	ReadSecondsAgo float64 `json:"read_seconds_ago"`
+
+	// Whether its file cannot be read any more, so that the last good value is in force.
+	Stale bool `json:"stale"`
+
+	// When it ends, for a certificate.
+	Expires *time.Time `json:"expires,omitempty"`
+}
+
+func currentStatus(now time.Time) Status {
+	all := Status{Endpoints: []EndpointStatus{}}
+	for _, e := range endpoints() {
+		state := e.State.Status()
+		s := EndpointStatus{
+			Endpoint: e.where,
+			ClientID: e.client,
+			InFlight: state.InFlight,
+			Waiting:  state.Waiting,
+			Breaker:  state.Breaker,
+			Secrets:  e.secretStatuses(now),
+		}
+		s.SinceStart, s.Last5Minutes = e.tally.sums(now)
+		if !state.OldestWaiting.IsZero() {
+			s.OldestWaitingSeconds = now.Sub(state.OldestWaiting).Seconds()
+		}
+		if state.Hold.After(now) {
+			s.HoldSeconds = state.Hold.Sub(now).Seconds()
+		}
+		all.Endpoints = append(all.Endpoints, s)
+	}
+	return all
+}
+
+// secretStatuses are those of one handler for each secret: sites with the same client have the same ones.
+func (e *sharedEndpoint) secretStatuses(now time.Time) []secretStatus {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	all := []secretStatus{}
+	for _, secrets := range e.secrets {
+		for _, secret := range secrets {
+			all = append(all, secret.status(now))
+		}
+		break
+	}
+	return all
+}
+
+func serveStatus(w http.ResponseWriter, r *http.Request) error {
+	if err := onlyGet(r); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	return json.NewEncoder(w).Encode(currentStatus(time.Now()))
+}
+
+// serveReady does not depend on the token endpoints: while they fail, everything else is still forwarded.
+func serveReady(w http.ResponseWriter, r *http.Request) error {
+	if err := onlyGet(r); err != nil {
+		return err
+	}
+	if len(endpoints()) == 0 {
+		return caddy.APIError{HTTPStatus: http.StatusServiceUnavailable, Err: errNotReady}
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_, err := w.Write([]byte(`{"ready":true}` + "\n"))
+	return err
+}
+
+var errNotReady = errors.New("no configuration with smapi_upgrade is running")
+
+func onlyGet(r *http.Request) error {
+	if r.Method == http.MethodGet || r.Method == http.MethodHead {
+		return nil
+	}
+	return caddy.APIError{HTTPStatus: http.StatusMethodNotAllowed, Err: errors.New("only GET, not " + strings.ToUpper(r.Method))}
+}
+
+// Interface guard
+var _ caddy.AdminRouter = adminAPI{}

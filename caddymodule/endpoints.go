@@ -1,0 +1,152 @@
+package caddymodule
+
+import (
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"go.uber.org/zap"
+
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/token"
+)
+
+// pool has the sharedEndpoints in use. They outlive configurations.
+var pool = caddy.NewUsagePool()
+
+// sharedEndpoint is what handlers with the same token endpoint and client have in common: what is known of the
+// endpoint, and what became of the calls.
+type sharedEndpoint struct {
+	*token.State
+	where, client string
+	tally         tally
+
+	mu      sync.Mutex
+	secrets map[*Handler][]secret
+}
+
+// secret is what a handler proves itself with.
+type secret interface {
+	status(now time.Time) secretStatus
+}
+
+// Destruct closes nothing: exchanges in flight finish on their own.
+func (*sharedEndpoint) Destruct() error { return nil }
+
+// key tells the endpoint of a handler from others. Handlers without one share a blank one.
+func (s *settings) key() string { return s.where() + " " + s.clientID }
+
+// where is the token endpoint or the issuer.
+func (s *settings) where() string {
+	if s.url != nil {
+		return s.url.String()
+	}
+	return s.issuer
+}
+
+// share joins the others with the same endpoint, until leave.
+func (h *Handler) share(secrets []secret) error {
+	where, client := h.settings.where(), h.settings.clientID
+	shared, _, err := pool.LoadOrNew(h.settings.key(), func() (caddy.Destructor, error) {
+		return newSharedEndpoint(where, client), nil
+	})
+	if err != nil {
+		return err
+	}
+	h.shared = shared.(*sharedEndpoint)
+	h.shared.mu.Lock()
+	defer h.shared.mu.Unlock()
+	h.shared.secrets[h] = secrets
+	return nil
+}
+
+func (h *Handler) leave() error {
+	if h.shared == nil {
+		return nil
+	}
+	h.shared.mu.Lock()
+	delete(h.shared.secrets, h)
+	h.shared.mu.Unlock()
+	_, err := pool.Delete(h.settings.key())
+	return err
+}
+
+// newSharedEndpoint logs by Caddy's logger of the moment: it outlives those of its handlers.
+func newSharedEndpoint(where, client string) *sharedEndpoint {
+	logger := func() *zap.Logger {
+		return caddy.Log().Named("http.handlers.smapi_upgrade").With(zap.String("token_endpoint", where))
+	}
+	return &sharedEndpoint{
+		where:   where,
+		client:  client,
+		secrets: make(map[*Handler][]secret),
+		State: token.NewState(token.Watch{
+			Breaker: func(state string) {
+				logger().Warn("the breaker has changed: open leaves the token endpoint alone, half-open tries it", zap.String("breaker", state))
+			},
+			Hold: func(until time.Time) {
+				logger().Warn("holding back, because the token endpoint has asked for it", zap.Time("until", until))
+			},
+		}),
+	}
+}
+
+// endpoints are those in use.
+func endpoints() (all []*sharedEndpoint) {
+	pool.Range(func(_, value any) bool {
+		all = append(all, value.(*sharedEndpoint))
+		return true
+	})
+	slices.SortFunc(all, func(a, b *sharedEndpoint) int { return strings.Compare(a.where+" "+a.client, b.where+" "+b.client) })
+	return all
+}
+
+// The tally's view of the recent past.
+const (
+	recently  = 5 * time.Minute
+	tallySlot = 10 * time.Second
+)
+
+// tally counts outcomes since the start and lately.
+type tally struct {
+	mu    sync.Mutex
+	total map[outcome]uint64
+	slots [recently / tallySlot]struct {
+		at     int64 // in slots
+		counts map[outcome]uint64
+	}
+}
+
+func (t *tally) add(o outcome, now time.Time) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.total == nil {
+		t.total = make(map[outcome]uint64)
+	}
+	t.total[o]++
+	at := now.UnixNano() / int64(tallySlot)
+	slot := &t.slots[at%int64(len(t.slots))]
+	if slot.at != at || slot.counts == nil {
+		slot.at, slot.counts = at, make(map[outcome]uint64)
+	}
+	slot.counts[o]++
+}
+
+// sums returns the outcomes since the start and over the last five minutes.
+func (t *tally) sums(now time.Time) (total, lately map[outcome]uint64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	total, lately = make(map[outcome]uint64), make(map[outcome]uint64)
+	maps.Copy(total, t.total)
+	first := now.UnixNano()/int64(tallySlot) - int64(len(t.slots)) + 1
+	for i := range t.slots {
+		if slot := &t.slots[i]; slot.at >= first {
+			for o, n := range slot.counts {
+				lately[o] += n
+			}
+		}
+	}
+	return total, lately
+}

@@ -1,0 +1,47 @@
+package caddymodule
+
+import (
+	"context"
+	"net/http"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/propagation"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/token"
+)
+
+// traceExchange begins the span of an exchange under that of its request, which Caddy's tracing has begun, and has
+// the token endpoint go on with the trace. Without tracing it does nothing. A call that shares the exchange of
+// another has a span of its own, but is not what the endpoint goes on with.
+func traceExchange(ctx context.Context, g *token.Grant) (context.Context, trace.Span) {
+	request := trace.SpanFromContext(ctx)
+	if !request.SpanContext().IsValid() {
+		return ctx, request
+	}
+	ctx, span := request.TracerProvider().Tracer("github.com/smapi-tools/caddy-smapi-upgrade").Start(ctx, "smapi_upgrade exchange",
+		trace.WithSpanKind(trace.SpanKindClient), trace.WithAttributes(attribute.String("oauth.grant_type", g.Type)))
+	if g.Header == nil {
+		g.Header = make(http.Header)
+	}
+	propagation.TraceContext{}.Inject(ctx, propagation.HeaderCarrier(g.Header))
+	return ctx, span
+}
+
+// endTrace says in the span what the exchange came to.
+func (d *decision) endTrace(span trace.Span) {
+	if !span.IsRecording() {
+		return
+	}
+	span.SetAttributes(
+		attribute.String("smapi.outcome", string(d.outcome)),
+		attribute.String("smapi.credentials", string(d.call.Credentials.Kind)),
+		attribute.Int("http.response.status_code", d.result.Status),
+		attribute.String("oauth.error", d.result.Error),
+		attribute.Bool("smapi.replayed", d.result.Replayed),
+	)
+	if policy[d.outcome].fault != nil {
+		span.SetStatus(codes.Error, d.result.Cause)
+	}
+}
