@@ -279,13 +279,13 @@ func (h *Handler) warn() {
 
 // ServeHTTP answers the calls that concern a move to OAuth and forwards everything else.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
-	call, peeked, err := smapi.Read(r, h.settings.methods)
+	call, peeked, why := smapi.Read(r, h.settings.methods)
 	if peeked > 0 {
 		metrics.peeked.Add(float64(peeked))
 	}
 	if call == nil {
-		if err != nil {
-			h.logger.Debug("forwarded what resembles a call for an answer", zap.Error(err))
+		if _, clear := why.(smapi.NoCall); !clear {
+			h.logger.Debug("forwarded what resembles a call for an answer", zap.NamedError("cause", why))
 		}
 		metrics.forwarded.Inc()
 		return next.ServeHTTP(w, r)

@@ -29,7 +29,7 @@ var (
 var once = [...]string{"credentials", "username", "password", string(GetDeviceAuthToken)}
 
 // parse reads an envelope. Everything that is not positively a call of one of the methods, understood by all
-// readers in the same way, is an error, or nil where it is positively something else.
+// readers in the same way, is an error: a NoCall where it is positively something else.
 func parse(body []byte, methods []Method) (*Call, error) {
 	s := scanners.Get().(*scanner)
 	defer s.release()
@@ -49,7 +49,7 @@ func parse(body []byte, methods []Method) (*Call, error) {
 		if !d.is(el, sonos, string(method)) {
 			continue
 		}
-		if poll, err := d.poll(); poll || err != nil {
+		if err := d.poll(); err != nil {
 			return nil, err
 		}
 		if d.repeats() {
@@ -61,7 +61,7 @@ func parse(body []byte, methods []Method) (*Call, error) {
 		}
 		return call, nil
 	}
-	return nil, nil
+	return nil, otherMethod
 }
 
 // fill reads what a call says, in the element el and in the header.
@@ -136,17 +136,17 @@ func (d document) envelope() (header, body int, err error) {
 }
 
 // poll finds a linkCode of any namespace anywhere, because a lenient service might take it for one.
-func (d document) poll() (bool, error) {
+func (d document) poll() error {
 	for i := range d {
 		if string(d[i].local) != "linkCode" {
 			continue
 		}
 		if d[i].first == 0 && len(bytes.TrimSpace(d[i].text)) == 0 {
-			return false, errBlankLinkCode
+			return errBlankLinkCode
 		}
-		return true, nil
+		return poll
 	}
-	return false, nil
+	return nil
 }
 
 func (d document) repeats() bool {

@@ -13,29 +13,50 @@ import (
 // hundred bytes, a few thousand with a deviceCert.
 const MaxBody = 64 << 10
 
+// NoCall is why a request is no call, where it does not even resemble one.
+type NoCall string
+
+func (n NoCall) Error() string { return string(n) }
+
+// Why a request is forwarded without further ado.
+const (
+	noPost        NoCall = "no POST with a body of at most 64 KiB"
+	otherAction   NoCall = "the SOAPAction of another method"
+	otherType     NoCall = "no content type of XML in UTF-8"
+	otherCoding   NoCall = "a content encoding"
+	otherBody     NoCall = "no body of at most 64 KiB that begins as XML"
+	otherMentions NoCall = "no mention of a method that is answered"
+	otherMethod   NoCall = "the call of another method"
+	poll          NoCall = "a linkCode: a listener who is signing in"
+)
+
 // Read returns the call that r makes, if it is one of these methods, and how many bytes of its body it has read
 // to find that out.
 //
-// It returns nil where r is anything else, with an error where r resembles such a call but is malformed or can
-// be understood in more than one way. The error holds nothing of the request. Either way r is as it came and
+// Otherwise it returns why r is none: a NoCall, or another error where r resembles such a call but is malformed or
+// can be understood in more than one way. No error holds anything of the request. Either way r is as it came and
 // can be forwarded: the body is not read at all where the HTTP method or the headers rule a call out, and what
 // was read of it otherwise is read again by the next handler, with the error that ended it.
-func Read(r *http.Request, methods []Method) (call *Call, peeked int, err error) {
-	action, ok := mayCall(r, methods)
-	if !ok {
-		return nil, 0, nil
+func Read(r *http.Request, methods []Method) (call *Call, peeked int, why error) {
+	action, why := mayCall(r, methods)
+	if why != nil {
+		return nil, 0, why
 	}
 	arrived := time.Now()
 	body, whole := peek(r)
 	peeked = len(body)
-	if !whole || !mentions(body, methods) || polls(body) {
-		return nil, peeked, nil
-	}
-	if !encodingFits(r.Header["Content-Type"], body) {
+	switch {
+	case !whole:
+		return nil, peeked, otherBody
+	case !mentions(body, methods):
+		return nil, peeked, otherMentions
+	case polls(body):
+		return nil, peeked, poll
+	case !encodingFits(r.Header["Content-Type"], body):
 		return nil, peeked, errEncoding
 	}
-	if call, err = parse(body, methods); call == nil {
-		return nil, peeked, err
+	if call, why = parse(body, methods); why != nil {
+		return nil, peeked, why
 	}
 	if action != "" && action != call.Method {
 		return nil, peeked, errAction
@@ -47,14 +68,22 @@ func Read(r *http.Request, methods []Method) (call *Call, peeked int, err error)
 	return call, peeked, nil
 }
 
-// mayCall tells by HTTP method and headers alone whether r can be a call of one of the methods, and of which
-// one if the headers say so.
-func mayCall(r *http.Request, methods []Method) (action Method, ok bool) {
+// mayCall tells by HTTP method and headers alone why r cannot be a call of one of the methods or, if the headers
+// say so, of which one it can be.
+func mayCall(r *http.Request, methods []Method) (action Method, why error) {
 	if r.Method != http.MethodPost || r.ContentLength == 0 || r.ContentLength > MaxBody {
-		return "", false
+		return "", noPost
 	}
-	action, ok = actionOf(r.Header["Soapaction"], methods)
-	return action, ok && typeAllows(r.Header["Content-Type"]) && encodingAllows(r.Header["Content-Encoding"])
+	action, ok := actionOf(r.Header["Soapaction"], methods)
+	switch {
+	case !ok:
+		return "", otherAction
+	case !typeAllows(r.Header["Content-Type"]):
+		return "", otherType
+	case !encodingAllows(r.Header["Content-Encoding"]):
+		return "", otherCoding
+	}
+	return action, nil
 }
 
 // actionOf finds the method that a SOAPAction names in its fragment, which Sonos's own examples spell in more

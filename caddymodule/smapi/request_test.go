@@ -17,6 +17,11 @@ const requests = "../../testdata/requests"
 
 var upgrades = []Method{GetDeviceAuthToken}
 
+func isNoCall(err error) bool {
+	_, ok := err.(NoCall)
+	return ok
+}
+
 func requestFile(t testing.TB, name string) []byte {
 	t.Helper()
 	body, err := os.ReadFile(filepath.Join(requests, name))
@@ -97,7 +102,7 @@ func TestWhatIsNotPositivelyAnUpgradeIsForwardedAsItCame(t *testing.T) {
 			if call != nil {
 				t.Fatalf("read as %+v", call)
 			}
-			if isClear := strings.Contains(strings.Join(clear, " "), name); isClear != (err == nil) {
+			if isClear := strings.Contains(strings.Join(clear, " "), name); isClear != isNoCall(err) {
 				t.Errorf("the error is %v", err)
 			}
 			if got, err := io.ReadAll(r.Body); err != nil || !bytes.Equal(got, body) {
@@ -154,7 +159,7 @@ func TestHeadersRuleAnUpgradeOutBeforeTheBodyIsRead(t *testing.T) {
 		body := io.NopCloser(iotest.ErrReader(errors.New("the body was read")))
 		r.Body = body
 		change(r)
-		if call, _, err := Read(r, upgrades); call != nil || err != nil {
+		if call, _, err := Read(r, upgrades); call != nil || !isNoCall(err) {
 			t.Errorf("%s: %v, %v", name, call, err)
 		}
 		if r.Body != body {
@@ -219,7 +224,7 @@ func TestABodyIsReplayedWithWhatEndedIt(t *testing.T) {
 			}
 			original := &body{Reader: source}
 			r.Body, r.ContentLength = original, test.length
-			if call, _, err := Read(r, upgrades); call != nil || err != nil {
+			if call, _, err := Read(r, upgrades); call != nil || !isNoCall(err) {
 				t.Errorf("%s: %v, %v", name, call, err)
 			}
 			if r.ContentLength != test.length {
@@ -259,7 +264,7 @@ func TestNoMoreIsReadThanNeeded(t *testing.T) {
 			read += n
 			return n, nil
 		}))
-		if call, _, err := Read(r, upgrades); call != nil || err != nil {
+		if call, _, err := Read(r, upgrades); call != nil || !isNoCall(err) {
 			t.Errorf("%s: %v, %v", name, call, err)
 		}
 		if read > test.most {
@@ -305,7 +310,7 @@ func TestTheOtherCallsAboutAnAccountAreReadOnDemand(t *testing.T) {
 		if got, _, err := Read(r, allMethods); got == nil {
 			t.Errorf("%s without SOAPAction: not read: %v", file, err)
 		}
-		if got, _, err := Read(call(want.Method, body), upgrades); got != nil || err != nil {
+		if got, _, err := Read(call(want.Method, body), upgrades); got != nil || !isNoCall(err) {
 			t.Errorf("%s: read though nobody asked for it: %+v, %v", file, got, err)
 		}
 	}
@@ -320,7 +325,7 @@ func TestWhatIsNotPositivelyACallIsForwardedAsItCame(t *testing.T) {
 		body := requestFile(t, filepath.Base(file))
 		r := post(body)
 		r.Header.Del("SOAPAction")
-		if got, _, err := Read(r, allMethods); got != nil || err == nil {
+		if got, _, err := Read(r, allMethods); got != nil || isNoCall(err) {
 			t.Errorf("%s: read as %+v, %v", file, got, err)
 		}
 		if got, err := io.ReadAll(r.Body); err != nil || !bytes.Equal(got, body) {
