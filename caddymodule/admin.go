@@ -50,6 +50,9 @@ type EndpointStatus struct {
 	SinceStart   map[outcome]uint64 `json:"since_start"`
 	Last5Minutes map[outcome]uint64 `json:"last_5_minutes"`
 
+	// The same in steps of 10 seconds, the oldest first.
+	History []map[outcome]uint64 `json:"history"`
+
 	InFlight             int     `json:"in_flight"`
 	Waiting              int     `json:"waiting"`
 	OldestWaitingSeconds float64 `json:"oldest_waiting_seconds"`
@@ -89,7 +92,7 @@ func currentStatus(now time.Time) Status {
 			Breaker:  state.Breaker,
 			Secrets:  e.secretStatuses(now),
 		}
-		s.SinceStart, s.Last5Minutes = e.tally.sums(now)
+		s.SinceStart, s.Last5Minutes, s.History = e.tally.sums(now)
 		if !state.OldestWaiting.IsZero() {
 			s.OldestWaitingSeconds = now.Sub(state.OldestWaiting).Seconds()
 		}

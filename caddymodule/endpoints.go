@@ -134,19 +134,22 @@ func (t *tally) add(o outcome, now time.Time) {
 	slot.counts[o]++
 }
 
-// sums returns the outcomes since the start and over the last five minutes.
-func (t *tally) sums(now time.Time) (total, lately map[outcome]uint64) {
+// sums returns the outcomes since the start, over the last five minutes, and in each slot of those, the oldest first.
+func (t *tally) sums(now time.Time) (total, lately map[outcome]uint64, history []map[outcome]uint64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	total, lately = make(map[outcome]uint64), make(map[outcome]uint64)
 	maps.Copy(total, t.total)
+	history = make([]map[outcome]uint64, len(t.slots))
 	first := now.UnixNano()/int64(tallySlot) - int64(len(t.slots)) + 1
-	for i := range t.slots {
-		if slot := &t.slots[i]; slot.at >= first {
+	for i := range history {
+		history[i] = make(map[outcome]uint64)
+		if slot := &t.slots[(first+int64(i))%int64(len(t.slots))]; slot.at == first+int64(i) {
+			maps.Copy(history[i], slot.counts)
 			for o, n := range slot.counts {
 				lately[o] += n
 			}
 		}
 	}
-	return total, lately
+	return total, lately, history
 }

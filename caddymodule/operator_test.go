@@ -3,6 +3,7 @@ package caddymodule_test
 import (
 	"bytes"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"io"
 	"maps"
@@ -11,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -215,22 +217,32 @@ func TestTheTokenEndpointIsShownAsItIs(t *testing.T) {
 	got = status()
 	want := map[string]uint64{"upgraded": 3}
 	if got.InFlight != 0 || got.Waiting != 0 || got.OldestWaitingSeconds != 0 ||
-		!maps.Equal(got.SinceStart, want) || !maps.Equal(got.Last5Minutes, want) {
+		!maps.Equal(got.SinceStart, want) || !maps.Equal(got.Last5Minutes, want) || len(got.History) != 30 {
 		t.Errorf("the status is %+v", got)
+	}
+	latest := map[string]uint64{} // which may be of two steps
+	for _, step := range got.History[28:] {
+		for outcome, n := range step {
+			latest[outcome] += n
+		}
+	}
+	if !maps.Equal(latest, want) {
+		t.Errorf("the history is %v", got.History)
 	}
 }
 
 // endpointStatus is what the admin API says of a token endpoint, as others read it.
 type endpointStatus struct {
-	Endpoint             string            `json:"endpoint"`
-	ClientID             string            `json:"client_id"`
-	SinceStart           map[string]uint64 `json:"since_start"`
-	Last5Minutes         map[string]uint64 `json:"last_5_minutes"`
-	InFlight             int               `json:"in_flight"`
-	Waiting              int               `json:"waiting"`
-	OldestWaitingSeconds float64           `json:"oldest_waiting_seconds"`
-	Breaker              string            `json:"breaker"`
-	HoldSeconds          float64           `json:"hold_seconds"`
+	Endpoint             string              `json:"endpoint"`
+	ClientID             string              `json:"client_id"`
+	SinceStart           map[string]uint64   `json:"since_start"`
+	Last5Minutes         map[string]uint64   `json:"last_5_minutes"`
+	History              []map[string]uint64 `json:"history"`
+	InFlight             int                 `json:"in_flight"`
+	Waiting              int                 `json:"waiting"`
+	OldestWaitingSeconds float64             `json:"oldest_waiting_seconds"`
+	Breaker              string              `json:"breaker"`
+	HoldSeconds          float64             `json:"hold_seconds"`
 	Secrets              []struct {
 		Field          string     `json:"field"`
 		ReadSecondsAgo float64    `json:"read_seconds_ago"`
@@ -339,6 +351,8 @@ func TestItIsReadyWhenAHandlerRunsWhateverTheTokenEndpointDoes(t *testing.T) {
 	}
 }
 
+var scrapeFile = flag.String("scrape", "", "write our metrics to this `file`, for promtool")
+
 func TestMetricsAreNamedAsPrometheusWantsThem(t *testing.T) {
 	o := operate(t, directive(serve(t, issuesTokens), oldService(t)))
 	o.upgrade(t)
@@ -348,9 +362,39 @@ func TestMetricsAreNamedAsPrometheusWantsThem(t *testing.T) {
 			ours.WriteString(line)
 		}
 	}
+	if *scrapeFile != "" {
+		write(t, *scrapeFile, ours.String())
+	}
 	problems, err := promlint.New(strings.NewReader(ours.String())).Lint()
 	if err != nil || len(problems) > 0 || ours.Len() == 0 {
 		t.Errorf("%v %v in\n%s", err, problems, ours.String())
+	}
+}
+
+var metricName = regexp.MustCompile(`caddy_smapi_upgrade_[a-z0-9_]+:?`) // with a colon it is a recording rule
+
+func TestTheKitUsesMetricsThatThereAre(t *testing.T) {
+	o := operate(t, directive(serve(t, issuesTokens), oldService(t)))
+	o.upgrade(t)
+	exists := map[string]bool{}
+	for name := range o.scrape(t) {
+		exists[metricName.FindString(name)] = true
+	}
+	for _, path := range []string{"prometheus-rules.yml", "prometheus-rules_test.yml", "grafana-dashboard.json", "handbook.md"} {
+		text, err := os.ReadFile(filepath.Join("..", "docs", path))
+		if err != nil {
+			t.Fatal(err)
+		}
+		used := metricName.FindAllString(string(text), -1)
+		if len(used) == 0 {
+			t.Errorf("%s uses no metric", path)
+		}
+		slices.Sort(used)
+		for _, name := range slices.Compact(used) {
+			if !exists[name] && !exists[name+"_bucket"] && !strings.HasSuffix(name, ":") {
+				t.Errorf("%s: there is no %s", path, name)
+			}
+		}
 	}
 }
 
