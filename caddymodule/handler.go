@@ -155,6 +155,7 @@ type Handler struct {
 
 	settings settings
 	endpoint *token.Endpoint
+	through  func(http.RoundTripper) http.RoundTripper // looks at what is sent, for `check` alone
 	shared   *sharedEndpoint
 	logger   *zap.Logger
 	calls    *zap.Logger
@@ -216,13 +217,17 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if h.settings.mode != ModeUpgrade {
 		return nil
 	}
+	var way http.RoundTripper = transport
+	if h.through != nil {
+		way = h.through(transport)
+	}
 	h.endpoint = token.New(token.Config{
 		URL:         h.settings.url,
 		Issuer:      h.settings.issuer,
 		Insecure:    h.InsecureHTTP,
 		Client:      client,
 		MaxInFlight: h.settings.maxInFlight,
-		Transport:   transport,
+		Transport:   way,
 		State:       h.shared.State,
 
 		Replay:           h.settings.replay,

@@ -65,9 +65,33 @@ func (h *Handler) refusal(method smapi.Method) *smapi.Fault {
 	return nil
 }
 
+// fault is what the player of a call is told, nil where it gets a pair.
+func (h *Handler) fault(d *decision) *smapi.Fault {
+	if d.outcome == rejected {
+		return h.refusal(d.call.Method)
+	}
+	return policy[d.outcome].fault
+}
+
+// rule is what has decided about a call.
+type rule int
+
+const (
+	byExpireSessionIDs rule = iota + 1
+	byNeedsReauth
+	byKey // none that was issued here
+	byRefreshAuthTokens
+	byHouseholds
+	byMode
+	byNoExchange
+	byNoProof
+	byExchange
+)
+
 // decision is what was found out about one call, and what its player gets.
 type decision struct {
 	call    *smapi.Call
+	rule    rule
 	outcome outcome
 
 	// exchange is how to find out, where the outcome is blank, and result what came of it.
@@ -84,27 +108,31 @@ func (s *settings) decide(call *smapi.Call) decision {
 	waits := call.Credentials.Kind == smapi.LoginToken && call.Credentials.Token == smapi.NeedsReauth
 	switch call.Method {
 	case smapi.GetSessionID:
-		d.outcome = expired
+		d.rule, d.outcome = byExpireSessionIDs, expired
 	case smapi.RefreshAuthToken:
 		switch {
 		case waits:
-			d.outcome = rejected
+			d.rule, d.outcome = byNeedsReauth, rejected
 		case smapi.CheckToken(call.Credentials.Key) != nil:
-			d.outcome = forwarded // no key that was issued here
+			d.rule, d.outcome = byKey, forwarded
 		default:
-			d.exchange = s.refresh
+			d.rule, d.exchange = byRefreshAuthTokens, s.refresh
 		}
 	default:
 		switch {
 		case !s.households.chooses(call.HouseholdID):
-			d.outcome = forwarded
-		case s.mode == ModeReauthorize || waits || x == nil:
-			d.outcome = reauthorize
+			d.rule, d.outcome = byHouseholds, forwarded
+		case s.mode == ModeReauthorize:
+			d.rule, d.outcome = byMode, reauthorize
+		case waits:
+			d.rule, d.outcome = byNeedsReauth, reauthorize
+		case x == nil:
+			d.rule, d.outcome = byNoExchange, reauthorize
 		case !x.proven(call):
 			// Something in front may have taken the Authorization header. That is no reason to sign a home out.
-			d.outcome = forwarded
+			d.rule, d.outcome = byNoProof, forwarded
 		default:
-			d.exchange = x
+			d.rule, d.exchange = byExchange, x
 		}
 	}
 	return d
@@ -161,10 +189,7 @@ func (d *decision) misconfigured(cause, mend string) {
 // answer tells the player and the log, both with the same reference.
 func (h *Handler) answer(w http.ResponseWriter, r *http.Request, d decision) error {
 	reference := rand.Text()[:8]
-	fault := policy[d.outcome].fault
-	if d.outcome == rejected {
-		fault = h.refusal(d.call.Method)
-	}
+	fault := h.fault(&d)
 	h.record(d.outcome, d)
 	h.log(r, d, reference)
 

@@ -1,0 +1,58 @@
+package caddymodule
+
+import (
+	"errors"
+
+	caddycmd "github.com/caddyserver/caddy/v2/cmd"
+	"github.com/spf13/cobra"
+)
+
+// commands are the members of the family `caddy smapi-upgrade`.
+var commands = []func() *cobra.Command{
+	statusCommand,
+	simulateCommand,
+}
+
+func init() {
+	caddycmd.RegisterCommand(caddycmd.Command{
+		Name:  "smapi-upgrade",
+		Usage: "<command>",
+		Short: "Helps to move a Sonos music service to OAuth",
+		Long: `
+Commands for who runs the handler smapi_upgrade, which moves the listeners of
+an old Sonos music service to OAuth.
+`,
+		CobraFunc: func(family *cobra.Command) {
+			for _, command := range commands {
+				family.AddCommand(command())
+			}
+			family.SetFlagErrorFunc(usageError)
+			family.RunE = func(cmd *cobra.Command, args []string) error {
+				if len(args) > 0 {
+					return usageError(cmd, errors.New("there is no such command"))
+				}
+				return cmd.Help()
+			}
+		},
+	})
+}
+
+// exitUsage is the exit code of a command that was called in a wrong way.
+const exitUsage = 2
+
+// usageError ends a command with a message of what is wrong with its flags and arguments.
+func usageError(cmd *cobra.Command, err error) error {
+	cmd.PrintErrf("Error: %v\nSee '%s --help'.\n", err, cmd.CommandPath())
+	return exit(cmd, exitUsage)
+}
+
+// exit ends a command with an exit code, without a further message.
+func exit(cmd *cobra.Command, code int) error {
+	cmd.SilenceErrors = true
+	if code == 1 { // which caddycmd takes for a success, unless it comes with an error, which it logs
+		return errExit
+	}
+	return caddycmd.WrapCommandFuncForCobra(func(caddycmd.Flags) (int, error) { return code, nil })(cmd, nil)
+}
+
+var errExit = errors.New("exiting with status 1")

@@ -1,0 +1,174 @@
+package caddymodule_test
+
+import (
+	"io"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/caddyserver/caddy/v2"
+)
+
+// markers stand for everything that is secret, by where they come from.
+var markers = map[string]string{
+	"testuser": "marker-user", "12345": "marker-password", "old-token": "marker-old-token", "old-key": "marker-old-key",
+	"old-session": "marker-session", "Sonos_abc123": "marker-household", "00-0E-58-5B-06-D6:8": "marker-device",
+}
+
+func marked(t testing.TB, request string) []byte {
+	t.Helper()
+	var pairs []string
+	for value, marker := range markers {
+		pairs = append(pairs, value, marker)
+	}
+	return []byte(strings.NewReplacer(pairs...).Replace(string(file(t, "requests", request))))
+}
+
+// What token endpoints say, with secrets wherever a server may put them.
+var leakyAnswers = map[string]http.HandlerFunc{
+	"issued":           says(200, `{"access_token":"marker-new-token","refresh_token":"marker-new-key"}`),
+	"issued, in part":  says(200, `{"access_token":"marker-new-token"}`),
+	"issued, too long": says(200, `{"access_token":"marker-new-token`+strings.Repeat("x", 2048)+`","refresh_token":"k"}`),
+	"issued, no text":  says(200, `{"access_token":"marker-new-token\u0000","refresh_token":"marker-new-key"}`),
+	"no JSON":          says(200, `marker-password`),
+	"rejected":         says(400, `{"error":"invalid_grant","error_description":"marker-user has not marker-password"}`),
+	"an odd error":     says(400, `{"error":"marker-user","error_uri":"marker-password"}`),
+	"the client":       says(401, `{"error":"invalid_client","error_description":"marker-secret"}`),
+	"failing":          says(500, `marker-password`),
+	"patience": func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Retry-After", "marker-user")
+		says(429, `marker-password`)(w, r)
+	},
+	"a redirect": func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, "/?marker-password", http.StatusTemporaryRedirect)
+	},
+	"an odd header": func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Marker-User", "marker-password")
+		says(403, "")(w, r)
+	},
+	"no HTTP":           raw("marker-password\r\n\r\n"),
+	"a broken status":   raw("HTTP/1.1 marker-password\r\n\r\n"),
+	"a broken header":   raw("HTTP/1.1 200 OK\r\nmarker password: marker-password\r\n\r\n"),
+	"a broken encoding": raw("HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 15\r\n\r\nmarker-password"),
+	"more than said":    raw("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}marker-new-token"),
+	"cut":               raw("HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n{\"access_token\":\"marker-new-token\""),
+}
+
+// raw answers with these bytes.
+func raw(text string) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		conn, _, err := w.(http.Hijacker).Hijack()
+		if err != nil {
+			panic(err)
+		}
+		_, _ = io.WriteString(conn, text)
+		_ = conn.Close()
+	}
+}
+
+// Every call in every mode with every answer, with all that an operator can switch on to see more: a secret in none
+// of it.
+func TestNothingSecretGetsOut(t *testing.T) {
+	received := collect(t)
+	secret := filepath.Join(t.TempDir(), "secret")
+	write(t, secret, "marker-secret")
+	calls := [][2]string{
+		{"getDeviceAuthToken", "upgrade.xml"}, {"getDeviceAuthToken", "login-token.xml"}, {"getDeviceAuthToken", "session-id.xml"},
+		{"getDeviceAuthToken", "anonymous.xml"}, {"getDeviceAuthToken", "forward-two-logins.xml"}, {"getDeviceAuthToken", "forward-poll-with-login.xml"},
+		{"getDeviceAuthToken", "login-token-in-authorization.xml"},
+		{"getSessionId", "get-session-id.xml"}, {"refreshAuthToken", "refresh-auth-token.xml"}, {"refreshAuthToken", "ambiguous-refresh-two-tokens.xml"},
+	}
+	seen := map[string]bool{}
+	for _, mode := range []string{"upgrade", "observe", "reauthorize"} {
+		for name, answers := range leakyAnswers {
+			if mode != "upgrade" && name != "issued" {
+				continue // nobody is asked
+			}
+			endpoint := serve(t, answers)
+			o := operate(t, "tracing {\nspan request\n}\n"+strings.NewReplacer("the-secret", "{file."+secret+"}", "the-id", name+mode).Replace(
+				strings.Replace(directive(endpoint, oldService(t), "mode "+mode, `expire_session_ids
+				refresh_auth_tokens
+				header X-Home {smapi.household_id}
+				header X-Device {smapi.device_id}
+				param home {smapi.household_id}
+				exchange login
+				exchange session_id urn:example:session {
+					param session {smapi.session_id}
+				}
+				exchange login_token urn:example:token {
+					param token {smapi.token}
+					param key {smapi.key}
+				}
+				exchange anonymous urn:example:anonymous`), "client_id the-id", `client_id "the-id"`, 1)))
+			for _, call := range calls {
+				r := o.request(t, marked(t, call[1]))
+				r.Header.Set("SOAPAction", `"http://www.sonos.com/Services/1.1#`+call[0]+`"`)
+				r.Header.Set("Authorization", "Bearer marker-header-token") // which Caddy's access log redacts
+				got := o.do(t, r)
+				if got.status == http.StatusInternalServerError {
+					checkNoMarker(t, name+", a fault", got.body)
+				}
+				for _, values := range got.header {
+					checkNoMarker(t, name+", a header", values...)
+				}
+			}
+			log := o.log(t)
+			if !strings.Contains(log, "handled request") || !strings.Contains(log, `"level":"debug"`) {
+				t.Fatal("there is no log") // which would prove nothing
+			}
+			for _, line := range append(answeredLines(log), observedLines(log)...) {
+				for _, o := range outcomes {
+					seen[o] = seen[o] || strings.Contains(line, `"outcome":"`+o+`"`)
+				}
+			}
+			checkNoMarker(t, name+", the log", log)
+			for _, path := range []string{"/metrics", "/config/", "/smapi_upgrade/status", "/smapi_upgrade/ready"} {
+				got := o.admin.get(t, path)
+				if got.status != http.StatusOK || len(got.body) < 10 {
+					t.Fatalf("%s: %+v", path, got)
+				}
+				checkNoMarker(t, name+", "+path, got.body)
+			}
+			status := smapiUpgrade(t, nil, "status", "--address", strings.TrimPrefix(o.admin.url, "http://"))
+			if status.code != 0 {
+				t.Fatalf("the status is %+v", status)
+			}
+			checkNoMarker(t, name+", the command", status.stdout, status.stderr)
+			if err := caddy.Stop(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for _, o := range outcomes {
+		if !seen[o] {
+			t.Errorf("no call was %s", o)
+		}
+	}
+	received.mu.Lock()
+	defer received.mu.Unlock()
+	if len(received.all) == 0 {
+		t.Fatal("there are no spans")
+	}
+	checkNoMarker(t, "the spans", received.raw.String())
+}
+
+var outcomes = []string{"upgraded", "rejected", "unavailable", "misconfigured", "reauthorize", "expired", "refreshed", "observed"}
+
+func observedLines(log string) (lines []string) {
+	for line := range strings.Lines(log) {
+		if strings.Contains(line, "observed a call") {
+			lines = append(lines, line)
+		}
+	}
+	return lines
+}
+
+func checkNoMarker(t testing.TB, where string, texts ...string) {
+	t.Helper()
+	for _, text := range texts {
+		if at := strings.Index(strings.ToLower(text), "marker"); at >= 0 {
+			t.Errorf("%s: %s", where, text[max(0, at-200):min(len(text), at+60)])
+		}
+	}
+}

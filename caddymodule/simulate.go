@@ -1,0 +1,341 @@
+package caddymodule
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"net/url"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/player"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
+)
+
+// simulation is what `caddy smapi-upgrade simulate` is asked for.
+type simulation struct {
+	url         string
+	credentials string
+	accounts    int
+	from        string
+	households  int
+	rate        float64
+	concurrency int
+	repeatLost  string
+	timeout     time.Duration
+	insecure    bool
+	seed        uint64
+	json        bool
+	mine        bool
+}
+
+func simulateCommand() *cobra.Command {
+	var s simulation
+	cmd := &cobra.Command{
+		Use: "simulate <url> [--credentials <kind>]\n" +
+			"    [--accounts <n> | --from <file>] [--households <n>] [--seed <n>]\n" +
+			"    [--rate <n>] [--concurrency <n>] [--repeat-lost <share>]\n" +
+			"    [--timeout <duration>] [--insecure] [--json] [--yes-this-is-my-service]",
+		DisableFlagsInUseLine: true,
+		Short:                 "Plays Sonos players that upgrade their accounts",
+		Long: `
+Plays a Sonos player, or a fleet of them, at a running site. Each account makes
+one upgrade call (getDeviceAuthToken without linkCode), in the spellings of
+real players in turn, and the answer is read as strictly as a player may read
+it. The summary says what the players were told and what they would do.
+
+The accounts are made up, or come from a file: one account per line, with a tab
+between its values. Blank lines and lines that begin with # are skipped.
+
+    --credentials     made up                a line of --from
+    login             user1, password1       <username> TAB <password>
+    session_id        session1               <session id>
+    login_token       token1, key1           <token> TAB <key>
+    anonymous         (nothing)              (no file)
+
+Calls are made as fast as --concurrency of them at once allow, or at a --rate.
+With --repeat-lost 10% a tenth of them lose their answer, as if the network had
+failed: the connection is closed before the answer is read, and the player asks
+again. A player waits 20s for an answer, 10s of it at most to connect.
+
+The homes are made up by --seed. The same call from the same home gets the same
+answer again for as long as the site remembers it ('replay'), without another
+login; another seed is other homes.
+
+Every call may be a login, and every wrong password a failed one, which may
+lock its account. So the host has to be this machine, unless you say that the
+service is yours. Calls go nowhere else: redirects are not followed, no proxy
+is used, and no tokens or credentials are printed.
+
+Ctrl-C ends it with the summary so far.
+
+Exit status:
+    0   every account was upgraded
+    1   some listeners would have to sign in again or link their account
+    2   the command was not understood, or refused
+    3   some calls got another fault, no answer, or one that players do not
+        accept; or it was ended early
+`,
+		Example: `    One account that is made up, user1 with password1:
+    $ caddy smapi-upgrade simulate http://localhost:8088
+
+    A test account, without its password on the command line:
+    $ caddy smapi-upgrade simulate http://localhost:8088 --from account.txt
+
+    A storm: 50 calls per second, of which a tenth lose their answer:
+    $ caddy smapi-upgrade simulate https://localhost --insecure \
+        --accounts 2000 --households 700 --rate 50 --repeat-lost 10%
+
+    How many were upgraded, for a script:
+    $ caddy smapi-upgrade simulate http://localhost:8088 --json |
+        jq .outcomes.upgraded.calls`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) != 1 {
+				return usageError(cmd, errors.New("it takes one URL"))
+			}
+			s.url = args[0]
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return s.run(cmd) },
+	}
+	flags := cmd.Flags()
+	flags.SortFlags = false
+	flags.StringVar(&s.credentials, "credentials", string(smapi.Login), "The `kind` of accounts")
+	flags.IntVar(&s.accounts, "accounts", 1, "Accounts to make up")
+	flags.StringVar(&s.from, "from", "", "A `file` with the accounts, - for standard input")
+	flags.IntVar(&s.households, "households", 0, "Homes they live in (default one for each)")
+	flags.Uint64Var(&s.seed, "seed", 1, "Makes the homes and spellings")
+	flags.Float64Var(&s.rate, "rate", 0, "Calls per second (default no limit)")
+	flags.IntVar(&s.concurrency, "concurrency", 0, "Calls at once (default 16; with --rate 1000)")
+	flags.StringVar(&s.repeatLost, "repeat-lost", "", "The `share` of calls that lose their answer")
+	flags.DurationVar(&s.timeout, "timeout", player.Timeout, "Patience of a player")
+	flags.BoolVar(&s.insecure, "insecure", false, "Accept any certificate")
+	flags.BoolVar(&s.json, "json", false, "Print the summary as JSON")
+	flags.BoolVar(&s.mine, "yes-this-is-my-service", false, "Allow a host that is not this machine")
+	return cmd
+}
+
+const (
+	defaultConcurrency = 16
+	mostConcurrency    = 1000
+)
+
+// Exit codes of simulate beside exitUsage.
+const (
+	exitSignedOut = 1
+	exitFailed    = 3
+)
+
+func (s *simulation) run(cmd *cobra.Command) error {
+	fleet, err := s.fleet(cmd)
+	if err != nil {
+		return usageError(cmd, err)
+	}
+	ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop) // a second Ctrl-C does not wait for anything
+	bar := showProgress(fleet)
+	summary := fleet.Run(ctx)
+	bar.end()
+
+	write := summary.WriteText
+	if s.json {
+		write = func(w io.Writer) error {
+			e := json.NewEncoder(w)
+			e.SetIndent("", "  ")
+			return e.Encode(summary)
+		}
+	}
+	if err := write(cmd.OutOrStdout()); err != nil {
+		cmd.PrintErrln("Error:", err)
+		return exit(cmd, exitFailed)
+	}
+	switch {
+	case summary.Failed():
+		return exit(cmd, exitFailed)
+	case summary.SignedOut():
+		return exit(cmd, exitSignedOut)
+	}
+	return nil
+}
+
+// fleet is what plays, or an error in what is asked for.
+func (s *simulation) fleet(cmd *cobra.Command) (*player.Fleet, error) {
+	if err := checkURL(s.url, s.mine); err != nil {
+		return nil, err
+	}
+	changed := cmd.Flags().Changed
+	lost := Percent(0)
+	if s.repeatLost != "" {
+		var err error
+		if lost, err = parsePercent(s.repeatLost); err != nil {
+			return nil, fmt.Errorf("--repeat-lost %w", err)
+		}
+	}
+	switch {
+	case changed("rate") && !(s.rate >= 0.001 && s.rate <= 1e6): // nor is it NaN
+		return nil, errors.New("--rate has to be a number of calls per second, from 0.001 to 1000000")
+	case changed("concurrency") && (s.concurrency < 1 || s.concurrency > mostConcurrency):
+		return nil, fmt.Errorf("--concurrency has to be from 1 to %d", mostConcurrency)
+	case changed("households") && s.households < 1:
+		return nil, errors.New("--households has to be 1 at least")
+	case s.timeout < time.Millisecond || s.timeout > time.Hour:
+		return nil, errors.New("--timeout has to be from 1ms to 1h")
+	}
+	accounts, err := s.players(cmd)
+	if err != nil {
+		return nil, err
+	}
+	if !changed("households") {
+		s.households = len(accounts)
+	}
+	if !changed("concurrency") {
+		s.concurrency = defaultConcurrency
+		if s.rate > 0 {
+			s.concurrency = mostConcurrency // players do not wait for one another
+		}
+	}
+	return &player.Fleet{
+		Client:      &player.Client{URL: s.url, Timeout: s.timeout, Transport: player.NewTransport(s.concurrency, s.insecure)},
+		Accounts:    accounts,
+		Households:  s.households,
+		Concurrency: s.concurrency,
+		Rate:        s.rate,
+		Lost:        float64(lost) / 100,
+		Seed:        s.seed,
+	}, nil
+}
+
+// players are the accounts, made up or from a file.
+func (s *simulation) players(cmd *cobra.Command) ([]player.Account, error) {
+	kind := smapi.Kind(s.credentials)
+	switch kind {
+	case smapi.Login, smapi.SessionID, smapi.LoginToken, smapi.Anonymous:
+	default:
+		return nil, errors.New("--credentials has to be login, session_id, login_token or anonymous")
+	}
+	if s.from == "" {
+		if s.accounts < 1 || s.accounts > player.MaxAccounts {
+			return nil, fmt.Errorf("--accounts has to be from 1 to %d", player.MaxAccounts)
+		}
+		return player.Synthetic(kind, s.accounts), nil
+	}
+	if cmd.Flags().Changed("accounts") {
+		return nil, errors.New("the accounts are either made up, by --accounts, or --from a file")
+	}
+	if kind == smapi.Anonymous {
+		return nil, errors.New("anonymous players have no accounts to read; say how many by --accounts")
+	}
+	in := cmd.InOrStdin()
+	if s.from == "-" {
+		if term.IsTerminal(int(os.Stdin.Fd())) {
+			cmd.PrintErrln("One account per line, then Ctrl-D:")
+		}
+	} else {
+		file, err := os.Open(s.from)
+		if err != nil {
+			return nil, fmt.Errorf("--from: %w", err)
+		}
+		defer file.Close()
+		in = file
+	}
+	accounts, err := player.ReadAccounts(in, kind)
+	if err != nil {
+		return nil, fmt.Errorf("--from: %w", err)
+	}
+	if len(accounts) == 0 {
+		return nil, errors.New("--from: there are no accounts in it")
+	}
+	return accounts, nil
+}
+
+var errURL = errors.New("that is no URL of a site, such as http://localhost:8088")
+
+// checkURL refuses what is not a site of this machine, unless it is said to be the operator's own. Its errors do
+// not quote the URL, which might have a password.
+func checkURL(text string, mine bool) error {
+	u, err := url.Parse(text)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || u.Fragment != "" {
+		return errURL
+	}
+	if u.User != nil {
+		return errors.New("the URL must not have a user name or a password")
+	}
+	if mine || isLoopback(u.Hostname()) {
+		return nil
+	}
+	return fmt.Errorf("%s is not this machine.\nEach call is a login there, and failed ones may lock the accounts of "+
+		"listeners.\nIf the service is yours, add --yes-this-is-my-service", u.Hostname())
+}
+
+func isLoopback(host string) bool {
+	address, err := netip.ParseAddr(host)
+	return strings.EqualFold(host, "localhost") || err == nil && address.Unmap().IsLoopback()
+}
+
+// progress is a bar on a terminal.
+type progress struct {
+	fleet *player.Fleet
+	begin time.Time
+	stop  chan struct{}
+	gone  chan struct{}
+}
+
+// showProgress draws a bar a few times a second until it ends, if standard error is a terminal.
+func showProgress(fleet *player.Fleet) *progress {
+	p := &progress{fleet: fleet, begin: time.Now(), stop: make(chan struct{}), gone: make(chan struct{})}
+	if !term.IsTerminal(int(os.Stderr.Fd())) || os.Getenv("TERM") == "dumb" {
+		close(p.gone)
+		return p
+	}
+	go func() {
+		defer close(p.gone)
+		tick := time.NewTicker(200 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			width, _, err := term.GetSize(int(os.Stderr.Fd()))
+			if err != nil || width > 80 {
+				width = 80
+			}
+			fmt.Fprint(os.Stderr, "\r", p.line(width-1), "\x1b[K") // the last column would begin a new line
+			select {
+			case <-tick.C:
+			case <-p.stop:
+				fmt.Fprint(os.Stderr, "\r\x1b[K")
+				return
+			}
+		}
+	}()
+	return p
+}
+
+// end takes the bar away.
+func (p *progress) end() {
+	close(p.stop)
+	<-p.gone
+}
+
+// line is the bar in at most width columns: [=====>    ] 450 of 1000, 12s left
+func (p *progress) line(width int) string {
+	done, all := p.fleet.Done(), len(p.fleet.Accounts)
+	text := fmt.Sprintf(" %*d of %d", len(fmt.Sprint(all)), done, all)
+	if took := time.Since(p.begin); done > 0 && took > time.Second {
+		text += fmt.Sprintf(", %v left", (took * time.Duration(all-done) / time.Duration(done)).Round(time.Second))
+	}
+	room := width - len(text) - 2
+	if room < 3 {
+		return text[:max(0, min(len(text), width))]
+	}
+	room = min(room, 40)
+	full := room * done / all
+	return "[" + strings.Repeat("=", full) + strings.Repeat(" ", room-full) + "]" + text
+}

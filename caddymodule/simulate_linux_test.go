@@ -1,0 +1,99 @@
+package caddymodule_test
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// terminal opens a pseudo-terminal of so many columns.
+func terminal(t *testing.T, columns uint16) (outside, inside *os.File) {
+	t.Helper()
+	outside, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Skip(err)
+	}
+	t.Cleanup(func() { outside.Close() })
+	fd := int(outside.Fd())
+	if err := unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0); err != nil {
+		t.Fatal(err)
+	}
+	n, err := unix.IoctlGetInt(fd, unix.TIOCGPTN)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.IoctlSetWinsize(fd, unix.TIOCSWINSZ, &unix.Winsize{Row: 24, Col: columns}); err != nil {
+		t.Fatal(err)
+	}
+	inside, err = os.OpenFile(fmt.Sprint("/dev/pts/", n), os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return outside, inside
+}
+
+func TestATerminalShowsABarThatFits(t *testing.T) {
+	s := caddyRun(t, directive(serve(t, issuesTokens), oldService(t)))
+	for columns, bar := range map[uint16]*regexp.Regexp{
+		80: regexp.MustCompile(`^\[=* *\] ( \d|10) of 10(, \d+s left)?$`),
+		30: regexp.MustCompile(`^\[=* *\] ( \d|10) of 10(, \d+s left)?$`),
+		9:  regexp.MustCompile(`^ ( \d|10) of `),
+	} {
+		t.Run(fmt.Sprint(columns), func(t *testing.T) {
+			outside, inside := terminal(t, columns)
+			cmd := simulation(t, s.url, "--accounts", "10", "--rate", "10", "--seed", fmt.Sprint(columns))
+			cmd.Env = append(cmd.Env, "TERM=xterm")
+			cmd.Stdout, cmd.Stderr = inside, inside
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			inside.Close()
+			screen, _ := io.ReadAll(outside) // ends with an error when nobody has the inside open any more
+			if err := cmd.Wait(); err != nil {
+				t.Fatal(err)
+			}
+			drawn, summary, gone := cutLast(string(screen), "\r\x1b[K")
+			if !gone || !strings.HasPrefix(summary, "10 calls of 10 accounts") || strings.Contains(summary, "\x1b") {
+				t.Errorf("the screen is %q", screen)
+			}
+			bars := strings.Split(strings.TrimPrefix(drawn, "\r"), "\r")
+			for _, line := range bars {
+				line, erased := strings.CutSuffix(line, "\x1b[K")
+				if !erased || len(line) >= int(columns) || !bar.MatchString(line) {
+					t.Errorf("the bar is %q", line)
+				}
+			}
+			if len(bars) < 3 || len(bars) > 20 {
+				t.Errorf("it was drawn %d times in a second", len(bars))
+			}
+		})
+	}
+}
+
+func TestATerminalThatCannotMoveTheCursorShowsNoBar(t *testing.T) {
+	s := caddyRun(t, directive(serve(t, issuesTokens), oldService(t)))
+	outside, inside := terminal(t, 80)
+	cmd := simulation(t, s.url)
+	cmd.Env = append(cmd.Env, "TERM=dumb")
+	cmd.Stdout, cmd.Stderr = inside, inside
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	inside.Close()
+	screen, _ := io.ReadAll(outside)
+	if err := cmd.Wait(); err != nil || strings.Contains(string(screen), "\x1b") {
+		t.Errorf("%v, and the screen is %q", err, screen)
+	}
+}
+
+func cutLast(text, sep string) (before, after string, found bool) {
+	if i := strings.LastIndex(text, sep); i >= 0 {
+		return text[:i], text[i+len(sep):], true
+	}
+	return text, "", false
+}
