@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"maps"
@@ -50,7 +51,7 @@ type exchange struct {
 	header    []param
 	onError   OnError
 	proofs    []string // placeholders, of which a call needs one
-	variant   string   // all of that, to tell the exchanges of handlers apart
+	variant   string   // a digest of all that, to tell the exchanges of handlers apart
 }
 
 type param struct {
@@ -176,7 +177,8 @@ func (h *Handler) exchanges(r *resolver) (byKind map[smapi.Kind]*exchange, refre
 		if len(settled.proofs) == 0 && x.Credentials != smapi.Anonymous {
 			r.fail(field, errNoProof) // it would hand out tokens whoever asks
 		}
-		settled.variant = fmt.Sprint(settled.grantType, settled.params, settled.header)
+		variant := sha256.Sum256(fmt.Append(nil, settled.grantType, settled.params, settled.header))
+		settled.variant = string(variant[:])
 		return settled
 	}
 

@@ -61,7 +61,7 @@ func (b *breaker) pass(g Grant, send func() Result) Result {
 		r := send()
 		switch r.Class {
 		case Unavailable:
-			b.failing.add(digestOf(g.Account), time.Now())
+			b.failing.add(digestOf("", g.Account), time.Now())
 			return r, errUnavailable
 		case Overloaded:
 			return r, errUncounted

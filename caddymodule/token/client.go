@@ -43,21 +43,40 @@ type Client struct {
 	Audience string
 }
 
-// prove proves the client to the token endpoint: by a header, or by what the form ends with.
-func (c *Client) prove(endpoint *url.URL, header http.Header) (ending string, err error) {
+// proof is what proves the client in a request: its header, and what its form ends with.
+type proof struct {
+	secret string
+	header http.Header
+	ending string
+}
+
+// prove returns the proof for the token endpoint. One by a secret is good until the secret changes.
+func (c *Client) prove(endpoint *url.URL, last *proof) (*proof, error) {
+	p := new(proof)
+	if c.Auth.NeedsSecret() {
+		p.secret = c.Secret()
+	}
+	if last != nil && last.secret == p.secret && c.Auth != PrivateKeyJWT {
+		return last, nil
+	}
+	p.header = http.Header{
+		"Accept":       {"application/json"},
+		"Content-Type": {"application/x-www-form-urlencoded"},
+		"User-Agent":   {userAgent},
+	}
 	switch c.Auth {
 	case Basic:
-		header["Authorization"] = []string{basic(url.QueryEscape(c.ID), url.QueryEscape(c.Secret()))}
-		return "", nil
+		p.header.Set("Authorization", basic(url.QueryEscape(c.ID), url.QueryEscape(p.secret)))
+		return p, nil
 	case BasicRaw:
-		header["Authorization"] = []string{basic(c.ID, c.Secret())}
-		return "", nil
+		p.header.Set("Authorization", basic(c.ID, p.secret))
+		return p, nil
 	}
 	var form strings.Builder
 	writeParam(&form, "client_id", c.ID)
 	switch c.Auth {
 	case Post:
-		writeParam(&form, "client_secret", c.Secret())
+		writeParam(&form, "client_secret", p.secret)
 	case PrivateKeyJWT:
 		audience := c.Audience
 		if audience == "" {
@@ -65,13 +84,16 @@ func (c *Client) prove(endpoint *url.URL, header http.Header) (ending string, er
 		}
 		assertion, err := c.Key().assertion(c.ID, audience)
 		if err != nil {
-			return "", err
+			return nil, err
 		}
 		writeParam(&form, "client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer")
 		writeParam(&form, "client_assertion", assertion)
 	}
-	return form.String(), nil
+	p.ending = form.String()
+	return p, nil
 }
+
+const userAgent = "caddy-smapi-upgrade"
 
 func basic(id, secret string) string {
 	return "Basic " + base64.StdEncoding.EncodeToString([]byte(id+":"+secret))

@@ -105,6 +105,7 @@ type Endpoint struct {
 	url       *url.URL
 	discovery *discovery // in the place of url
 	client    Client
+	proof     atomic.Pointer[proof] // the last one
 	places    int
 	replay    time.Duration
 	rejected  time.Duration
@@ -143,7 +144,7 @@ const refreshReplay = 60 * time.Second
 // finished, because the login it costs may already have happened.
 func (e *Endpoint) Exchange(ctx context.Context, deadline time.Time, g Grant) Result {
 	form := formOf(g)
-	call := digestOf(append([]string{e.name, g.Type}, g.Identity...)...)
+	call := digestOf(e.name, g.Type, g.Identity...)
 	for {
 		known, f, lead := e.state.board(call, deadline)
 		switch {
@@ -308,7 +309,7 @@ func (e *Endpoint) get(ctx context.Context, from *url.URL) (content []byte, fail
 		Method: http.MethodGet,
 		URL:    from,
 		Host:   from.Host,
-		Header: http.Header{"Accept": acceptJSON, "User-Agent": userAgent},
+		Header: http.Header{"Accept": {"application/json"}, "User-Agent": {userAgent}},
 	}).WithContext(ctx)
 	answer, err := e.transport.RoundTrip(request)
 	if err != nil {
@@ -343,13 +344,7 @@ func formOf(g Grant) string {
 	return form.String()
 }
 
-// What all requests have in common.
-var (
-	tokenPost  = &http.Request{Method: http.MethodPost}
-	acceptJSON = []string{"application/json"}
-	formType   = []string{"application/x-www-form-urlencoded"}
-	userAgent  = []string{"caddy-smapi-upgrade"}
-)
+var tokenPost = &http.Request{Method: http.MethodPost}
 
 // tokenRequest is a request with the body that it began with.
 type tokenRequest struct {
@@ -358,13 +353,17 @@ type tokenRequest struct {
 }
 
 func (e *Endpoint) request(ctx context.Context, where *url.URL, g Grant, form string) (tokenRequest, error) {
-	header := http.Header{"Accept": acceptJSON, "Content-Type": formType, "User-Agent": userAgent}
-	maps.Copy(header, g.Header)
-	ending, err := e.client.prove(where, header)
+	proof, err := e.client.prove(where, e.proof.Load())
 	if err != nil {
 		return tokenRequest{}, err
 	}
-	form += ending
+	e.proof.Store(proof)
+	header := proof.header
+	if g.Header != nil {
+		header = maps.Clone(header)
+		maps.Copy(header, g.Header)
+	}
+	form += proof.ending
 	body := &formBody{Reader: strings.NewReader(form)}
 	r := tokenPost.WithContext(ctx)
 	r.URL, r.Host, r.Header = where, where.Host, header

@@ -3,6 +3,7 @@ package token
 import (
 	"crypto/rand"
 	"crypto/sha256"
+	"encoding/binary"
 	"sync"
 	"time"
 )
@@ -81,19 +82,17 @@ var digestKey = func() (key [sha256.Size]byte) {
 	return key
 }()
 
-func digestOf(parts ...string) digest {
-	size := len(digestKey)
-	for _, part := range parts {
-		size += len(part) + 8
-	}
-	text := append(make([]byte, 0, size), digestKey[:]...)
-	for _, part := range parts {
-		for n, shift := uint64(len(part)), 0; shift < 64; shift += 8 {
-			text = append(text, byte(n>>shift))
-		}
-		text = append(text, part...)
+func digestOf(a, b string, more ...string) digest {
+	text := append(make([]byte, 0, 512), digestKey[:]...)
+	text = appendPart(appendPart(text, a), b)
+	for _, part := range more {
+		text = appendPart(text, part)
 	}
 	return sha256.Sum256(text)
+}
+
+func appendPart(text []byte, part string) []byte {
+	return append(binary.LittleEndian.AppendUint64(text, uint64(len(part))), part...)
 }
 
 // flight is one exchange and those who wait for its result.
