@@ -292,7 +292,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		if _, clear := why.(smapi.NoCall); !clear {
 			h.logger.Debug("forwarded what resembles a call for an answer", zap.NamedError("cause", why))
 		}
-		metrics.forwarded.Inc()
+		forwardedRequests.Inc()
 		return next.ServeHTTP(w, r)
 	}
 	d := h.settings.decide(call)

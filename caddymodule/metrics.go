@@ -18,7 +18,6 @@ const (
 // same collectors keep counting when it is reloaded, and for all sites.
 var metrics = struct {
 	requests  *prometheus.CounterVec
-	forwarded prometheus.Counter // of requests, for what is no call
 	durations *prometheus.HistogramVec
 	replayed  prometheus.Counter
 	peeked    prometheus.Counter
@@ -54,16 +53,27 @@ var metrics = struct {
 // noCredentials is the kind of requests that are no call about credentials.
 const noCredentials = "none"
 
-// What there is begins at 0, so that the first of its kind is seen to be one more.
+// The series that there are. They begin at 0, so that the first of its kind is seen to be one more.
+var (
+	forwardedRequests = metrics.requests.WithLabelValues(string(forwarded), noCredentials)
+	callsBy           = make(map[outcomeOfKind]prometheus.Counter)
+	durationsBy       = make(map[outcome]prometheus.Observer)
+)
+
+type outcomeOfKind struct {
+	outcome
+	smapi.Kind
+}
+
 func init() {
-	metrics.forwarded = metrics.requests.WithLabelValues(string(forwarded), noCredentials)
-	for o := range policy {
-		for kind := range proofs {
-			metrics.requests.WithLabelValues(string(o), string(kind))
+	for kind := range proofs {
+		callsBy[outcomeOfKind{forwarded, kind}] = metrics.requests.WithLabelValues(string(forwarded), string(kind))
+		for o := range policy {
+			callsBy[outcomeOfKind{o, kind}] = metrics.requests.WithLabelValues(string(o), string(kind))
 		}
 	}
-	for _, o := range []outcome{upgraded, refreshed, rejected, unavailable, misconfigured} {
-		metrics.durations.WithLabelValues(string(o))
+	for _, o := range []outcome{upgraded, refreshed, rejected, unavailable, overloaded, misconfigured} {
+		durationsBy[o] = metrics.durations.WithLabelValues(string(o))
 	}
 }
 
@@ -81,13 +91,13 @@ func registerMetrics(registry prometheus.Registerer) error {
 
 // count counts a call.
 func count(o outcome, kind smapi.Kind, r *token.Result) {
-	metrics.requests.WithLabelValues(string(o), string(kind)).Inc()
+	callsBy[outcomeOfKind{o, kind}].Inc()
 	switch {
 	case r.Class == "":
 	case r.Replayed:
 		metrics.replayed.Inc()
 	case r.Took > 0:
-		metrics.durations.WithLabelValues(string(o)).Observe(r.Took.Seconds())
+		durationsBy[o].Observe(r.Took.Seconds())
 	}
 }
 

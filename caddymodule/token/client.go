@@ -52,31 +52,31 @@ type proof struct {
 
 // prove returns the proof for the token endpoint. One by a secret is good until the secret changes.
 func (c *Client) prove(endpoint *url.URL, last *proof) (*proof, error) {
-	p := new(proof)
+	secret := ""
 	if c.Auth.NeedsSecret() {
-		p.secret = c.Secret()
+		secret = c.Secret()
 	}
-	if last != nil && last.secret == p.secret && c.Auth != PrivateKeyJWT {
+	if last != nil && last.secret == secret && c.Auth != PrivateKeyJWT {
 		return last, nil
 	}
-	p.header = http.Header{
+	p := &proof{secret: secret, header: http.Header{
 		"Accept":       {"application/json"},
 		"Content-Type": {"application/x-www-form-urlencoded"},
 		"User-Agent":   {userAgent},
-	}
+	}}
 	switch c.Auth {
 	case Basic:
-		p.header.Set("Authorization", basic(url.QueryEscape(c.ID), url.QueryEscape(p.secret)))
+		p.header.Set("Authorization", basic(url.QueryEscape(c.ID), url.QueryEscape(secret)))
 		return p, nil
 	case BasicRaw:
-		p.header.Set("Authorization", basic(c.ID, p.secret))
+		p.header.Set("Authorization", basic(c.ID, secret))
 		return p, nil
 	}
 	var form strings.Builder
 	writeParam(&form, "client_id", c.ID)
 	switch c.Auth {
 	case Post:
-		writeParam(&form, "client_secret", p.secret)
+		writeParam(&form, "client_secret", secret)
 	case PrivateKeyJWT:
 		audience := c.Audience
 		if audience == "" {

@@ -149,8 +149,9 @@ func (e *Endpoint) Exchange(ctx context.Context, deadline time.Time, g Grant) Re
 		known, f, lead := e.state.board(call, deadline)
 		switch {
 		case known != nil:
-			known.Waited, known.Took, known.Replayed = 0, 0, true
-			return *known
+			r := *known
+			r.Waited, r.Took, r.Replayed = 0, 0, true
+			return r
 		case lead:
 			return e.lead(ctx, deadline, call, f, g, form)
 		}

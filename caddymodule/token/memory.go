@@ -39,10 +39,11 @@ func (m *memory) put(d digest, r Result, keep time.Duration) {
 	m.cache.Add(d, kept)
 }
 
-func (m *memory) get(d digest) (Result, bool) {
+// get returns a result that is kept, which is not to be changed, or nil.
+func (m *memory) get(d digest) *Result {
 	kept, ok := m.cache.Get(d)
 	if !ok || time.Now().After(kept.expires) {
-		return Result{}, false
+		return nil
 	}
-	return kept.result, true
+	return &kept.result
 }

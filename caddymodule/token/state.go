@@ -115,8 +115,8 @@ func (s *State) board(d digest, deadline time.Time) (known *Result, f *flight, l
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, m := range [...]*memory{s.issued, s.rejected} {
-		if result, ok := m.get(d); ok {
-			return &result, nil, false
+		if result := m.get(d); result != nil {
+			return result, nil, false
 		}
 	}
 	if f := s.flights[d]; f != nil {
