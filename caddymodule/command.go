@@ -11,6 +11,8 @@ import (
 var commands = []func() *cobra.Command{
 	statusCommand,
 	simulateCommand,
+	explainCommand,
+	checkCommand,
 }
 
 func init() {

@@ -274,6 +274,9 @@ func TestAnUnreachableTokenEndpointIsNoRejection(t *testing.T) {
 	gone.Close()
 	s := caddyRun(t, directive(gone, oldService(t)))
 	checkAnswer(t, s.upgrade(t), "service-unavailable.xml")
+	if !strings.Contains(s.log(t), `"cause":"the connection failed: connection refused"`) {
+		t.Error("the log does not say why")
+	}
 }
 
 func TestEverythingElseIsForwarded(t *testing.T) {

@@ -1,8 +1,6 @@
 package caddymodule_test
 
 import (
-	"bytes"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -18,50 +16,14 @@ import (
 	"unicode/utf8"
 )
 
-// simulation is the command, as a process of its own.
 func simulation(t testing.TB, args ...string) *exec.Cmd {
 	t.Helper()
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(self, append([]string{"smapi-upgrade", "simulate"}, args...)...)
-	cmd.Env = append(os.Environ(), asCaddy+"=1")
-	return cmd
+	return command(t, append([]string{"simulate"}, args...)...)
 }
 
-// ran is what a command has done.
-type ran struct {
-	stdout, stderr string
-	code           int
-}
-
-func simulate(t testing.TB, stdin string, args ...string) ran {
+func simulate(t testing.TB, stdin string, args ...string) commanded {
 	t.Helper()
-	cmd := simulation(t, args...)
-	cmd.Stdin = strings.NewReader(stdin)
-	return start(t, cmd)()
-}
-
-// start starts a command and returns what waits for its end.
-func start(t testing.TB, cmd *exec.Cmd) (wait func() ran) {
-	t.Helper()
-	var stdout, stderr bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	return func() ran {
-		t.Helper()
-		if err := cmd.Wait(); err != nil && !errors.As(err, new(*exec.ExitError)) {
-			t.Fatal(err)
-		}
-		r := ran{stdout.String(), stderr.String(), cmd.ProcessState.ExitCode()}
-		if out := r.stdout + r.stderr; strings.ContainsAny(out, "\x1b\r") {
-			t.Errorf("the output for a pipe has control characters: %q", out)
-		}
-		return r
-	}
+	return smapiUpgrade(t, strings.NewReader(stdin), append([]string{"simulate"}, args...)...)
 }
 
 // What varies in a summary.
@@ -77,7 +39,7 @@ var varying = []struct {
 }
 
 // session is what a terminal would show, without what varies.
-func session(t *testing.T, got ran, args ...string) string {
+func session(t *testing.T, got commanded, args ...string) string {
 	t.Helper()
 	for line := range strings.Lines(got.stdout + got.stderr) {
 		if utf8.RuneCountInString(strings.TrimSuffix(line, "\n")) > 80 {
@@ -91,7 +53,7 @@ func session(t *testing.T, got ran, args ...string) string {
 	return text
 }
 
-func checkSession(t *testing.T, got ran, name string, args ...string) {
+func checkSession(t *testing.T, got commanded, name string, args ...string) {
 	t.Helper()
 	recorded(t, []byte(session(t, got, args...)), filepath.Join(testdata, "commands", "simulate-"+name+".txt"))
 }
@@ -232,7 +194,7 @@ func TestSimulatePrintsNoCredentialsAndNoTokens(t *testing.T) {
 	const accounts = "marker-1\tmarker <&> 2\nmarker-2\tmarker <&> 2\nmarker-lost\tmarker <&> 2\n"
 	path := filepath.Join(t.TempDir(), "accounts")
 	write(t, path, accounts)
-	for name, got := range map[string]ran{
+	for name, got := range map[string]commanded{
 		"from a file":    simulate(t, "", s.url, "--from", path),
 		"from stdin":     simulate(t, accounts, s.url, "--from", "-", "--seed", "2", "--repeat-lost", "50%"),
 		"as JSON":        simulate(t, accounts, s.url, "--from", "-", "--seed", "3", "--json"),

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -72,12 +71,7 @@ func TestTheStatusEndsWithAStatusForScripts(t *testing.T) {
 
 func TestTheStatusIsWatchedUntilItIsInterrupted(t *testing.T) {
 	address := admin(t, http.StatusOK, string(file(t, "commands", "status.json")))
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(self, "smapi-upgrade", "status", "--watch", "--interval", "100ms", "--address", address)
-	cmd.Env = append(os.Environ(), asCaddy+"=1")
+	cmd := command(t, "status", "--watch", "--interval", "100ms", "--address", address)
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)

@@ -3,6 +3,7 @@ package caddymodule_test
 import (
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"regexp"
 	"strings"
@@ -16,7 +17,7 @@ func terminal(t *testing.T, columns uint16) (outside, inside *os.File) {
 	t.Helper()
 	outside, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
 	if err != nil {
-		t.Skip(err)
+		t.Fatal(err)
 	}
 	t.Cleanup(func() { outside.Close() })
 	fd := int(outside.Fd())
@@ -96,4 +97,32 @@ func cutLast(text, sep string) (before, after string, found bool) {
 		return text[:i], text[i+len(sep):], true
 	}
 	return text, "", false
+}
+
+func TestATerminalShowsTheStatusAnew(t *testing.T) {
+	outside, inside := terminal(t, 80)
+	cmd := command(t, "status", "--watch", "--interval", "100ms", "--address", admin(t, http.StatusOK, string(file(t, "commands", "status.json"))))
+	cmd.Stdout, cmd.Stderr = inside, inside
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	inside.Close()
+	const clear = "\x1b[H\x1b[2J"
+	var screen strings.Builder
+	for part := make([]byte, 4096); ; {
+		n, err := outside.Read(part)
+		screen.Write(part[:n])
+		if err != nil {
+			break
+		}
+		if strings.Count(screen.String(), clear) == 3 {
+			_ = cmd.Process.Signal(os.Interrupt)
+		}
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	if got := screen.String(); !strings.HasPrefix(got, clear+"https://auth.example.com/oauth2/token") || strings.Count(got, clear) < 3 {
+		t.Errorf("the screen is %q", got)
+	}
 }

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 )
 
@@ -148,7 +149,7 @@ func describe(err error) string {
 	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
 		return causeTimeout
 	case errors.As(err, &dns):
-		return "the host name of the token endpoint cannot be resolved"
+		return causeNoHost
 	case errors.As(err, &unknown):
 		return "the certificate of the token endpoint is by an authority that is not trusted"
 	case errors.As(err, &cert):
@@ -160,5 +161,17 @@ func describe(err error) string {
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return "the connection ended before the answer did"
 	}
+	// Caddy's transport hides what kind of error a failed dial is, but for its text. Of that nothing is quoted.
+	text := err.Error()
+	if strings.HasSuffix(text, "no such host") {
+		return causeNoHost
+	}
+	for _, errno := range []syscall.Errno{syscall.ECONNREFUSED, syscall.EHOSTUNREACH, syscall.ENETUNREACH, syscall.ECONNRESET} {
+		if strings.HasSuffix(text, errno.Error()) {
+			return "the connection failed: " + errno.Error()
+		}
+	}
 	return "the connection failed"
 }
+
+const causeNoHost = "the host name of the token endpoint cannot be resolved"

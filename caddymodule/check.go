@@ -1,0 +1,369 @@
+package caddymodule
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/player"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
+)
+
+// checker is what `caddy smapi-upgrade check` is asked for.
+type checker struct {
+	config, adapter string
+	endpoint        string
+	credentials     string
+	from            string
+	refresh         bool
+	yes             bool
+	json            bool
+}
+
+func checkCommand() *cobra.Command {
+	var c checker
+	cmd := &cobra.Command{
+		Use: "check [--config <path> [--adapter <name>]]\n" +
+			"    [--endpoint <url>] [--credentials <kind>] [--from <file>]\n" +
+			"    [--refresh] [--yes] [--json]",
+		DisableFlagsInUseLine: true,
+		Short:                 "Tries the token endpoint with a test account",
+		Long: `
+Exchanges the credentials of a test account at the token endpoint as a player's
+upgrade call would, and then wrong ones, and says what the player would get. It
+is done by the handlers of the configuration, which are set up as Caddy does,
+but no server is started. It also looks at the client's secrets, TLS, the clock
+and the tokens, and sees that each exchange is one POST.
+
+It costs the account one failed login at each token endpoint, which is what
+wrong credentials cost a player, and asks before. No wrong ones are tried where
+the right ones came to nothing. The tokens are thrown away; only --refresh uses
+the refresh token up.
+
+The account comes from standard input or from a file, never from the command
+line; on a terminal it is asked for. It is one line, with a tab between:
+
+    --credentials     the line
+    login             <username> TAB <password>
+    session_id        <session id>
+    login_token       <token> TAB <key>
+    anonymous         (nothing: there is no account, and nothing wrong to try)
+
+'mode', 'households', 'replay' and 'remember_rejected' do not count: it is as in
+mode upgrade for all homes. The home is Sonos_smapi_upgrade_check, and a header
+that is taken from a player's request is left out. Run it as the user and with
+the environment of the server, or secrets may be others. No credentials and no
+tokens are printed.
+
+Exit status:
+    0   all is well
+    1   the exchange works, but there is something to mend
+    2   the command was not understood, or the configuration does not load
+    3   it would not work for players
+`,
+		Example: `    Ask for a test account, and try it:
+    $ caddy smapi-upgrade check --config /etc/caddy/Caddyfile
+
+    In a script, with the account in a file that only it can read:
+    $ caddy smapi-upgrade check --from account.tsv --yes
+
+    One of several token endpoints, and whether tokens can be refreshed:
+    $ caddy smapi-upgrade check --refresh \
+        --endpoint https://auth.example.com/oauth2/token`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) != 0 {
+				return usageError(cmd, errors.New("it takes no arguments; credentials must not be on the command line"))
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return c.run(cmd) },
+	}
+	flags := cmd.Flags()
+	flags.SortFlags = false
+	flags.StringVarP(&c.config, "config", "c", "", "The configuration `file` (default ./Caddyfile)")
+	flags.StringVarP(&c.adapter, "adapter", "a", "", "The `name` of its adapter")
+	flags.StringVar(&c.endpoint, "endpoint", "", "The `url` of the one token endpoint or issuer to try")
+	flags.StringVar(&c.credentials, "credentials", string(smapi.Login), "The `kind` of credentials it has")
+	flags.StringVar(&c.from, "from", "", "The `file` with the account (default standard input)")
+	flags.BoolVar(&c.refresh, "refresh", false, "Refresh the tokens, too")
+	flags.BoolVarP(&c.yes, "yes", "y", false, "Do not ask whether to go on")
+	flags.BoolVar(&c.json, "json", false, "Print it as JSON")
+	return cmd
+}
+
+// state is how one thing that was checked is.
+type state string
+
+// The states, and what they come to as exit codes.
+const (
+	well    state = "ok"
+	mend    state = "mend"    // it works, and should be better
+	problem state = "problem" // it does not work for players
+)
+
+var exitOf = map[state]int{well: 0, mend: 1, problem: 3}
+
+func worse(a, b state) state {
+	if exitOf[b] > exitOf[a] {
+		return b
+	}
+	return a
+}
+
+func (c *checker) run(cmd *cobra.Command) error {
+	handlers, err := c.handlers()
+	if err != nil {
+		return usageError(cmd, err)
+	}
+	ctx := context.Background()
+	defer func() {
+		for _, h := range handlers {
+			_ = h.handler.Cleanup()
+		}
+	}()
+	account, goOn, err := c.ask(cmd, handlers)
+	if err != nil {
+		return usageError(cmd, err)
+	}
+	if !goOn {
+		cmd.PrintErrln("Nothing was tried.")
+		return exit(cmd, exitUsage)
+	}
+	r := report{State: well, color: colored(cmd.OutOrStdout())}
+	for _, h := range handlers {
+		h.check(ctx, account, c.refresh)
+		r.Handlers = append(r.Handlers, h)
+		r.State = worse(r.State, h.State)
+	}
+	if err := show(cmd.OutOrStdout(), r, c.json); err != nil {
+		return usageError(cmd, err)
+	}
+	return exit(cmd, exitOf[r.State])
+}
+
+// handlers are those that are to be tried, set up.
+func (c *checker) handlers() ([]*checked, error) {
+	kind := smapi.Kind(c.credentials)
+	switch {
+	case proofs[kind] == nil:
+		return nil, errors.New("--credentials has to be login, session_id, login_token or anonymous")
+	case c.adapter != "" && c.config == "":
+		return nil, errors.New("--adapter is for the file of --config")
+	case c.config == "-" && (c.from == "" || c.from == "-"):
+		return nil, errors.New("standard input is either the account or the configuration")
+	}
+	config, err := loadConfig(c.config, c.adapter)
+	if err != nil {
+		return nil, err
+	}
+	all, err := findHandlers(config)
+	if err != nil {
+		return nil, err
+	}
+	ctx, err := provisionAll(config)
+	if err != nil {
+		return nil, fmt.Errorf("the configuration does not load: %w", err)
+	}
+	var chosen []*checked
+	seen := map[string]bool{}
+	for _, one := range all {
+		h, err := one.toCheck(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if c.endpoint != "" && c.endpoint != h.handler.settings.where() {
+			continue
+		}
+		// The same handler on another site would cost the account another failed login.
+		if !seen[h.options] {
+			seen[h.options] = true
+			chosen = append(chosen, h)
+		}
+	}
+	if len(chosen) == 0 {
+		return nil, errors.New("no smapi_upgrade of the configuration has the token endpoint or issuer of --endpoint")
+	}
+	return chosen, checkKind(chosen, kind)
+}
+
+// checkKind refuses credentials that no handler exchanges, since that is rather a wrong --credentials.
+func checkKind(chosen []*checked, kind smapi.Kind) error {
+	var kinds []string
+	for _, h := range chosen {
+		if h.handler.endpoint == nil || h.handler.settings.exchanges[kind] != nil {
+			return nil
+		}
+		for k := range h.handler.settings.exchanges {
+			kinds = append(kinds, string(k))
+		}
+	}
+	slices.Sort(kinds)
+	return fmt.Errorf("there is no exchange for %s, whose players get a blank pair: try --credentials %s",
+		kind, strings.Join(slices.Compact(kinds), " or "))
+}
+
+// provisionAll sets a configuration up as `caddy validate` does, without its logs and its admin endpoint.
+func provisionAll(config []byte) (caddy.Context, error) {
+	cfg := new(caddy.Config)
+	if err := caddy.StrictUnmarshalJSON(config, cfg); err != nil {
+		return caddy.Context{}, err
+	}
+	cfg.Admin, cfg.Logging = nil, new(caddy.Logging)
+	if err := json.Unmarshal([]byte(`{"logs":{"default":{"writer":{"output":"discard"}}}}`), cfg.Logging); err != nil {
+		return caddy.Context{}, err
+	}
+	return caddy.ProvisionContext(cfg)
+}
+
+// toCheck sets a handler up once more, as in mode upgrade for all homes and with no memory.
+func (c *configured) toCheck(ctx caddy.Context) (*checked, error) {
+	h, err := c.handler()
+	if err != nil {
+		return nil, err
+	}
+	x := &checked{handler: h, State: well}
+	x.say(well, "configuration", "loads")
+	mode := orDefault(h.Mode, ModeUpgrade)
+	h.Mode, h.Households, h.Replay, h.RememberRejected = ModeUpgrade, nil, off, off
+	options, err := json.Marshal(h)
+	if err != nil {
+		return nil, err
+	}
+	x.options = string(options)
+	h.through = func(next http.RoundTripper) http.RoundTripper {
+		x.tap.next = next
+		return &x.tap
+	}
+	err = h.Provision(ctx)
+	x.handlerFacts = c.facts(h)
+	switch {
+	case mode == ModeUpgrade && err != nil:
+		return nil, fmt.Errorf("the smapi_upgrade at %s: %w", c.at, err)
+	case mode == ModeReauthorize && err != nil:
+		x.say(well, "mode", "reauthorize: nothing is exchanged, and no token endpoint is configured that could be")
+	case err != nil:
+		x.say(mend, "mode", fmt.Sprintf("%s: nothing is exchanged. In mode upgrade it would not load: %v", mode, err))
+	case mode != ModeUpgrade:
+		x.say(well, "mode", fmt.Sprintf("%s: nothing is exchanged in this mode. It is checked as if it were upgrade", mode))
+	}
+	if err != nil {
+		h.endpoint = nil
+		x.options += string(mode)
+	}
+	return x, nil
+}
+
+// ask tells what it costs, and asks for what is missing where there is a terminal.
+func (c *checker) ask(cmd *cobra.Command, handlers []*checked) (account smapi.Credentials, goOn bool, err error) {
+	kind, terminal := smapi.Kind(c.credentials), term.IsTerminal(int(os.Stdin.Fd()))
+	if !c.yes && !terminal {
+		return account, false, errors.New("it costs the account a failed login, and there is no terminal to ask at: add --yes")
+	}
+	c.announce(cmd, handlers, kind)
+	if !c.yes {
+		cmd.PrintErr("Go on? [y/N] ")
+		if answer, err := readLine(cmd.InOrStdin()); err != nil || !slices.Contains([]string{"y", "yes"}, strings.ToLower(answer)) {
+			return account, false, nil
+		}
+	}
+	if kind == smapi.Anonymous {
+		return smapi.Credentials{Kind: kind}, true, nil
+	}
+	in, what := cmd.InOrStdin(), "standard input"
+	switch {
+	case c.from != "" && c.from != "-":
+		file, err := os.Open(c.from)
+		if err != nil {
+			return account, false, fmt.Errorf("--from: %w", err)
+		}
+		defer file.Close()
+		in, what = file, "--from"
+	case terminal:
+		if in, err = prompt(cmd, kind); err != nil {
+			return account, false, err
+		}
+	}
+	accounts, err := player.ReadAccounts(in, kind)
+	switch {
+	case err != nil:
+		return account, false, fmt.Errorf("%s: %w", what, err)
+	case len(accounts) != 1:
+		return account, false, fmt.Errorf("%s: there has to be one account, not %d", what, len(accounts))
+	}
+	return accounts[0].Credentials, true, nil
+}
+
+func (c *checker) announce(cmd *cobra.Command, handlers []*checked, kind smapi.Kind) {
+	text := "An account is tried with its credentials, and once with wrong ones: that costs it one failed login"
+	if kind == smapi.Anonymous {
+		text = "A player without an account is tried"
+	}
+	if c.refresh {
+		text += ". The refresh token that is issued is used up"
+	}
+	wrapped(cmd.ErrOrStderr(), "", "", text+". At:")
+	for _, h := range handlers {
+		if h.handler.endpoint != nil {
+			cmd.PrintErrln("  " + h.Endpoint)
+		}
+	}
+	cmd.PrintErrln()
+}
+
+// asked are the values that a kind of credentials has, in their order on a line.
+var asked = map[smapi.Kind][]string{
+	smapi.Login:      {"User name", "Password"},
+	smapi.SessionID:  {"Session id"},
+	smapi.LoginToken: {"Token", "Key"},
+}
+
+// prompt asks for an account on the terminal, without an echo of what is secret.
+func prompt(cmd *cobra.Command, kind smapi.Kind) (io.Reader, error) {
+	var values []string
+	for _, name := range asked[kind] {
+		cmd.PrintErr(name + ": ")
+		var value string
+		var err error
+		if name == "User name" {
+			value, err = readLine(cmd.InOrStdin())
+		} else {
+			var secret []byte
+			secret, err = term.ReadPassword(int(os.Stdin.Fd()))
+			value = string(secret)
+			cmd.PrintErrln()
+		}
+		if err != nil {
+			return nil, errors.New("no account was given")
+		}
+		values = append(values, value)
+	}
+	cmd.PrintErrln()
+	return strings.NewReader(strings.Join(values, "\t")), nil
+}
+
+// readLine reads a line and nothing behind it.
+func readLine(in io.Reader) (string, error) {
+	var line []byte
+	for one := make([]byte, 1); ; {
+		n, err := in.Read(one)
+		if n > 0 && one[0] == '\n' {
+			return strings.TrimSuffix(string(line), "\r"), nil
+		}
+		if n > 0 {
+			line = append(line, one[0])
+		}
+		if err != nil {
+			return "", err
+		}
+	}
+}

@@ -1,0 +1,530 @@
+package caddymodule
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/spf13/cobra"
+
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/token"
+)
+
+// explainer is what `caddy smapi-upgrade explain` is asked for.
+type explainer struct {
+	file            string
+	config, adapter string
+	json            bool
+}
+
+func explainCommand() *cobra.Command {
+	var e explainer
+	cmd := &cobra.Command{
+		Use: "explain <file> [--config <path> [--adapter <name>]]\n" +
+			"    [--json]",
+		DisableFlagsInUseLine: true,
+		Short:                 "Says how a captured request is decided, and why",
+		Long: `
+Takes a captured request through the steps by which it would be answered or
+forwarded: what its method and headers allow, how much of its body is looked
+at, what is found there, which option decides, what the token endpoint would be
+asked, and what each of its answers would make the player hear. It is decided
+by the code that serves requests. Nothing is sent anywhere.
+
+The file, or standard input for -, is
+
+    an HTTP request       as on the wire: request line, headers, a blank line
+                          and the body. Line ends may be LF, and the
+                          Content-Length may be missing or wrong.
+    a SOAP envelope       the body alone, for which the headers of a player are
+                          assumed.
+
+Each smapi_upgrade of the configuration is asked, whether or not the routes
+around it would let the request through: their hosts and paths are shown.
+Secrets of the client are not read. Without --config it is a handler with the
+defaults, which exchanges user names and passwords by the password grant.
+
+User names, passwords, session ids, tokens, keys and homes are shown as ***(5),
+where 5 is how many characters they have. The capture itself holds them: delete
+it when it is explained.
+
+Exit status:
+    0   at least one handler would answer it
+    1   all would forward it
+    2   the command was not understood, or a file cannot be read
+`,
+		Example: `    A capture, by a handler with the defaults:
+    $ caddy smapi-upgrade explain request.http
+
+    By the configuration of the service, with its environment:
+    $ caddy smapi-upgrade explain request.http --config /etc/caddy/Caddyfile
+
+    An envelope from the clipboard, and only why it is forwarded:
+    $ wl-paste | caddy smapi-upgrade explain - --json |
+        jq -r '.handlers[].forwarded'`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) != 1 {
+				return usageError(cmd, errors.New("it takes one file, or - for standard input"))
+			}
+			e.file = args[0]
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return e.run(cmd) },
+	}
+	flags := cmd.Flags()
+	flags.SortFlags = false
+	flags.StringVarP(&e.config, "config", "c", "", "The configuration `file` (default none)")
+	flags.StringVarP(&e.adapter, "adapter", "a", "", "The `name` of its adapter")
+	flags.BoolVar(&e.json, "json", false, "Print it as JSON")
+	return cmd
+}
+
+// exitForwarded is the exit code of explain for a request that nobody answers.
+const exitForwarded = 1
+
+func (e *explainer) run(cmd *cobra.Command) error {
+	asked, handlers, err := e.read(cmd.InOrStdin())
+	if err != nil {
+		return usageError(cmd, err)
+	}
+	x := explanation{Request: asked.request, Notes: asked.notes}
+	for _, c := range handlers {
+		h, err := c.explain(asked)
+		if err != nil {
+			return usageError(cmd, err)
+		}
+		x.Answered = x.Answered || h.Answered
+		x.Handlers = append(x.Handlers, h)
+	}
+	if err := show(cmd.OutOrStdout(), x, e.json); err != nil {
+		return usageError(cmd, err)
+	}
+	if !x.Answered {
+		return exit(cmd, exitForwarded)
+	}
+	return nil
+}
+
+// show prints something as JSON or as text.
+func show(out io.Writer, what interface{ print(io.Writer) }, asJSON bool) error {
+	var text bytes.Buffer
+	if asJSON {
+		encoder := json.NewEncoder(&text)
+		encoder.SetIndent("", "  ")
+		encoder.SetEscapeHTML(false)
+		if err := encoder.Encode(what); err != nil {
+			return err
+		}
+	} else {
+		what.print(&text)
+	}
+	_, err := out.Write(text.Bytes())
+	return err
+}
+
+func (e *explainer) read(stdin io.Reader) (*captured, []configured, error) {
+	if e.adapter != "" && e.config == "" {
+		return nil, nil, errors.New("--adapter is for the file of --config")
+	}
+	if e.config == "-" && e.file == "-" {
+		return nil, nil, errors.New("standard input is either the request or the configuration")
+	}
+	asked, err := readCapture(e.file, stdin)
+	if err != nil {
+		return nil, nil, err
+	}
+	if e.config == "" {
+		return asked, []configured{defaultHandler()}, nil
+	}
+	config, err := loadConfig(e.config, e.adapter)
+	if err != nil {
+		return nil, nil, err
+	}
+	handlers, err := findHandlers(config)
+	return asked, handlers, err
+}
+
+// explanation is what becomes of a request, without anything secret.
+type explanation struct {
+	// Request is what was captured, Notes what was mended of it.
+	Request  requestFacts `json:"request"`
+	Notes    []string     `json:"notes,omitempty"`
+	Handlers []explained  `json:"handlers"`
+
+	// Answered tells whether at least one handler would answer it.
+	Answered bool `json:"answered"`
+}
+
+// explained is what becomes of the request at one handler.
+type explained struct {
+	handlerFacts
+
+	// HeadersAllow tells whether the method and the headers let it be a call, BytesRead how much of its body is
+	// read to find out.
+	HeadersAllow bool           `json:"headers_allow"`
+	LookedFor    []smapi.Method `json:"looked_for"`
+	BytesRead    int            `json:"bytes_read"`
+
+	// Forwarded is why it is forwarded, blank if it is not. Ambiguous tells that it resembles a call.
+	Forwarded string `json:"forwarded,omitempty"`
+	Ambiguous bool   `json:"ambiguous,omitempty"`
+	Hint      string `json:"hint,omitempty"`
+
+	Call     *callFacts     `json:"call,omitempty"`
+	Rule     string         `json:"rule,omitempty"`
+	Exchange *exchangeFacts `json:"exchange,omitempty"`
+	Told     []told         `json:"told,omitempty"`
+
+	// Observed tells that all of that would only be without mode observe.
+	Observed bool `json:"observed,omitempty"`
+	Answered bool `json:"answered"`
+}
+
+// handlerFacts tell a handler from others.
+type handlerFacts struct {
+	Endpoint string   `json:"endpoint,omitempty"`
+	ClientID string   `json:"client_id,omitempty"`
+	At       string   `json:"at,omitempty"`
+	Matches  []string `json:"matches,omitempty"`
+	Notes    []string `json:"notes,omitempty"`
+}
+
+func (c *configured) facts(h *Handler) handlerFacts {
+	f := handlerFacts{At: c.at, Matches: c.matches, ClientID: h.settings.clientID}
+	switch s := &h.settings; {
+	case c.at == "":
+		return handlerFacts{Notes: []string{"There is no --config: this is a handler with the defaults, which exchanges user names and passwords by the password grant."}}
+	case s.url != nil:
+		u := *s.url
+		u.RawQuery = "" // which may have a key
+		f.Endpoint = u.String()
+	case s.issuer != "" && !strings.ContainsAny(s.issuer, "@?"):
+		f.Endpoint = s.issuer
+	case h.TokenEndpoint != "" || s.issuer != "":
+		f.Endpoint = "a token endpoint with a placeholder"
+	}
+	return f
+}
+
+// callFacts are what was found in a call, with everything masked that is about a listener.
+type callFacts struct {
+	Method         smapi.Method `json:"method"`
+	Credentials    smapi.Kind   `json:"credentials"`
+	HouseholdID    string       `json:"household_id,omitempty"`
+	Username       string       `json:"username,omitempty"`
+	Password       string       `json:"password,omitempty"`
+	SessionID      string       `json:"session_id,omitempty"`
+	Token          string       `json:"token,omitempty"`
+	Key            string       `json:"key,omitempty"`
+	DeviceID       string       `json:"device_id,omitempty"`
+	DeviceProvider string       `json:"device_provider,omitempty"`
+}
+
+// cloudDevice is the device id of Sonos's cloud, which identifies nothing.
+const cloudDevice = "00-00-00-00-00-00:0"
+
+func factsOf(call *smapi.Call) *callFacts {
+	c := &call.Credentials
+	f := &callFacts{
+		Method: call.Method, Credentials: c.Kind, HouseholdID: mask(call.HouseholdID),
+		Username: mask(c.Username), Password: mask(c.Password), SessionID: mask(c.SessionID),
+		Token: mask(c.Token), Key: mask(c.Key),
+		DeviceID: mask(c.DeviceID), DeviceProvider: mask(c.DeviceProvider),
+	}
+	if c.Token == smapi.NeedsReauth {
+		f.Token = c.Token
+	}
+	if c.DeviceID == cloudDevice {
+		f.DeviceID = cloudDevice + ", Sonos's cloud"
+	}
+	if c.DeviceProvider == "Sonos" {
+		f.DeviceProvider = "Sonos"
+	}
+	return f
+}
+
+// mask shows of a text only how many characters it has.
+func mask(text string) string {
+	if text == "" {
+		return ""
+	}
+	return fmt.Sprintf("***(%d)", utf8.RuneCountInString(text))
+}
+
+// exchangeFacts are what the token endpoint would be sent.
+type exchangeFacts struct {
+	GrantType string  `json:"grant_type"`
+	Params    []named `json:"params"` // in their order, grant_type first
+
+	// Headers are the names of those that go out, LeftOut of those that come to nothing for this request.
+	Headers []string `json:"headers"`
+	LeftOut []string `json:"headers_left_out,omitempty"`
+
+	OnError OnError `json:"on_error,omitempty"`
+}
+
+type named struct {
+	Name  string `json:"name"`
+	Value string `json:"value"`
+}
+
+// told is what the player hears for an answer of the token endpoint, or without one.
+type told struct {
+	Answer  string  `json:"answer,omitempty"`
+	Outcome outcome `json:"outcome"`
+	Player  string  `json:"player"`
+}
+
+// explain takes the steps of ServeHTTP.
+func (c *configured) explain(asked *captured) (x explained, err error) {
+	h, err := c.handler()
+	if err != nil {
+		return x, err
+	}
+	var note string
+	if h.settings, err = h.resolve(caddy.NewReplacer()); err != nil {
+		// Whoever explains need not have the environment of the server.
+		unresolved := err
+		if h.settings, err = h.resolve(nil); err != nil {
+			return x, fmt.Errorf("the smapi_upgrade at %s: %w", c.at, err)
+		}
+		note = "Its placeholders are left as they are, and lengths of values with one differ, because one cannot be replaced here: " + unresolved.Error() + "."
+	}
+	x = explained{handlerFacts: c.facts(h), LookedFor: h.settings.methods}
+	if note != "" {
+		x.Notes = append(x.Notes, note)
+	}
+	request, body := asked.make()
+	call, peeked, why := smapi.Read(request, h.settings.methods)
+	x.HeadersAllow, x.BytesRead = body.read, peeked
+	if call == nil {
+		_, clear := why.(smapi.NoCall)
+		x.Forwarded, x.Ambiguous, x.Hint = why.Error(), !clear, h.hint(asked)
+		return x, nil
+	}
+	x.Call = factsOf(call)
+	d := h.settings.decide(call)
+	x.Rule = h.says(&d)
+	switch {
+	case d.outcome == forwarded:
+		x.Forwarded = x.Rule
+		return x, nil
+	case h.settings.mode == ModeObserve:
+		x.Forwarded, x.Observed = "mode observe: every call is forwarded", true
+	default:
+		x.Answered = true
+	}
+	if d.exchange == nil {
+		x.Told = []told{h.tell(&d, "")}
+		return x, nil
+	}
+	grant := d.exchange.grant(call, caddyhttp.PrepareRequest(request, caddy.NewReplacer(), nil, nil))
+	if x.Exchange, err = h.rehearse(&d, grant); err != nil {
+		return x, err
+	}
+	x.Told = h.tellAll(d)
+	return x, nil
+}
+
+// hint says which option would have the request answered.
+func (h *Handler) hint(asked *captured) string {
+	request, _ := asked.make()
+	call, _, _ := smapi.Read(request, []smapi.Method{smapi.GetDeviceAuthToken, smapi.GetSessionID, smapi.RefreshAuthToken})
+	switch {
+	case call == nil:
+	case call.Method == smapi.GetSessionID && h.ExpireSessionIDs:
+		return "It is a getSessionId, and expire_session_ids waits for households 100%."
+	case call.Method == smapi.GetSessionID:
+		return "It is a getSessionId, which only expire_session_ids answers."
+	case call.Method == smapi.RefreshAuthToken && h.RefreshAuthTokens:
+		return "It is a refreshAuthToken, which refresh_auth_tokens does not answer in mode reauthorize."
+	case call.Method == smapi.RefreshAuthToken:
+		return "It is a refreshAuthToken, which only refresh_auth_tokens answers."
+	}
+	return ""
+}
+
+// says puts into words what has decided.
+func (h *Handler) says(d *decision) string {
+	kind := d.call.Credentials.Kind
+	switch share, _ := h.settings.households.MarshalJSON(); d.rule {
+	case byExpireSessionIDs:
+		return "expire_session_ids: sessions are refused, so that players upgrade"
+	case byNeedsReauth:
+		return "the token is the literal needs_reauth, which is no credential: the account waits for its listener"
+	case byKey:
+		return "its key is none that was issued here: blank, or more than a privateKey may be"
+	case byRefreshAuthTokens:
+		return "refresh_auth_tokens: the key is exchanged by the refresh grant, for every home"
+	case byHouseholds:
+		return fmt.Sprintf("households %s: this home is not among them", strings.Trim(string(share), `"`))
+	case byMode:
+		return "mode reauthorize: every account gets a blank pair, and nobody is asked"
+	case byNoExchange:
+		return fmt.Sprintf("there is no exchange for %s, so that the account gets a blank pair", kind)
+	case byNoProof:
+		return fmt.Sprintf("the call has nothing of what exchange %s passes on ({%s}); something in front may have taken it, such as the header Authorization",
+			kind, strings.Join(h.settings.exchanges[kind].proofs, "}, {"))
+	default:
+		return fmt.Sprintf("households %s: this home is among them; exchange %s", strings.Trim(string(share), `"`), kind)
+	}
+}
+
+// rehearse has the exchange send its request to nowhere.
+func (h *Handler) rehearse(d *decision, grant token.Grant) (*exchangeFacts, error) {
+	s, sent := &h.settings, &rehearsal{answer: h.tokens()}
+	key, err := anyKey()
+	if err != nil {
+		return nil, err
+	}
+	where := cmp.Or(s.url, &url.URL{Scheme: "https", Host: "token-endpoint.invalid"})
+	endpoint := token.New(token.Config{
+		URL: where,
+		Client: token.Client{
+			ID: s.clientID, Auth: s.clientAuth, Audience: s.audience,
+			Secret: func() string { return "not read" },
+			Key:    func() *token.Key { return key },
+		},
+		MaxInFlight: 1,
+		State:       token.NewState(token.Watch{}),
+		Transport:   sent,
+		Context:     context.Background(),
+	})
+	d.result = endpoint.Exchange(context.Background(), time.Now().Add(s.timeout), grant)
+	d.conclude(s)
+	x := &exchangeFacts{GrantType: grant.Type, Headers: slices.Sorted(maps.Keys(sent.header)), OnError: grant.OnError}
+	for field := range strings.SplitSeq(sent.form, "&") {
+		name, value, _ := strings.Cut(field, "=")
+		name, _ = url.QueryUnescape(name)
+		value, _ = url.QueryUnescape(value)
+		x.Params = append(x.Params, named{name, maskParam(name, value)})
+	}
+	for _, p := range d.exchange.header {
+		if grant.Header[p.name] == nil && !slices.Contains(x.LeftOut, p.name) {
+			x.LeftOut = append(x.LeftOut, p.name)
+		}
+	}
+	return x, nil
+}
+
+// maskParam shows the grant type alone. The client's own proof was made up.
+func maskParam(name, value string) string {
+	switch name {
+	case "grant_type":
+		return value
+	case "client_secret", "client_assertion":
+		return "***"
+	}
+	return cmp.Or(mask(value), "***(0)")
+}
+
+// rehearsal is a transport that keeps what it is given, and answers with tokens.
+type rehearsal struct {
+	answer []byte
+	form   string
+	header http.Header
+}
+
+func (t *rehearsal) RoundTrip(r *http.Request) (*http.Response, error) {
+	form, err := io.ReadAll(r.Body)
+	t.form, t.header = string(form), r.Header
+	return &http.Response{
+		StatusCode: http.StatusOK, ProtoMajor: 1, ProtoMinor: 1, Header: http.Header{}, Request: r,
+		Body: io.NopCloser(bytes.NewReader(t.answer)),
+	}, err
+}
+
+// tokens is an answer with the fields that become the player's tokens.
+func (h *Handler) tokens() []byte {
+	text, _ := json.Marshal(map[string]string{h.settings.authToken: "token", h.settings.privateKey: "key"})
+	return text
+}
+
+// anyKey signs in the place of one that is not read.
+func anyKey() (*token.Key, error) {
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		return nil, err
+	}
+	return token.ParseKey(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), "")
+}
+
+// answers of the token endpoint, by class.
+var answers = []struct {
+	class token.Class
+	text  string
+}{
+	{token.Rejected, "credentials refused"},
+	{token.Unavailable, "no answer, 5xx, 429"},
+	{token.Overloaded, "no place in time"},
+	{token.Misconfigured, "client refused, tokens unfit"},
+}
+
+// tellAll says what every answer comes to, the one with tokens first, to which d has come.
+func (h *Handler) tellAll(d decision) []told {
+	all := []told{h.tell(&d, "tokens that fit")}
+	for _, a := range answers {
+		d := decision{call: d.call, exchange: d.exchange, result: token.Result{Class: a.class}}
+		d.conclude(&h.settings)
+		all = append(all, h.tell(&d, a.text))
+	}
+	return all
+}
+
+const (
+	pairOfTokens = "the pair of tokens"
+	blankPair    = "a blank pair"
+)
+
+// tell says what the player of a decided call is told.
+func (h *Handler) tell(d *decision, answer string) told {
+	t := told{Answer: answer, Outcome: d.outcome}
+	switch fault := h.fault(d); {
+	case fault != nil:
+		t.Player = fault.Code
+	case d.authToken != "":
+		t.Player = pairOfTokens
+	default:
+		t.Player = blankPair
+	}
+	return t
+}
+
+// does says what a player does then.
+func (t *told) does(method smapi.Method) string {
+	switch t.Player {
+	case smapi.ServiceUnavailable.Code:
+		return "keeps what it has, and may ask again"
+	case smapi.NotLinkedFailure.Code:
+		return "stops asking, until it is linked again"
+	case pairOfTokens:
+		return "plays on with them"
+	}
+	if method == smapi.GetSessionID {
+		return "upgrades, if it knows the new version"
+	}
+	return "its listener signs in again"
+}

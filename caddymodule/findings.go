@@ -1,0 +1,385 @@
+package caddymodule
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/token"
+)
+
+// report is what was found.
+type report struct {
+	State    state      `json:"state"`
+	Handlers []*checked `json:"handlers"`
+
+	color bool
+}
+
+// checked is what was found of one handler.
+type checked struct {
+	handlerFacts
+	State  state     `json:"state"`
+	Checks []finding `json:"checks"`
+
+	Right     *tried `json:"right_credentials,omitempty"`
+	Wrong     *tried `json:"wrong_credentials,omitempty"`
+	Refreshed *tried `json:"refresh,omitempty"`
+
+	handler *Handler
+	options string // of the handler, as text
+	tap     tap
+}
+
+// finding is how one thing is.
+type finding struct {
+	Check string `json:"check"`
+	State state  `json:"state"`
+	Says  string `json:"says"`
+	Mend  string `json:"mend,omitempty"`
+}
+
+// tried is what came of an exchange. Of tokens it has only the lengths, in characters.
+type tried struct {
+	told
+	Status     int     `json:"status,omitempty"`
+	Error      string  `json:"oauth_error,omitempty"`
+	Cause      string  `json:"cause,omitempty"`
+	Mend       string  `json:"mend,omitempty"`
+	Seconds    float64 `json:"seconds"`
+	Posts      int     `json:"posts"`
+	AuthToken  int     `json:"auth_token_length,omitempty"`
+	PrivateKey int     `json:"private_key_length,omitempty"`
+}
+
+func (x *checked) say(s state, check, says string, mends ...string) {
+	x.Checks = append(x.Checks, finding{check, s, says, strings.Join(mends, "")})
+	x.State = worse(x.State, s)
+}
+
+// checkHome is whom all calls of a check are from.
+const checkHome = "Sonos_smapi_upgrade_check"
+
+// check tries everything that can be tried, in the order in which one thing needs another.
+func (x *checked) check(ctx context.Context, account smapi.Credentials, refresh bool) {
+	if x.handler.endpoint == nil {
+		return
+	}
+	x.checkSecrets(time.Now())
+	if x.handler.settings.exchanges[account.Kind] == nil {
+		x.say(well, "exchange", fmt.Sprintf("there is none for %s, so that nothing is tried here", account.Kind))
+		return
+	}
+	account.DeviceID, account.DeviceProvider = cloudDevice, "Sonos"
+	right, result := x.try(ctx, smapi.GetDeviceAuthToken, account)
+	x.Right = result
+	if right.exchange == nil {
+		x.say(problem, "right credentials", "nothing is exchanged: "+x.handler.says(&right), "try another account")
+		return
+	}
+	if !x.checkEndpoint(right) {
+		return
+	}
+	x.checkTLS(time.Now())
+	x.checkClock()
+	x.checkRight(right)
+	x.checkPosts("the right credentials", result.Posts)
+	if right.result.Class != token.Issued {
+		return // by wrong credentials nothing more is learned
+	}
+	if refresh {
+		x.checkRefresh(ctx, right)
+	}
+	if account.Kind == smapi.Anonymous {
+		return
+	}
+	x.checkWrong(ctx, account)
+}
+
+// try takes a call through the handler.
+func (x *checked) try(ctx context.Context, method smapi.Method, c smapi.Credentials) (decision, *tried) {
+	h := x.handler
+	call := &smapi.Call{Method: method, Arrived: time.Now(), HouseholdID: checkHome, Credentials: c}
+	d := h.settings.decide(call)
+	if d.exchange != nil {
+		r := (&http.Request{Method: http.MethodPost, URL: &url.URL{Path: "/"}, Header: http.Header{}}).WithContext(ctx)
+		h.ask(caddyhttp.PrepareRequest(r, caddy.NewReplacer(), nil, nil), &d)
+	}
+	result := d.result
+	t := &tried{
+		told: h.tell(&d, ""), Status: result.Status, Error: result.Error, Cause: result.Cause, Mend: result.Mend,
+		Seconds: result.Took.Seconds(), Posts: x.tap.count(),
+	}
+	if result.Class == token.Issued {
+		t.AuthToken = utf8.RuneCountInString(result.Field(h.settings.authToken))
+		t.PrivateKey = utf8.RuneCountInString(result.Field(h.settings.privateKey))
+	}
+	return d, t
+}
+
+func (x *checked) checkSecrets(now time.Time) {
+	h := x.handler
+	switch secret := h.ClientSecret; {
+	case secret != "" && caddy.NewReplacer().ReplaceAll(secret, "") == secret:
+		x.say(mend, "secrets", "client_secret is in the configuration itself, which the admin API, the autosaved configuration and Caddy's debug log show",
+			"use {env.NAME} or {file./path}")
+	case secret != "":
+		x.say(well, "secrets", "client_secret can be read")
+	case h.ClientKey != "":
+		x.say(well, "secrets", "client_key can be read")
+	case h.settings.clientAuth == token.None:
+		x.say(well, "secrets", "a public client has none")
+	}
+	h.shared.mu.Lock()
+	defer h.shared.mu.Unlock()
+	for _, s := range h.shared.secrets[h] {
+		if status := s.status(now); status.Expires != nil {
+			x.sayLife("client certificate", "", now, *status.Expires)
+		}
+	}
+}
+
+// soon is how long before its end a certificate has to be replaced. Those that are issued for days are replaced
+// earlier by who issues them.
+const soon = 7 * 24 * time.Hour
+
+func (x *checked) sayLife(check, before string, now, end time.Time) {
+	says := fmt.Sprintf("%svalid until %s, %d days left", before, end.UTC().Format(time.DateOnly), int(end.Sub(now)/(24*time.Hour)))
+	switch left := end.Sub(now); {
+	case left <= 0:
+		x.say(problem, check, before+"not valid since "+end.UTC().Format(time.DateOnly), "replace it")
+	case left < soon:
+		x.say(mend, check, says, "replace it")
+	default:
+		x.say(well, check, says)
+	}
+}
+
+// checkEndpoint tells whether there was an answer to a POST.
+func (x *checked) checkEndpoint(d decision) bool {
+	s := &x.handler.settings
+	if x.tap.answer == nil {
+		says := cmp.Or(x.tap.cause(), d.result.Cause)
+		if d.result.Status != 0 {
+			says += fmt.Sprintf(" (status %d)", d.result.Status)
+		}
+		x.say(problem, "endpoint", says, d.result.Mend)
+		return false
+	}
+	if s.url == nil {
+		u := *x.tap.where
+		u.RawQuery = ""
+		x.say(well, "endpoint", "by the issuer's metadata "+u.String())
+		return true
+	}
+	x.say(well, "endpoint", "answers")
+	return true
+}
+
+func (x *checked) checkTLS(now time.Time) {
+	const check = "TLS"
+	connection := x.tap.answer.TLS
+	switch {
+	case connection == nil && isLoopback(x.tap.where.Hostname()):
+		x.say(well, check, "none: http on loopback")
+		return
+	case connection == nil:
+		x.say(mend, check, "none: passwords cross the network in the clear, as insecure_http allows", "use https")
+		return
+	case connection.Version < tls.VersionTLS12:
+		x.say(mend, check, tls.VersionName(connection.Version)+", which is no longer safe", "use TLS 1.2 at least")
+	case len(connection.VerifiedChains) == 0:
+		x.say(mend, check, "the certificate is not verified: who is in between can read passwords", "trust its authority by tls_trust_pool, and remove tls_insecure_skip_verify")
+	}
+	if len(connection.PeerCertificates) > 0 {
+		x.sayLife(check, tls.VersionName(connection.Version)+", certificate ", now, connection.PeerCertificates[0].NotAfter)
+	}
+}
+
+// maxSkew is how far the clocks may be apart. Assertions are good for a minute, and sent at its beginning.
+const maxSkew = 30 * time.Second
+
+func (x *checked) checkClock() {
+	const check = "clock"
+	date, err := http.ParseTime(x.tap.answer.Header.Get("Date"))
+	if err != nil {
+		x.say(well, check, "the answer has no Date to compare it with")
+		return
+	}
+	skew := time.Duration(0)
+	switch { // a Date is cut to its second
+	case date.After(x.tap.got):
+		skew = date.Sub(x.tap.got)
+	case date.Add(time.Second).Before(x.tap.sent):
+		skew = date.Add(time.Second).Sub(x.tap.sent)
+	}
+	apart := skew.Abs().Round(time.Second)
+	says := fmt.Sprintf("ours is %v behind the server's", apart)
+	if skew < 0 {
+		says = fmt.Sprintf("ours is %v ahead of the server's", apart)
+	}
+	switch {
+	case skew.Abs() <= maxSkew:
+		x.say(well, check, fmt.Sprintf("at most %v apart from the server's", max(apart, time.Second)))
+	case x.handler.settings.clientAuth == token.PrivateKeyJWT:
+		x.say(problem, check, says+", and the assertions of private_key_jwt are good for a minute", "set the clocks by NTP")
+	default:
+		x.say(mend, check, says, "set the clocks by NTP")
+	}
+}
+
+// why says what the token endpoint said, in words of our own.
+func (t *tried) why() string {
+	var parts []string
+	if t.Cause != "" {
+		parts = append(parts, t.Cause)
+	}
+	if t.Error != "" {
+		parts = append(parts, t.Error)
+	}
+	if t.Status != 0 {
+		parts = append(parts, fmt.Sprint("status ", t.Status))
+	}
+	return strings.Join(parts, ", ")
+}
+
+// gets says what the player gets, and why.
+func (t *tried) gets() string {
+	says := fmt.Sprintf("%s: the player gets %s", t.Outcome, t.Player)
+	if why := t.why(); why != "" {
+		says += ". Why: " + why
+	}
+	return says
+}
+
+func (x *checked) checkRight(d decision) {
+	const check = "right credentials"
+	t, h := x.Right, x.handler
+	switch {
+	case d.outcome == upgraded:
+		x.say(well, check, fmt.Sprintf("%s: the player gets %s", t.Outcome, t.Player))
+	case d.outcome == rejected:
+		x.say(problem, check, t.gets(), "see whether the account is right. If it is, every listener would be signed out")
+	default:
+		x.say(problem, check, t.gets(), t.Mend)
+	}
+	if t.AuthToken+t.PrivateKey > 0 {
+		x.sayLengths(d)
+	}
+	if d.result.Class != token.Issued {
+		return
+	}
+	says := fmt.Sprintf("%s, of %v (timeout); players give up after %v", max(d.result.Took.Round(time.Millisecond), time.Millisecond), h.settings.timeout, maxTimeout)
+	if d.result.Took > h.settings.timeout/2 {
+		x.say(mend, "duration", says, "a wave of upgrades needs a faster endpoint, or most are told to come again")
+	} else {
+		x.say(well, "duration", says)
+	}
+}
+
+// sayLengths says how long the tokens are. That they do not fit has been said.
+func (x *checked) sayLengths(d decision) {
+	t := x.Right
+	is := well
+	if max(t.AuthToken, t.PrivateKey) > smapi.MaxToken {
+		is = problem
+	}
+	key := fmt.Sprint("privateKey ", t.PrivateKey)
+	switch {
+	case t.PrivateKey == 0 && d.outcome == upgraded:
+		key = "privateKey is the fallback of private_key, which refreshes nothing"
+	case t.PrivateKey == 0:
+		key = "no privateKey"
+	}
+	x.say(is, "tokens", fmt.Sprintf("authToken %d of %d characters, %s", t.AuthToken, smapi.MaxToken, key))
+}
+
+func (x *checked) checkPosts(of string, posts int) {
+	const check = "POSTs"
+	switch posts {
+	case 0:
+		x.say(well, check, "none for "+of)
+	case 1:
+		x.say(well, check, "exactly one for "+of)
+	default:
+		x.say(mend, check, fmt.Sprintf("%d for %s: a wrong password may cost as many failed logins", posts, of),
+			"see what makes the connection break, such as a proxy in between")
+	}
+}
+
+func (x *checked) checkRefresh(ctx context.Context, right decision) {
+	const check = "refresh"
+	h := x.handler
+	bad := mend
+	if h.RefreshAuthTokens {
+		bad = problem
+	}
+	switch {
+	case right.outcome != upgraded:
+		return
+	case h.settings.privateKey != token.Refresh || x.Right.PrivateKey == 0:
+		x.say(bad, check, "not tried: the privateKey is no refresh token", "ask for one, often by scope offline_access")
+		return
+	}
+	d, t := x.try(ctx, smapi.RefreshAuthToken, smapi.Credentials{
+		Kind: smapi.LoginToken, Token: right.authToken, Key: right.privateKey, DeviceID: cloudDevice, DeviceProvider: "Sonos",
+	})
+	x.Refreshed = t
+	if d.outcome != refreshed {
+		x.say(bad, check, t.gets(), t.Mend)
+		return
+	}
+	says := fmt.Sprintf("%s: the player gets %s", t.Outcome, t.Player)
+	if !h.RefreshAuthTokens {
+		says += ". Without refresh_auth_tokens refreshes are forwarded"
+	}
+	x.say(well, check, says)
+	x.checkPosts("the refresh", t.Posts)
+}
+
+// checkWrong tries what a player with an old password has.
+func (x *checked) checkWrong(ctx context.Context, account smapi.Credentials) {
+	const check = "wrong credentials"
+	d, t := x.try(ctx, smapi.GetDeviceAuthToken, spoiled(account))
+	x.Wrong = t
+	switch result := &d.result; {
+	case d.outcome == rejected:
+		x.say(well, check, t.gets())
+	case result.Class == token.Issued:
+		x.say(problem, check, "accepted: whoever calls gets tokens", "have the server verify the credentials, and param pass them on")
+	case result.Class != token.Misconfigured:
+		x.say(mend, check, t.gets()+". It has to be rejected", "try again; if it stays so, see what the server says of a wrong password, and say what that means by on_error")
+	case result.Error == "invalid_client":
+		x.say(mend, check, t.gets()+". It has to be rejected", "have the server say invalid_grant. Do not name it by on_error: it is also what a client secret that ran out would say")
+	case result.Error == "" && result.Status >= 400:
+		x.say(mend, check, t.gets()+". It has to be rejected", fmt.Sprintf("on_error %d rejected, if the server says that of nothing else", result.Status))
+	default:
+		x.say(mend, check, t.gets()+". It has to be rejected", "on_error <error> rejected, by the error that the server's documentation has for a wrong password")
+	}
+	x.checkPosts("the wrong ones", t.Posts)
+}
+
+// spoiled are credentials that are not those of the account.
+func spoiled(c smapi.Credentials) smapi.Credentials {
+	wrong := rand.Text()
+	switch c.Kind {
+	case smapi.Login:
+		c.Password = wrong
+	case smapi.SessionID:
+		c.SessionID = wrong
+	case smapi.LoginToken:
+		c.Token, c.Key = wrong, wrong
+	}
+	return c
+}
