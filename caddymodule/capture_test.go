@@ -1,0 +1,49 @@
+package caddymodule
+
+import (
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// FuzzCapture holds that nothing that is captured ends explain in a panic, or shows a secret.
+func FuzzCapture(f *testing.F) {
+	files, err := filepath.Glob("../testdata/requests/*.xml")
+	if err != nil || len(files) == 0 {
+		f.Fatal("no requests", err)
+	}
+	for _, file := range files {
+		envelope, err := os.ReadFile(file)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(envelope)
+		f.Add(append([]byte("POST /smapi HTTP/1.1\r\nHost: x\r\nContent-Type: text/xml\r\nAuthorization: Bearer 12345\r\n\r\n"), envelope...))
+	}
+	f.Add([]byte("POST / HTTP/1.1\nTransfer-Encoding: chunked\n\n3\r\n<a/\r\n1\r\n>\r\n0\r\n\r\n"))
+	f.Fuzz(func(t *testing.T, content []byte) {
+		c := defaultHandler()
+		asked, err := parseCapture(content)
+		if err != nil {
+			return
+		}
+		x, err := c.explain(asked)
+		if err != nil {
+			return
+		}
+		x.print(io.Discard)
+		for _, secret := range []string{"12345", "testuser"} {
+			if x.Call != nil && strings.Contains(string(content), ">"+secret+"<") && printed(&x, secret) {
+				t.Errorf("it shows %s of %q", secret, content)
+			}
+		}
+	})
+}
+
+func printed(x *explained, text string) bool {
+	var out strings.Builder
+	x.print(&out)
+	return strings.Contains(out.String(), text)
+}
