@@ -3,7 +3,9 @@ package caddymodule
 import (
 	"encoding/json"
 	"errors"
+	"maps"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -104,16 +106,24 @@ func currentStatus(now time.Time) Status {
 	return all
 }
 
-// secretStatuses are those of one handler for each secret: sites with the same client have the same ones.
+// secretStatuses are by field: sites with the same client have the same ones, each read by its own handler.
 func (e *sharedEndpoint) secretStatuses(now time.Time) []secretStatus {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	all := []secretStatus{}
+	byField := map[string]secretStatus{}
 	for _, secrets := range e.secrets {
 		for _, secret := range secrets {
-			all = append(all, secret.status(now))
+			s := secret.status(now)
+			if other, ok := byField[s.Field]; ok {
+				s.Stale = s.Stale || other.Stale
+				s.ReadSecondsAgo = min(s.ReadSecondsAgo, other.ReadSecondsAgo)
+			}
+			byField[s.Field] = s
 		}
-		break
+	}
+	all := []secretStatus{}
+	for _, field := range slices.Sorted(maps.Keys(byField)) {
+		all = append(all, byField[field])
 	}
 	return all
 }

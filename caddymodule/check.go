@@ -8,8 +8,10 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"os/signal"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/spf13/cobra"
@@ -140,8 +142,11 @@ func (c *checker) run(cmd *cobra.Command) error {
 		return exit(cmd, exitUsage)
 	}
 	r := report{State: well, color: colored(cmd.OutOrStdout())}
+	wrongTried := map[string]bool{} // since each is a failed login
 	for _, h := range handlers {
-		h.check(ctx, account, c.refresh)
+		at := h.handler.settings.key()
+		h.check(ctx, account, c.refresh, !wrongTried[at])
+		wrongTried[at] = true
 		r.Handlers = append(r.Handlers, h)
 		r.State = worse(r.State, h.State)
 	}
@@ -312,8 +317,10 @@ func (c *checker) announce(cmd *cobra.Command, handlers []*checked, kind smapi.K
 		text += ". The refresh token that is issued is used up"
 	}
 	wrapped(cmd.ErrOrStderr(), "", "", text+". At:")
+	announced := map[string]bool{}
 	for _, h := range handlers {
-		if h.handler.endpoint != nil {
+		if at := h.handler.settings.key(); h.handler.endpoint != nil && !announced[at] {
+			announced[at] = true
 			cmd.PrintErrln("  " + h.Endpoint)
 		}
 	}
@@ -337,9 +344,7 @@ func prompt(cmd *cobra.Command, kind smapi.Kind) (io.Reader, error) {
 		if name == "User name" {
 			value, err = readLine(cmd.InOrStdin())
 		} else {
-			var secret []byte
-			secret, err = term.ReadPassword(int(os.Stdin.Fd()))
-			value = string(secret)
+			value, err = readSecret(int(os.Stdin.Fd()))
 			cmd.PrintErrln()
 		}
 		if err != nil {
@@ -349,6 +354,26 @@ func prompt(cmd *cobra.Command, kind smapi.Kind) (io.Reader, error) {
 	}
 	cmd.PrintErrln()
 	return strings.NewReader(strings.Join(values, "\t")), nil
+}
+
+// readSecret reads a line without an echo, which it does not leave off when it is interrupted.
+func readSecret(terminal int) (string, error) {
+	before, err := term.GetState(terminal)
+	if err != nil {
+		return "", err
+	}
+	interrupts := make(chan os.Signal, 1)
+	signal.Notify(interrupts, os.Interrupt, syscall.SIGTERM)
+	defer close(interrupts)
+	defer signal.Stop(interrupts)
+	go func() {
+		if _, interrupted := <-interrupts; interrupted {
+			_ = term.Restore(terminal, before)
+			os.Exit(exitUsage)
+		}
+	}()
+	secret, err := term.ReadPassword(terminal)
+	return string(secret), err
 }
 
 // readLine reads a line and nothing behind it.

@@ -2,15 +2,19 @@ package caddymodule
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
+	"net"
+	"net/http"
 	"slices"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
 // loadConfig reads a configuration as `caddy validate` does, without what that logs meanwhile.
@@ -105,4 +109,10 @@ func matched(sets []any) string {
 		alternatives = append(alternatives, strings.Join(all, " and "))
 	}
 	return strings.Join(alternatives, ", or ")
+}
+
+// prepared is a request as Caddy's server hands it on, for the placeholders that look at it.
+func prepared(ctx context.Context, r *http.Request) *http.Request {
+	ctx = context.WithValue(ctx, http.LocalAddrContextKey, &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	return caddyhttp.PrepareRequest(r.WithContext(ctx), caddy.NewReplacer(), nil, &caddyhttp.Server{})
 }

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -21,6 +22,7 @@ var pool = caddy.NewUsagePool()
 type sharedEndpoint struct {
 	*token.State
 	where, client string
+	logger        atomic.Pointer[zap.Logger] // of the handler that joined last
 	tally         tally
 
 	mu      sync.Mutex
@@ -46,9 +48,15 @@ func (s *settings) where() string {
 	return s.issuer
 }
 
+// shown is where without its query, which may have a key.
+func (s *settings) shown() string {
+	where, _, _ := strings.Cut(s.where(), "?")
+	return where
+}
+
 // share joins the others with the same endpoint, until leave.
 func (h *Handler) share(secrets []secret) error {
-	where, client := h.settings.where(), h.settings.clientID
+	where, client := h.settings.shown(), h.settings.clientID
 	shared, _, err := pool.LoadOrNew(h.settings.key(), func() (caddy.Destructor, error) {
 		return newSharedEndpoint(where, client), nil
 	})
@@ -56,6 +64,7 @@ func (h *Handler) share(secrets []secret) error {
 		return err
 	}
 	h.shared = shared.(*sharedEndpoint)
+	h.shared.logger.Store(h.logger)
 	h.shared.mu.Lock()
 	defer h.shared.mu.Unlock()
 	h.shared.secrets[h] = secrets
@@ -73,24 +82,19 @@ func (h *Handler) leave() error {
 	return err
 }
 
-// newSharedEndpoint logs by Caddy's logger of the moment: it outlives those of its handlers.
 func newSharedEndpoint(where, client string) *sharedEndpoint {
-	logger := func() *zap.Logger {
-		return caddy.Log().Named("http.handlers.smapi_upgrade").With(zap.String("token_endpoint", where))
-	}
-	return &sharedEndpoint{
-		where:   where,
-		client:  client,
-		secrets: make(map[*Handler][]secret),
-		State: token.NewState(token.Watch{
-			Breaker: func(state string) {
-				logger().Warn("the breaker has changed: open leaves the token endpoint alone, half-open tries it", zap.String("breaker", state))
-			},
-			Hold: func(until time.Time) {
-				logger().Warn("holding back, because the token endpoint has asked for it", zap.Time("until", until))
-			},
-		}),
-	}
+	e := &sharedEndpoint{where: where, client: client, secrets: make(map[*Handler][]secret)}
+	endpoint := zap.String("token_endpoint", where)
+	e.State = token.NewState(token.Watch{
+		Breaker: func(state string) {
+			e.logger.Load().Warn("the breaker has changed: open leaves the token endpoint alone, half-open tries it",
+				endpoint, zap.String("breaker", state))
+		},
+		Hold: func(until time.Time) {
+			e.logger.Load().Warn("holding back, because the token endpoint has asked for it", endpoint, zap.Time("until", until))
+		},
+	})
+	return e
 }
 
 // endpoints are those in use.

@@ -65,7 +65,7 @@ func (x *exchange) grant(call *smapi.Call, r *http.Request) token.Grant {
 		Type:     x.grantType,
 		Params:   make([]token.Param, 0, len(x.params)),
 		Identity: x.identity(call),
-		Account:  accountOf(&call.Credentials),
+		Account:  accountOf(call),
 		OnError:  x.onError,
 	}
 	for _, p := range x.params {
@@ -99,15 +99,17 @@ func (x *exchange) identity(call *smapi.Call) []string {
 	return []string{x.variant, call.HouseholdID, string(c.Kind), c.Username, c.Password, c.SessionID, c.Token, c.Key}
 }
 
-// accountOf tells an account from others, in whatever home and by whatever password.
-func accountOf(c *smapi.Credentials) string {
-	switch c.Kind {
+// accountOf tells an account from others, in whatever home and by whatever password. Who has none is a home.
+func accountOf(call *smapi.Call) string {
+	switch c := &call.Credentials; c.Kind {
 	case smapi.Login:
 		return c.Username
 	case smapi.SessionID:
 		return c.SessionID
+	case smapi.LoginToken:
+		return c.Token + c.Key
 	}
-	return c.Token + c.Key
+	return call.HouseholdID
 }
 
 // proven tells whether a call has credentials for the exchange to pass on.

@@ -397,3 +397,40 @@ func TestAnOutageOfTheIssuerIsUnavailableUntilItEnds(t *testing.T) {
 		}
 	}
 }
+
+// Two sites may share a token endpoint and a client, and differ in what they make of its answers.
+func TestWhatOneSiteCallsARejectionIsNoneAtAnother(t *testing.T) {
+	for answers, request := range map[string][2]string{"getDeviceAuthToken": {"upgrade.xml", "reauthorize.xml"}, "refreshAuthToken": {"refresh-auth-token.xml", "auth-token-expired.xml"}} {
+		endpoint := serve(t, says(503, ""))
+		s := caddyRun(t, fmt.Sprintf(`route {
+			smapi_upgrade /strict/* %[1]s {
+				client_id id
+				client_auth none
+				refresh_auth_tokens
+				on_error 503 rejected
+			}
+			smapi_upgrade /lenient/* %[1]s {
+				client_id id
+				client_auth none
+				refresh_auth_tokens
+			}
+		}`, endpoint.URL))
+		strict, lenient := &site{url: s.url + "/strict"}, &site{url: s.url + "/lenient"}
+		checkAnswer(t, strict.call(t, answers, request[0]), request[1])
+		checkAnswer(t, lenient.call(t, answers, request[0]), "service-unavailable.xml")
+		if n := len(endpoint.asked()); n > 1 {
+			t.Errorf("%d POSTs", n) // the second of which might be another failed login
+		}
+	}
+}
+
+func TestPlayersWithoutAnAccountAreToldApartByTheirHomes(t *testing.T) {
+	endpoint := serve(t, says(500, ""))
+	s := caddyRun(t, directive(endpoint, oldService(t), "exchange anonymous urn:x"))
+	for i := range 50 {
+		s.post(t, bytes.Replace(file(t, "requests", "anonymous.xml"), []byte("Sonos_abc123"), fmt.Appendf(nil, "Sonos_%d", i), 1))
+	}
+	if n := len(endpoint.asked()); n != 20 {
+		t.Errorf("%d POSTs to an endpoint that fails for 20 homes", n)
+	}
+}

@@ -22,7 +22,6 @@ import (
 	"unicode/utf8"
 
 	"github.com/caddyserver/caddy/v2"
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/spf13/cobra"
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
@@ -337,7 +336,7 @@ func (c *configured) explain(asked *captured) (x explained, err error) {
 		x.Told = []told{h.tell(&d, "")}
 		return x, nil
 	}
-	grant := d.exchange.grant(call, caddyhttp.PrepareRequest(request, caddy.NewReplacer(), nil, nil))
+	grant := d.exchange.grant(call, prepared(context.Background(), request))
 	if x.Exchange, err = h.rehearse(&d, grant); err != nil {
 		return x, err
 	}

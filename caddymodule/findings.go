@@ -13,7 +13,6 @@ import (
 	"unicode/utf8"
 
 	"github.com/caddyserver/caddy/v2"
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/token"
@@ -72,7 +71,7 @@ func (x *checked) say(s state, check, says string, mends ...string) {
 const checkHome = "Sonos_smapi_upgrade_check"
 
 // check tries everything that can be tried, in the order in which one thing needs another.
-func (x *checked) check(ctx context.Context, account smapi.Credentials, refresh bool) {
+func (x *checked) check(ctx context.Context, account smapi.Credentials, refresh, wrong bool) {
 	if x.handler.endpoint == nil {
 		return
 	}
@@ -104,6 +103,10 @@ func (x *checked) check(ctx context.Context, account smapi.Credentials, refresh 
 	if account.Kind == smapi.Anonymous {
 		return
 	}
+	if !wrong {
+		x.say(well, "wrong credentials", "tried above, at the same token endpoint")
+		return
+	}
 	x.checkWrong(ctx, account)
 }
 
@@ -113,8 +116,8 @@ func (x *checked) try(ctx context.Context, method smapi.Method, c smapi.Credenti
 	call := &smapi.Call{Method: method, Arrived: time.Now(), HouseholdID: checkHome, Credentials: c}
 	d := h.settings.decide(call)
 	if d.exchange != nil {
-		r := (&http.Request{Method: http.MethodPost, URL: &url.URL{Path: "/"}, Header: http.Header{}}).WithContext(ctx)
-		h.ask(caddyhttp.PrepareRequest(r, caddy.NewReplacer(), nil, nil), &d)
+		r := &http.Request{Method: http.MethodPost, URL: &url.URL{Path: "/"}, Header: http.Header{}}
+		h.ask(prepared(ctx, r), &d)
 	}
 	result := d.result
 	t := &tried{

@@ -83,7 +83,8 @@ type Handler struct {
 
 	// How many exchanges are under way at the token endpoint at once. The others wait in order of arrival, at
 	// most 1000 for each of these; who cannot get an answer in time at the recent pace is turned away early.
-	// Handlers with the same token endpoint and client share the places, across configuration reloads too.
+	// Handlers with the same token endpoint and client share the places, across configuration reloads too, and
+	// should have the same number.
 	// Default: 64.
 	MaxInFlight int `json:"max_in_flight,omitempty"`
 

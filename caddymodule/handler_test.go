@@ -147,7 +147,7 @@ func TestEveryOutcomeHasItsAnswer(t *testing.T) {
 		},
 		{
 			"reauthorize: a login token", "", "login-token.xml", issuesTokens, 0, "reauthorize.xml",
-			[]string{`"level":"info"`, `"outcome":"reauthorize"`, `"credentials":"login_token"`},
+			[]string{`"level":"info"`, `"outcome":"reauthorize"`, `"credentials":"login_token"`, `"cause":"no exchange for these credentials"`},
 		},
 		{"reauthorize: a login token elsewhere", "", "login-token-in-authorization.xml", issuesTokens, 0, "reauthorize.xml", nil},
 		{"reauthorize: needs_reauth", "", "login-token-needs-reauth.xml", issuesTokens, 0, "reauthorize.xml", nil},

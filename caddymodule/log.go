@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"cmp"
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
@@ -45,8 +46,8 @@ func (h *Handler) log(r *http.Request, d decision, reference string) {
 			zap.Duration("waited", x.Waited),
 			zap.Duration("duration", x.Took))
 	}
-	if d.result.Cause != "" {
-		fields = append(fields, zap.String("cause", d.result.Cause))
+	if cause := cmp.Or(d.result.Cause, causes[d.rule]); cause != "" {
+		fields = append(fields, zap.String("cause", cause))
 	}
 	if d.result.Mend != "" {
 		fields = append(fields, zap.String("mend", d.result.Mend))

@@ -11,6 +11,7 @@ const (
 
 	waveSlack    = 1.3  // times the ideal time
 	waveCapacity = 0.95 // of the endpoint's
+	waveEarly    = 0.5  // of those turned away
 
 	recovery = 10 * time.Second // from the last fault until all are upgraded
 )

@@ -324,7 +324,6 @@ func TestTheStatusTellsHowOldSecretsAre(t *testing.T) {
 	if err := os.Remove(filepath.Join(dir, "secret")); err != nil {
 		t.Fatal(err)
 	}
-	checkAnswer(t, o.upgrade(t), "upgraded.xml")
 	if status := onlyEndpoint(t, o); !status.Secrets[0].Stale || status.Secrets[0].ReadSecondsAgo <= 0 {
 		t.Errorf("the status is %+v", status)
 	}
@@ -543,5 +542,34 @@ func TestWithoutTracingNothingIsTraced(t *testing.T) {
 	checkAnswer(t, s.do(t, r), "upgraded.xml")
 	if _, header := form(t, endpoint); header.Get("Traceparent") != "" {
 		t.Errorf("the token endpoint gets %q", header.Get("Traceparent"))
+	}
+}
+
+func TestAKeyInTheQueryOfTheTokenEndpointIsNotShown(t *testing.T) {
+	endpoint := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Retry-After", "60")
+		says(http.StatusTooManyRequests, "")(w, r)
+	})
+	t.Setenv("SMAPI_TEST_KEY", "marker-key")
+	o := operate(t, fmt.Sprintf("smapi_upgrade %s/token?key={env.SMAPI_TEST_KEY} {\nclient_id id\nclient_auth none\n}", endpoint.URL))
+	o.upgrade(t)
+	if asked := endpoint.asked(); asked[0].URL.RawQuery != "key=marker-key" {
+		t.Errorf("it was asked by %q", asked[0].URL.RawQuery)
+	}
+	waitForLog(t, o.site, "holding back")
+	checkNoMarker(t, "the log", o.log(t))
+	checkNoMarker(t, "the status", o.admin.get(t, "/smapi_upgrade/status").body)
+}
+
+func TestWhatWasNotAskedTookNoTime(t *testing.T) {
+	const durations = `caddy_smapi_upgrade_exchange_duration_seconds_count{outcome="unavailable"}`
+	endpoint := serve(t, says(http.StatusInternalServerError, ``))
+	o := operate(t, directive(endpoint, oldService(t)))
+	before := o.scrape(t)[durations]
+	for i := range 50 { // of which the breaker turns most away
+		o.post(t, account(t, fmt.Sprint("account", i)))
+	}
+	if took, asked := o.scrape(t)[durations]-before, len(endpoint.asked()); took != float64(asked) || asked == 50 {
+		t.Errorf("%v durations of %d exchanges", took, asked)
 	}
 }

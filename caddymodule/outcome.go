@@ -88,6 +88,13 @@ const (
 	byExchange
 )
 
+// causes say which rule has decided without asking the token endpoint, where the outcome does not.
+var causes = map[rule]string{
+	byNeedsReauth: "the account waits for its listener",
+	byMode:        "mode reauthorize",
+	byNoExchange:  "no exchange for these credentials",
+}
+
 // decision is what was found out about one call, and what its player gets.
 type decision struct {
 	call    *smapi.Call

@@ -11,6 +11,7 @@ const (
 
 	waveSlack    = 2.0 // times the ideal time
 	waveCapacity = 0.7 // of the endpoint's
+	waveEarly    = 0.2 // of those turned away
 
 	recovery = 20 * time.Second
 )

@@ -62,8 +62,8 @@ func (w *watched[T]) get() T {
 			w.checking.Lock()
 			defer w.checking.Unlock()
 			w.check()
-			w.hangs.Store(false)
 			close(checked)
+			w.hangs.Store(false)
 		}()
 		timer := time.NewTimer(maxCheck)
 		defer timer.Stop()
@@ -71,6 +71,11 @@ func (w *watched[T]) get() T {
 		case <-checked:
 		case <-timer.C:
 			w.hangs.Store(true)
+			select {
+			case <-checked: // at the same moment
+				w.hangs.Store(false)
+			default:
+			}
 		}
 	}
 	w.mu.Lock()
@@ -119,8 +124,9 @@ func (w *watched[T]) mayHaveChanged() bool {
 	return false
 }
 
-// status tells how old the secret is.
+// status tells how old the secret is, which is looked at anew.
 func (w *watched[T]) status(now time.Time) secretStatus {
+	w.get()
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	s := secretStatus{Field: w.field, ReadSecondsAgo: now.Sub(w.since).Seconds(), Stale: w.stale}

@@ -49,7 +49,7 @@ Exit status:
         endpoint does: this can be a health check
     1   the Caddy that runs has no smapi_upgrade
     2   the command was not understood
-    3   the admin API did not answer
+    3   the admin API did not answer, or knows of no smapi_upgrade
 `,
 		Example: `    $ caddy smapi-upgrade status
     $ caddy smapi-upgrade status --watch
@@ -67,7 +67,7 @@ Exit status:
 	flags.BoolVarP(&s.watch, "watch", "w", false, "Show it again and again, until Ctrl-C")
 	flags.DurationVar(&s.interval, "interval", 2*time.Second, "How often, at least 100ms")
 	flags.BoolVar(&s.json, "json", false, "Print what the admin API says")
-	flags.StringVar(&s.address, "address", "", "The `address` of the admin API (default localhost:2019)")
+	flags.StringVar(&s.address, "address", "", "The `address` of the admin API (localhost:2019)")
 	flags.StringVarP(&s.config, "config", "c", "", "The configuration `file` that says the address")
 	flags.StringVarP(&s.adapter, "adapter", "a", "", "The `name` of its adapter")
 	return cmd
@@ -182,10 +182,11 @@ func (e *EndpointStatus) print(w io.Writer) {
 	if title == "" {
 		title = "No token endpoint: the modes observe and reauthorize need none"
 	}
+	fmt.Fprintln(w, title)
 	if e.ClientID != "" {
-		title += "  as " + e.ClientID
+		fmt.Fprintln(w, "as "+e.ClientID)
 	}
-	fmt.Fprintf(w, "%s\n\n", title)
+	fmt.Fprintln(w)
 	row(w, "", "last 5 min", "since start", "last 5 min, each 10 s")
 	for _, o := range shown {
 		if e.SinceStart[o] > 0 || o == upgraded {

@@ -59,11 +59,12 @@ func newBreaker(opened func(), changed func(state string)) *breaker {
 func (b *breaker) pass(g Grant, send func() Result) Result {
 	r, err := b.Execute(func() (Result, error) {
 		r := send()
-		switch r.Class {
-		case Unavailable:
+		switch {
+		case r.Cause == causeOnError: // it answers, whatever the operator takes that for
+		case r.Class == Unavailable:
 			b.failing.add(digestOf("", g.Account), time.Now())
 			return r, errUnavailable
-		case Overloaded:
+		case r.Class == Overloaded:
 			return r, errUncounted
 		}
 		return r, nil

@@ -58,8 +58,22 @@ var (
 // classify reads an answer: by its error first and by its status second, because servers agree more on the
 // former. readable tells whether the answer was JSON at all.
 func classify(g Grant, auth ClientAuth, status int, o object, readable bool) Result {
-	r := Result{Status: status, object: o}
-	code := r.Field("error")
+	return Result{Status: status, object: o, said: said{answer: true, error: o.text("error"), readable: readable}}.judged(g, auth)
+}
+
+// said is what an answer was classed by.
+type said struct {
+	answer   bool // there was one
+	error    string
+	readable bool
+}
+
+// judged classes a result for a grant: the grant's own OnError may differ from that of who has asked.
+func (r Result) judged(g Grant, auth ClientAuth) Result {
+	if !r.said.answer {
+		return r
+	}
+	status, code, readable := r.Status, r.said.error, r.said.readable
 	r.Error = known(code)
 	subject := g.Type == Refresh || g.Type == TokenExchange
 	// fosite says invalid_request of an assertion whose key it does not know, and invalid_grant of a dead token.

@@ -86,12 +86,14 @@ type Result struct {
 	// texts, blank where there is nothing to say.
 	Cause, Mend string
 
-	// Waited is the time for a place at the token endpoint, Took the time from there to the answer.
+	// Waited is the time for a place at the token endpoint, Took the time from there to the answer, 0 where it was not
+	// asked.
 	Waited, Took time.Duration
 
 	// Replayed tells that the token endpoint was not asked for this call, but for the same one before it.
 	Replayed bool
 
+	said   said
 	object object
 }
 
@@ -146,10 +148,10 @@ func (e *Endpoint) Exchange(ctx context.Context, deadline time.Time, g Grant) Re
 	form := formOf(g)
 	call := digestOf(e.name, g.Type, g.Identity...)
 	for {
-		known, f, lead := e.state.board(call, deadline)
+		known, f, lead := e.state.board(call, deadline, e.replay > 0 || g.Type == Refresh, e.rejected > 0)
 		switch {
 		case known != nil:
-			r := *known
+			r := known.judged(g, e.client.Auth)
 			r.Waited, r.Took, r.Replayed = 0, 0, true
 			return r
 		case lead:
@@ -157,7 +159,7 @@ func (e *Endpoint) Exchange(ctx context.Context, deadline time.Time, g Grant) Re
 		}
 		r, landed := e.follow(ctx, deadline, call, f)
 		if !landed || r.Class != Overloaded || time.Now().After(deadline) {
-			return r
+			return r.judged(g, e.client.Auth)
 		}
 		// Who led had less time left. Lead the next.
 	}
@@ -226,9 +228,12 @@ func (e *Endpoint) fly(ctx context.Context, deadline time.Time, call digest, f *
 		if !ok {
 			return Result{}.is(Overloaded, causeGone, "")
 		}
-		return e.post(deadline, where, g, form)
+		posted := time.Now()
+		r := e.post(deadline, where, g, form)
+		r.Took = time.Since(posted)
+		return r
 	})
-	r.Waited, r.Took = sent.Sub(arrived), time.Since(sent)
+	r.Waited = sent.Sub(arrived)
 	return r
 }
 

@@ -107,12 +107,14 @@ func (g *gate) leave(took time.Duration) {
 func (g *gate) holdBack(until time.Time) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if !until.After(g.hold) {
+	now := time.Now()
+	if !until.After(g.hold) || !until.After(now) {
 		return
 	}
-	if g.hold = until; g.held != nil {
+	if g.held != nil && !g.hold.After(now) {
 		go g.held(until) // not under the lock
 	}
+	g.hold = until
 	if g.resume != nil {
 		g.resume.Stop()
 	}

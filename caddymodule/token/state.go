@@ -109,15 +109,19 @@ type flight struct {
 	abandoned chan struct{}
 }
 
-// board returns the result of the same call if it is known, or the flight that is to find it out; it is new
+// board returns the result of the same call if it is known and such are wanted, or the flight that is to find it out; it is new
 // if lead is true.
-func (s *State) board(d digest, deadline time.Time) (known *Result, f *flight, lead bool) {
+func (s *State) board(d digest, deadline time.Time, replay, rejected bool) (known *Result, f *flight, lead bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, m := range [...]*memory{s.issued, s.rejected} {
-		if result := m.get(d); result != nil {
-			return result, nil, false
-		}
+	if replay {
+		known = s.issued.get(d)
+	}
+	if rejected && known == nil {
+		known = s.rejected.get(d)
+	}
+	if known != nil {
+		return known, nil, false
 	}
 	if f := s.flights[d]; f != nil {
 		f.waiters++

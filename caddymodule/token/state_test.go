@@ -385,6 +385,21 @@ func TestOneAccountsFailureIsNoOutage(t *testing.T) {
 	}
 }
 
+func TestWhatOnErrorCallsUnavailableIsNoOutage(t *testing.T) {
+	posts := 0
+	e := at(stub(func(url.Values) (int, http.Header, string) { posts++; return 400, nil, `{"error":"invalid_grant"}` }))
+	for i := range 100 {
+		g := login(strconv.Itoa(i), "x")
+		g.OnError = map[string]Class{"invalid_grant": Unavailable}
+		if r := e.Exchange(context.Background(), soon(), g); r.Class != Unavailable {
+			t.Fatalf("%+v", r)
+		}
+	}
+	if posts != 100 {
+		t.Errorf("%d POSTs", posts)
+	}
+}
+
 func TestRejectionsAreNoOutage(t *testing.T) {
 	posts := 0
 	e := at(stub(func(url.Values) (int, http.Header, string) { posts++; return 400, nil, `{"error":"invalid_grant"}` }))
@@ -393,5 +408,47 @@ func TestRejectionsAreNoOutage(t *testing.T) {
 	}
 	if posts != 100 {
 		t.Errorf("%d POSTs", posts)
+	}
+}
+
+func TestAHoldIsToldOfOnceAndOnlyIfThereIsOne(t *testing.T) {
+	for after, want := range map[string]int{"5": 1, "0": 0, "Thu, 01 Jan 1970 00:00:00 GMT": 0} {
+		synctest.Test(t, func(t *testing.T) {
+			var told atomic.Int32
+			e := at(stub(func(url.Values) (int, http.Header, string) {
+				time.Sleep(time.Second)
+				return 429, http.Header{"Retry-After": {after}}, `{}`
+			}), func(c *Config) {
+				c.State = NewState(Watch{Hold: func(time.Time) { told.Add(1) }})
+			})
+			var all sync.WaitGroup
+			for i := range 4 {
+				all.Go(func() {
+					time.Sleep(time.Duration(i) * time.Millisecond)
+					e.Exchange(context.Background(), soon(), login(strconv.Itoa(i), "x"))
+				})
+			}
+			all.Wait()
+			synctest.Wait()
+			if got := int(told.Load()); got != want {
+				t.Errorf("Retry-After %s: told %d times", after, got)
+			}
+		})
+	}
+}
+
+func TestWhatIsOffIsForgottenWhateverItWas(t *testing.T) {
+	for _, body := range []string{issued, `{"error":"invalid_grant"}`} {
+		posts := 0
+		state := NewState(Watch{})
+		with := func(keep time.Duration) *Endpoint {
+			return at(stub(func(url.Values) (int, http.Header, string) { posts++; return 200, nil, body }),
+				func(c *Config) { c.State, c.Replay, c.RememberRejected = state, keep, keep })
+		}
+		with(time.Minute).Exchange(context.Background(), soon(), ella)
+		with(0).Exchange(context.Background(), soon(), ella)
+		if posts != 2 {
+			t.Errorf("%s: %d POSTs", body, posts)
+		}
 	}
 }
