@@ -129,7 +129,7 @@ func (w *watched[T]) status(now time.Time) secretStatus {
 	w.get()
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	s := secretStatus{Field: w.field, ReadSecondsAgo: now.Sub(w.since).Seconds(), Stale: w.stale}
+	s := secretStatus{Field: w.field, ReadSecondsAgo: max(0, now.Sub(w.since).Seconds()), Stale: w.stale}
 	if certificate, ok := any(w.value).(*tls.Certificate); ok && certificate.Leaf != nil {
 		s.Expires = &certificate.Leaf.NotAfter
 	}
