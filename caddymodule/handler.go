@@ -317,9 +317,7 @@ func (h *Handler) ask(r *http.Request, d *decision) {
 	ctx, span := traceExchange(r.Context(), &grant)
 	d.result = h.endpoint.Exchange(ctx, d.call.Arrived.Add(h.settings.timeout), grant)
 	d.conclude(&h.settings)
-	if d.endTrace(span); ctx != r.Context() {
-		span.End()
-	}
+	d.endTrace(span)
 }
 
 // Interface guards

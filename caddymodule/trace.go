@@ -29,11 +29,12 @@ func traceExchange(ctx context.Context, g *token.Grant) (context.Context, trace.
 	return ctx, span
 }
 
-// endTrace says in the span what the exchange came to.
+// endTrace says in the span what the exchange came to. One that does not record, as without tracing, is nobody's.
 func (d *decision) endTrace(span trace.Span) {
 	if !span.IsRecording() {
 		return
 	}
+	defer span.End()
 	span.SetAttributes(
 		attribute.String("smapi.outcome", string(d.outcome)),
 		attribute.String("smapi.credentials", string(d.call.Credentials.Kind)),
