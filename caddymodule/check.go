@@ -186,7 +186,7 @@ func (c *checker) handlers() ([]*checked, error) {
 		if err != nil {
 			return nil, err
 		}
-		if c.endpoint != "" && c.endpoint != h.handler.settings.where() {
+		if c.endpoint != "" && c.endpoint != h.handler.settings.shown() {
 			continue
 		}
 		// The same handler on another site would cost the account another failed login.

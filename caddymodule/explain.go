@@ -201,9 +201,7 @@ func (c *configured) facts(h *Handler) handlerFacts {
 	case c.at == "":
 		return handlerFacts{Notes: []string{"There is no --config: this is a handler with the defaults, which exchanges user names and passwords by the password grant."}}
 	case s.url != nil:
-		u := *s.url
-		u.RawQuery = "" // which may have a key
-		f.Endpoint = u.String()
+		f.Endpoint = s.shown()
 	case s.issuer != "" && !strings.ContainsAny(s.issuer, "@?"):
 		f.Endpoint = s.issuer
 	case h.TokenEndpoint != "" || s.issuer != "":

@@ -194,7 +194,7 @@ func (x *checked) checkTLS(now time.Time) {
 	const check = "TLS"
 	connection := x.tap.answer.TLS
 	switch {
-	case connection == nil && isLoopback(x.tap.where.Hostname()):
+	case connection == nil && token.Loopback(x.tap.where.Hostname()):
 		x.say(well, check, "none: http on loopback")
 		return
 	case connection == nil:

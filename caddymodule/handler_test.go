@@ -251,22 +251,14 @@ func answeredLines(log string) (lines []string) {
 }
 
 func TestAFullTokenEndpointIsNoRejection(t *testing.T) {
-	arrived, proceed := make(chan struct{}), make(chan struct{})
-	endpoint := serve(t, func(w http.ResponseWriter, r *http.Request) {
-		select {
-		case arrived <- struct{}{}:
-		case <-proceed:
-		}
-		<-proceed
-		issuesTokens(w, r)
-	})
+	endpoint, arrived, proceed := hanging(t)
+	defer proceed()
 	s := caddyRun(t, directive(endpoint, oldService(t), "max_in_flight 1", "timeout 500ms"))
 	first := make(chan answer)
 	go func() { first <- s.post(t, account(t, "first")) }()
 	<-arrived
 	checkAnswer(t, s.post(t, account(t, "second")), "service-unavailable.xml")
 	checkAnswer(t, <-first, "service-unavailable.xml")
-	close(proceed)
 }
 
 func TestAnUnreachableTokenEndpointIsNoRejection(t *testing.T) {

@@ -253,6 +253,20 @@ func says(status int, body string) http.HandlerFunc {
 
 var issuesTokens = says(http.StatusOK, `{"access_token":"new-token","refresh_token":"new-key","token_type":"Bearer"}`)
 
+// hanging is a token endpoint that tells of the first request, and issues tokens to all when it may proceed.
+func hanging(t testing.TB) (s *server, arrived <-chan struct{}, proceed func()) {
+	first, going := make(chan struct{}), make(chan struct{})
+	s = serve(t, func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case first <- struct{}{}:
+		case <-going:
+		}
+		<-going
+		issuesTokens(w, r)
+	})
+	return s, first, sync.OnceFunc(func() { close(going) })
+}
+
 // oldService answers everything in a way that shows.
 func oldService(t testing.TB) *server {
 	return serve(t, says(http.StatusTeapot, "the old service"))

@@ -176,18 +176,9 @@ func TestMetricsOfThreeSitesOutliveReloads(t *testing.T) {
 }
 
 func TestTheTokenEndpointIsShownAsItIs(t *testing.T) {
-	arrived, proceed := make(chan struct{}), make(chan struct{})
-	endpoint := serve(t, func(w http.ResponseWriter, r *http.Request) {
-		select {
-		case arrived <- struct{}{}:
-		case <-proceed:
-		}
-		<-proceed
-		issuesTokens(w, r)
-	})
+	endpoint, arrived, proceed := hanging(t)
 	o := operate(t, directive(endpoint, oldService(t), "max_in_flight 1"))
-	serveAll := sync.OnceFunc(func() { close(proceed) })
-	defer serveAll()
+	defer proceed()
 	answers := make(chan answer, 3)
 	for _, name := range []string{"first", "second", "third"} {
 		go func() { answers <- o.post(t, account(t, name)) }()
@@ -210,7 +201,7 @@ func TestTheTokenEndpointIsShownAsItIs(t *testing.T) {
 			t.Errorf("%s is %v, want %v", name, got, want)
 		}
 	}
-	serveAll()
+	proceed()
 	for range 3 {
 		checkAnswer(t, <-answers, "upgraded.xml")
 	}

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/netip"
 	"net/url"
 	"os"
 	"os/signal"
@@ -19,6 +18,7 @@ import (
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/player"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/token"
 )
 
 // simulation is what `caddy smapi-upgrade simulate` is asked for.
@@ -270,16 +270,11 @@ func checkURL(text string, mine bool) error {
 	if u.User != nil {
 		return errors.New("the URL must not have a user name or a password")
 	}
-	if mine || isLoopback(u.Hostname()) {
+	if mine || token.Loopback(u.Hostname()) {
 		return nil
 	}
 	return fmt.Errorf("%s is not this machine.\nEach call is a login there, and failed ones may lock the accounts of "+
 		"listeners.\nIf the service is yours, add --yes-this-is-my-service", u.Hostname())
-}
-
-func isLoopback(host string) bool {
-	address, err := netip.ParseAddr(host)
-	return strings.EqualFold(host, "localhost") || err == nil && address.Unmap().IsLoopback()
 }
 
 // progress is a bar on a terminal.

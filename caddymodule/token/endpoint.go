@@ -145,7 +145,6 @@ const refreshReplay = 60 * time.Second
 // for a while after it has the same answer. A caller whose ctx ends stops waiting; what is on its way is
 // finished, because the login it costs may already have happened.
 func (e *Endpoint) Exchange(ctx context.Context, deadline time.Time, g Grant) Result {
-	form := formOf(g)
 	call := digestOf(e.name, g.Type, g.Identity...)
 	for {
 		known, f, lead := e.state.board(call, deadline, e.replay > 0 || g.Type == Refresh, e.rejected > 0)
@@ -155,7 +154,7 @@ func (e *Endpoint) Exchange(ctx context.Context, deadline time.Time, g Grant) Re
 			r.Waited, r.Took, r.Replayed = 0, 0, true
 			return r
 		case lead:
-			return e.lead(ctx, deadline, call, f, g, form)
+			return e.lead(ctx, deadline, call, f, g)
 		}
 		r, landed := e.follow(ctx, deadline, call, f)
 		if !landed || r.Class != Overloaded || time.Now().After(deadline) {
@@ -166,14 +165,14 @@ func (e *Endpoint) Exchange(ctx context.Context, deadline time.Time, g Grant) Re
 }
 
 // lead flies, and lands even if the transport panics, since others follow.
-func (e *Endpoint) lead(ctx context.Context, deadline time.Time, call digest, f *flight, g Grant, form string) (r Result) {
+func (e *Endpoint) lead(ctx context.Context, deadline time.Time, call digest, f *flight, g Grant) (r Result) {
 	r = r.is(Unavailable, "the exchange broke off", "")
 	replay := e.replay
 	if g.Type == Refresh {
 		replay = refreshReplay
 	}
 	defer func() { e.state.land(call, f, r, replay, e.rejected) }()
-	r = e.fly(ctx, deadline, call, f, g, form)
+	r = e.fly(ctx, deadline, call, f, g)
 	return r
 }
 
@@ -199,7 +198,7 @@ func (e *Endpoint) follow(ctx context.Context, deadline time.Time, call digest, 
 
 // fly takes a flight through the gate to the token endpoint. A leader who leaves the queue keeps its place
 // for those who follow.
-func (e *Endpoint) fly(ctx context.Context, deadline time.Time, call digest, f *flight, g Grant, form string) (r Result) {
+func (e *Endpoint) fly(ctx context.Context, deadline time.Time, call digest, f *flight, g Grant) (r Result) {
 	if e.state.breaker.open() {
 		return r.is(Unavailable, causeOpen, "")
 	}
@@ -229,7 +228,7 @@ func (e *Endpoint) fly(ctx context.Context, deadline time.Time, call digest, f *
 			return Result{}.is(Overloaded, causeGone, "")
 		}
 		posted := time.Now()
-		r := e.post(deadline, where, g, form)
+		r := e.post(deadline, where, g)
 		r.Took = time.Since(posted)
 		return r
 	})
@@ -264,12 +263,12 @@ func (e *Endpoint) locate(deadline time.Time) (*url.URL, Result) {
 }
 
 // post sends the form once. Where nothing was sent, as when no connection could be made, it tries once more.
-func (e *Endpoint) post(deadline time.Time, where *url.URL, g Grant, form string) Result {
+func (e *Endpoint) post(deadline time.Time, where *url.URL, g Grant) Result {
 	ctx, cancel := context.WithDeadline(e.context, deadline)
 	defer cancel()
 	quietenLog()
 
-	request, err := e.request(ctx, where, g, form)
+	request, err := e.request(ctx, where, g)
 	if err != nil {
 		return Result{}.is(Misconfigured, "the client's assertion cannot be signed", "check client_key")
 	}
@@ -358,7 +357,7 @@ type tokenRequest struct {
 	body *formBody
 }
 
-func (e *Endpoint) request(ctx context.Context, where *url.URL, g Grant, form string) (tokenRequest, error) {
+func (e *Endpoint) request(ctx context.Context, where *url.URL, g Grant) (tokenRequest, error) {
 	proof, err := e.client.prove(where, e.proof.Load())
 	if err != nil {
 		return tokenRequest{}, err
@@ -369,7 +368,7 @@ func (e *Endpoint) request(ctx context.Context, where *url.URL, g Grant, form st
 		header = maps.Clone(header)
 		maps.Copy(header, g.Header)
 	}
-	form += proof.ending
+	form := formOf(g) + proof.ending
 	body := &formBody{Reader: strings.NewReader(form)}
 	r := tokenPost.WithContext(ctx)
 	r.URL, r.Host, r.Header = where, where.Host, header

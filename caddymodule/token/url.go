@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"net/url"
 	"strconv"
+	"strings"
 )
 
 // What is wrong with the URL of a token endpoint or an issuer. None quotes it.
@@ -23,7 +24,7 @@ func ParseURL(text string, insecure bool) (*url.URL, error) {
 		return nil, errNoURL
 	case u.User != nil || u.Fragment != "":
 		return nil, errURLParts
-	case u.Scheme == "http" && !insecure && !loopback(u.Hostname()):
+	case u.Scheme == "http" && !insecure && !Loopback(u.Hostname()):
 		return nil, errHTTP
 	}
 	return u, nil
@@ -43,7 +44,8 @@ func validPort(port string) bool {
 	return port == "" || err == nil
 }
 
-func loopback(host string) bool {
+// Loopback tells whether a host, a name or an address, is this machine without asking anybody.
+func Loopback(host string) bool {
 	addr, err := netip.ParseAddr(host)
-	return host == "localhost" || err == nil && addr.IsLoopback()
+	return strings.EqualFold(host, "localhost") || err == nil && addr.Unmap().IsLoopback()
 }
