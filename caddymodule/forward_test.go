@@ -255,7 +255,7 @@ func TestAnEarlyAnswerIsPassedOn(t *testing.T) {
 func TestADeadUpstreamIsRetriedWithTheSameBytes(t *testing.T) {
 	old := listen(t, false)
 	bare, with := twoSites(t, fmt.Sprintf("%s %s {\nlb_policy round_robin\nlb_retries 3\nlb_try_interval 1ms\n}",
-		freeAddress(t), old.Addr()))
+		deadAddress(t), old.Addr()))
 	for name, request := range rawRequests(t) {
 		wantAnswer := send(t, bare, request)
 		if gotAnswer := send(t, with, request); gotAnswer != wantAnswer {

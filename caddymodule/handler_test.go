@@ -6,6 +6,7 @@ import (
 	"io"
 	"maps"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"path/filepath"
 	"slices"
@@ -253,7 +254,7 @@ func answeredLines(log string) (lines []string) {
 func TestAFullTokenEndpointIsNoRejection(t *testing.T) {
 	endpoint, arrived, proceed := hanging(t)
 	defer proceed()
-	s := caddyRun(t, directive(endpoint, oldService(t), "max_in_flight 1", "timeout 500ms"))
+	s := caddyRun(t, directive(endpoint, oldService(t), "max_in_flight 1", "timeout 2s"))
 	first := make(chan answer)
 	go func() { first <- s.post(t, account(t, "first")) }()
 	<-arrived
@@ -262,8 +263,7 @@ func TestAFullTokenEndpointIsNoRejection(t *testing.T) {
 }
 
 func TestAnUnreachableTokenEndpointIsNoRejection(t *testing.T) {
-	gone := &server{Server: serve(t, issuesTokens).Server}
-	gone.Close()
+	gone := &server{Server: &httptest.Server{URL: "http://" + deadAddress(t)}}
 	s := caddyRun(t, directive(gone, oldService(t)))
 	checkAnswer(t, s.upgrade(t), "service-unavailable.xml")
 	if !strings.Contains(s.log(t), `"cause":"the connection failed: connection refused"`) {

@@ -115,6 +115,21 @@ func freeAddress(t testing.TB) string {
 	}
 }
 
+// deadAddress is one where nobody listens until the test ends, because a connection has it.
+func deadAddress(t testing.TB) string {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := net.Dial("tcp", listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close(); listener.Close() })
+	return conn.LocalAddr().String()
+}
+
 // log returns what the Caddy has logged so far.
 func (s *site) log(t testing.TB) string {
 	t.Helper()

@@ -113,7 +113,7 @@ func TestSimulateSaysWhatPlayersAreTold(t *testing.T) {
 }
 
 func TestSimulateTellsAServiceThatIsNotThere(t *testing.T) {
-	args := []string{"http://" + freeAddress(t), "--accounts", "3"}
+	args := []string{"http://" + deadAddress(t), "--accounts", "3"}
 	checkSession(t, simulate(t, "", args...), "nobody", args...)
 }
 
@@ -165,7 +165,7 @@ func TestSimulateAsksAnotherHostWhereItIsAllowed(t *testing.T) {
 }
 
 func TestSimulateTakesEveryLoopbackAddress(t *testing.T) {
-	for _, host := range []string{"localhost", "LOCALHOST:1", "127.0.0.1:1", "127.9.9.9:1", "[::1]:1", "[::ffff:127.0.0.1]:1"} {
+	for _, host := range []string{"localhost:1", "LOCALHOST:1", "127.0.0.1:1", "127.9.9.9:1", "[::1]:1", "[::ffff:127.0.0.1]:1"} {
 		if got := simulate(t, "", "http://"+host+"/x", "--timeout", "1s"); got.code != 3 {
 			t.Errorf("%s: %+v", host, got)
 		}

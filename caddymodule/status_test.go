@@ -56,7 +56,7 @@ func TestTheStatusEndsWithAStatusForScripts(t *testing.T) {
 		{"its JSON", []string{"--json", "--address", address}, 0, `"since_start":{"upgraded":1}`, ""},
 		{"no handler", []string{"--address", admin(t, 200, `{"endpoints":[]}`)}, 1, "has no smapi_upgrade", ""},
 		{"a Caddy without the module", []string{"--address", admin(t, 404, ``)}, 3, "", "Error: the admin API at"},
-		{"no Caddy", []string{"--address", freeAddress(t)}, 3, "", "Error: the admin API at"},
+		{"no Caddy", []string{"--address", deadAddress(t)}, 3, "", "Error: the admin API at"},
 		{"no address", []string{"--address", "no port:x:y"}, 3, "", "Error: the admin API at"},
 		{"an argument", []string{"now"}, 2, "", "it takes no arguments"},
 		{"a flag", []string{"--now"}, 2, "", "unknown flag: --now"},

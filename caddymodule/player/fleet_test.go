@@ -168,19 +168,19 @@ func TestWhyThereIsNoAnswer(t *testing.T) {
 		upgraded(w, nil)
 	})
 	hangs := serve(t, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
-	nobody, err := net.Listen("tcp", "127.0.0.1:0")
+	nobody, err := net.Dial("tcp", plain.Listener.Addr().String())
 	if err != nil {
 		t.Fatal(err)
 	}
-	nobody.Close()
+	defer nobody.Close()
 	account := Synthetic(smapi.Login, 1)
 	settle(account, 1, 1)
 	for url, want := range map[string]string{
-		secure.URL:                         "a certificate that is not trusted",
-		closes.URL:                         "the connection was closed",
-		cut.URL:                            "the connection was closed",
-		hangs.URL:                          "timeout",
-		"http://" + nobody.Addr().String(): "connection refused",
+		secure.URL:                              "a certificate that is not trusted",
+		closes.URL:                              "the connection was closed",
+		cut.URL:                                 "the connection was closed",
+		hangs.URL:                               "timeout",
+		"http://" + nobody.LocalAddr().String(): "connection refused", // nobody can listen where a connection is
 		strings.Replace(plain.URL, "http:", "https:", 1): "no TLS",
 	} {
 		c := &Client{URL: url, Timeout: 20 * time.Second, Transport: NewTransport(1, false)}
