@@ -15,6 +15,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/net/http2"
@@ -162,15 +163,15 @@ func TestEveryFailureIsOnePost(t *testing.T) {
 }
 
 func TestWhatCannotBeReachedIsUnavailable(t *testing.T) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	plain, _ := server(t, func(http.ResponseWriter, *http.Request) {})
+	noTLS := &url.URL{Scheme: "https", Host: plain.Host}
+
+	conn, err := net.Dial("tcp", plain.Host)
 	if err != nil {
 		t.Fatal(err)
 	}
-	refusing := &url.URL{Scheme: "http", Host: listener.Addr().String()}
-	listener.Close()
-
-	plain, _ := server(t, func(http.ResponseWriter, *http.Request) {})
-	noTLS := &url.URL{Scheme: "https", Host: plain.Host}
+	defer conn.Close()
+	refusing := &url.URL{Scheme: "http", Host: conn.LocalAddr().String()} // nobody can listen where a connection is
 
 	tls := httptest.NewTLSServer(http.NotFoundHandler())
 	defer tls.Close()
@@ -191,7 +192,7 @@ func TestADeadlineEndsAnExchange(t *testing.T) {
 	hang := make(chan struct{})
 	u, posts := server(t, func(http.ResponseWriter, *http.Request) { <-hang })
 	defer close(hang)
-	r := endpoint(u).Exchange(context.Background(), time.Now().Add(50*time.Millisecond), ella)
+	r := endpoint(u).Exchange(context.Background(), time.Now().Add(2*time.Second), ella)
 	if r.Class != Unavailable || r.Cause != "no answer in time" || posts.Load() != 1 {
 		t.Errorf("%+v after %d POSTs", r, posts.Load())
 	}
@@ -375,21 +376,27 @@ func TestAConnectionThatFailsIsTriedOnceMoreWithinTheTime(t *testing.T) {
 	})
 	for _, test := range []struct {
 		failing int32
-		time    time.Duration
 		class   Class
 		dials   int32
 		posts   int32
 	}{
-		{1, 10 * time.Second, Issued, 2, 1},
-		{2, 10 * time.Second, Unavailable, 2, 0},
-		{1, 10 * time.Millisecond, Unavailable, 1, 0}, // no time for a second try
+		{1, Issued, 2, 1},
+		{2, Unavailable, 2, 0},
 	} {
 		dials.Store(0)
 		posts.Store(0)
 		failing.Store(test.failing)
-		r := e.Exchange(context.Background(), time.Now().Add(test.time), ella)
+		r := e.Exchange(context.Background(), soon(), ella)
 		if r.Class != test.class || dials.Load() != test.dials || posts.Load() != test.posts {
 			t.Errorf("with %d failing: %+v after %d dials and %d POSTs", test.failing, r, dials.Load(), posts.Load())
 		}
 	}
+	synctest.Test(t, func(t *testing.T) {
+		dials.Store(0)
+		failing.Store(2)
+		r := e.Exchange(context.Background(), time.Now().Add(10*time.Millisecond), ella)
+		if r.Class != Unavailable || dials.Load() != 1 {
+			t.Errorf("without time for a second try: %+v after %d dials", r, dials.Load())
+		}
+	})
 }

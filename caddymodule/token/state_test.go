@@ -222,6 +222,29 @@ func TestTheQueueIsBounded(t *testing.T) {
 	}
 }
 
+func TestAWaveIsServedAtThePaceOfTheEndpoint(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const accounts, places, each = 5000, 16, 20 * time.Millisecond
+		e := at(stub(func(url.Values) (int, http.Header, string) {
+			time.Sleep(each)
+			return 200, nil, issued
+		}), func(c *Config) { c.MaxInFlight = places })
+		start := time.Now()
+		var all sync.WaitGroup
+		for i := range accounts {
+			all.Go(func() {
+				if r := e.Exchange(context.Background(), start.Add(20*time.Second), login(strconv.Itoa(i), "x")); r.Class != Issued {
+					t.Errorf("%+v", r)
+				}
+			})
+		}
+		all.Wait()
+		if took, ideal := time.Since(start), (accounts+places-1)/places*each; took != ideal {
+			t.Errorf("it took %v, ideally %v", took, ideal)
+		}
+	})
+}
+
 // The endpoint can serve half of a wave in time: that half is served, and the others are told early.
 func TestWhoCannotMakeItIsToldEarly(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
