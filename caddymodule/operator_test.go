@@ -262,21 +262,23 @@ func TestTheStatusTellsOfHoldsAndBreakersAndSoDoesTheLog(t *testing.T) {
 	endpoint := serve(t, func(w http.ResponseWriter, r *http.Request) { answers(w, r) })
 	o := operate(t, directive(endpoint, oldService(t)))
 	o.upgrade(t)
-	if got := onlyEndpoint(t, o); got.HoldSeconds < 50 || got.HoldSeconds > 60 {
+	if got := onlyEndpoint(t, o); got.HoldSeconds <= 0 || got.HoldSeconds > 60 {
 		t.Errorf("the status is %+v", got)
 	}
 	waitForLog(t, o.site, "holding back")
 
 	answers = says(http.StatusInternalServerError, ``)
 	o = operate(t, strings.Replace(directive(endpoint, oldService(t)), "the-id", "another-id", 1))
-	for i := range 20 {
+	var status endpointStatus
+	var metric float64
+	for i := 0; status.Breaker != "open" || metric != 1; i++ { // it is tried again from time to time
+		if i == 200 {
+			t.Fatalf("the status is %+v, and the metrics say %v", status, metric)
+		}
 		o.post(t, account(t, fmt.Sprint("account", i)))
-	}
-	if got := onlyEndpoint(t, o); got.Breaker != "open" {
-		t.Errorf("the status is %+v", got)
-	}
-	if got := o.scrape(t)["caddy_smapi_upgrade_breaker_open"]; got != 1 {
-		t.Errorf("the metrics say %v", got)
+		if i >= 19 {
+			status, metric = onlyEndpoint(t, o), o.scrape(t)["caddy_smapi_upgrade_breaker_open"]
+		}
 	}
 	waitForLog(t, o.site, `"breaker":"open"`)
 }

@@ -34,6 +34,26 @@ func count(t testing.TB, handler http.HandlerFunc) *counting {
 	return c
 }
 
+// together answers so many when all of them are there, and fewer never.
+func together(places int) http.HandlerFunc {
+	var mu sync.Mutex
+	here, all := 0, make(chan struct{})
+	return func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		complete := all
+		if here++; here == places {
+			close(all)
+			here, all = 0, make(chan struct{})
+		}
+		mu.Unlock()
+		select {
+		case <-complete:
+			issuesTokens(w, r)
+		case <-r.Context().Done():
+		}
+	}
+}
+
 // takes answers after a while, so many at a time.
 func takes(each time.Duration, places int) http.HandlerFunc {
 	free := make(chan struct{}, places)
@@ -81,12 +101,11 @@ func told(t testing.TB, a answer) string {
 	return "?"
 }
 
-// wave sends the calls of so many accounts at once.
-func wave(t testing.TB, s *site, accounts int) (became map[string]int, took []time.Duration) {
+// wave sends the calls of so many accounts at once, and returns what became of them in the order of the answers.
+func wave(t testing.TB, s *site, accounts int) (became []string) {
 	t.Helper()
-	c, start := player(t), time.Now()
+	c := player(t)
 	var mu sync.Mutex
-	became = map[string]int{}
 	var all sync.WaitGroup
 	for i := range accounts {
 		all.Go(func() {
@@ -97,65 +116,51 @@ func wave(t testing.TB, s *site, accounts int) (became map[string]int, took []ti
 			}
 			mu.Lock()
 			defer mu.Unlock()
-			became[told(t, a)]++
-			took = append(took, time.Since(start))
+			became = append(became, told(t, a))
 		})
 	}
 	all.Wait()
-	return became, took
+	return became
 }
 
 func TestAWaveIsServedAtThePaceOfTheTokenEndpoint(t *testing.T) {
-	const accounts, places, each = waveAccounts, 16, waveEach
-	endpoint := count(t, takes(each, places))
+	const accounts, places = 960, 16
+	endpoint := count(t, together(places))
 	s := caddyRun(t, directive(endpoint.server, oldService(t), "max_in_flight 16"))
-	start := time.Now()
-	became, _ := wave(t, s, accounts)
-	took, ideal := time.Since(start), accounts/places*each
-	t.Logf("%v in %v, ideally %v", became, took, ideal)
-	if became["upgraded"] != accounts || endpoint.posts.Load() != accounts || endpoint.most.Load() > places {
-		t.Errorf("%v by %d POSTs, %d of them in flight", became, endpoint.posts.Load(), endpoint.most.Load())
+	upgraded := 0
+	for _, became := range wave(t, s, accounts) {
+		if became == "upgraded" {
+			upgraded++
+		}
 	}
-	if took.Seconds() > ideal.Seconds()*waveSlack {
-		t.Errorf("it took %v, ideally %v", took, ideal)
+	if upgraded != accounts || endpoint.posts.Load() != accounts || endpoint.most.Load() != places {
+		t.Errorf("%d upgraded by %d POSTs, %d of them in flight", upgraded, endpoint.posts.Load(), endpoint.most.Load())
 	}
 }
 
+// The endpoint is so slow that every machine is faster: it could serve half of the wave in time.
 func TestOfAWaveThatIsTooLargeWhatCanBeServedIs(t *testing.T) {
-	const accounts, places, each = waveAccounts, 16, waveEach
+	const accounts, places, each = 800, 16, 200 * time.Millisecond
 	const timeout = accounts / 2 / places * each
-	var busy atomic.Int64
-	free := make(chan struct{}, places)
-	endpoint := count(t, func(w http.ResponseWriter, r *http.Request) {
-		free <- struct{}{}
-		start := time.Now()
-		time.Sleep(each)
-		issuesTokens(w, r)
-		busy.Add(int64(time.Since(start)))
-		<-free
-	})
-	// A few more than the endpoint does at a time, so that it never waits for the way there and back.
-	s := caddyRun(t, directive(endpoint.server, oldService(t), "max_in_flight 24", "timeout "+timeout.String()))
-	became, took := wave(t, s, accounts)
-	early := 0
-	for _, d := range took {
-		if d < timeout*3/4 {
-			early++
-		}
+	endpoint := count(t, takes(each, places))
+	s := caddyRun(t, directive(endpoint.server, oldService(t), "max_in_flight 16", "timeout "+timeout.String()))
+	orders := map[string][]int{}
+	for i, became := range wave(t, s, accounts) {
+		orders[became] = append(orders[became], i)
 	}
-	used := float64(busy.Load()) / float64(places*timeout)
-	t.Logf("%v by %d POSTs, %.1f%% of the capacity used, %d answers early", became, endpoint.posts.Load(), 100*used, early)
-	if became["blank"] != 0 || became["upgraded"]+became["unavailable"] != accounts {
-		t.Errorf("became %v", became)
+	served, turned := orders["upgraded"], orders["unavailable"]
+	t.Logf("%d served by %d POSTs, %d turned away", len(served), endpoint.posts.Load(), len(turned))
+	if len(served)+len(turned) != accounts {
+		t.Errorf("became %v", orders)
 	}
-	if used < waveCapacity {
-		t.Error("the capacity of the endpoint is not used")
+	if len(served) < accounts/4 || len(turned) < accounts/10 {
+		t.Fatalf("%d were served and %d turned away", len(served), len(turned))
 	}
-	if wasted := int(endpoint.posts.Load()) - became["upgraded"]; wasted > accounts/50 {
+	if wasted := int(endpoint.posts.Load()) - len(served); wasted > accounts/20 {
 		t.Errorf("%d logins were for nothing", wasted)
 	}
-	if turned := became["unavailable"]; float64(early) < waveEarly*float64(turned) {
-		t.Errorf("%d were turned away, but only %d answers were early", turned, early)
+	if turned[len(turned)/2] > served[len(served)/2] {
+		t.Error("who was turned away was told late")
 	}
 }
 
@@ -309,10 +314,12 @@ func TestEveryKindOfOutagePasses(t *testing.T) {
 				}
 				issuesTokens(w, r)
 			})
-			s := caddyRun(t, directive(endpoint.server, oldService(t), "timeout 500ms"))
+			s := caddyRun(t, directive(endpoint.server, oldService(t), "timeout 3s"))
 			failing.Store(true)
-			for i := range 3 {
-				checkAnswer(t, s.post(t, account(t, strconv.Itoa(i))), "service-unavailable.xml")
+			for _, became := range wave(t, s, 3) {
+				if became != "unavailable" {
+					t.Errorf("became %s", became)
+				}
 			}
 			if n := endpoint.posts.Load(); n != 3 {
 				t.Errorf("%d POSTs for 3 calls", n)
@@ -336,20 +343,20 @@ func TestAnOutageOfAllIsOverSoonAfterItEnds(t *testing.T) {
 	})
 	s := caddyRun(t, directive(endpoint.server, oldService(t)))
 	failing.Store(true)
+	began := time.Now()
 	for i := range 200 {
 		checkAnswer(t, s.post(t, account(t, "a"+strconv.Itoa(i))), "service-unavailable.xml")
 	}
-	if n := endpoint.posts.Load(); n > 30 {
-		t.Errorf("%d POSTs to an endpoint that fails", n)
+	if n, most := int(endpoint.posts.Load()), 30+3*int(time.Since(began)/(2*time.Second)); n > most { // it is tried from time to time
+		t.Errorf("%d POSTs to an endpoint that fails, at most %d", n, most)
 	}
 	failing.Store(false)
 	ended := time.Now()
 	for i := 0; told(t, s.post(t, account(t, "b"+strconv.Itoa(i)))) != "upgraded"; i++ {
-		if time.Since(ended) > 5*time.Second {
+		if time.Since(ended) > time.Minute {
 			t.Fatal("not over")
 		}
 	}
-	t.Logf("over after %v", time.Since(ended))
 }
 
 func TestATokenEndpointThatRefusesConnectionsIsTriedAgainByTheNextCall(t *testing.T) {
@@ -404,7 +411,7 @@ func TestWhoHasLessTimeThanRetryAfterIsToldAtOnce(t *testing.T) {
 	for i := range 10 {
 		checkAnswer(t, s.post(t, account(t, strconv.Itoa(i))), "service-unavailable.xml")
 	}
-	if n := endpoint.posts.Load(); n != 1 || time.Since(start) > 5*time.Second {
+	if n := endpoint.posts.Load(); n != 1 || time.Since(start) > 15*time.Second { // for which a single one would have waited
 		t.Errorf("%d POSTs in %v", n, time.Since(start))
 	}
 }
