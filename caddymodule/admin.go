@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/secret"
 )
 
 func init() {
@@ -68,19 +70,8 @@ type EndpointStatus struct {
 	Secrets []secretStatus `json:"secrets"`
 }
 
-// secretStatus is how old a secret that comes from files is.
-type secretStatus struct {
-	Field string `json:"field"`
-
-	// Since it was last read, which it is when its file changes.
-	ReadSecondsAgo float64 `json:"read_seconds_ago"`
-
-	// Whether its file cannot be read any more, so that the last good value is in force.
-	Stale bool `json:"stale"`
-
-	// When it ends, for a certificate.
-	Expires *time.Time `json:"expires,omitempty"`
-}
+// secretStatus is how a secret that comes from files is.
+type secretStatus secret.Status
 
 func currentStatus(now time.Time) Status {
 	all := Status{Endpoints: []EndpointStatus{}}
@@ -112,8 +103,8 @@ func (e *sharedEndpoint) secretStatuses(now time.Time) []secretStatus {
 	defer e.mu.Unlock()
 	byField := map[string]secretStatus{}
 	for _, secrets := range e.secrets {
-		for _, secret := range secrets {
-			s := secret.status(now)
+		for _, one := range secrets {
+			s := secretStatus(one.Status(now))
 			if other, ok := byField[s.Field]; ok {
 				s.Stale = s.Stale || other.Stale
 				s.ReadSecondsAgo = min(s.ReadSecondsAgo, other.ReadSecondsAgo)

@@ -11,6 +11,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
 
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/secret"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/token"
 )
 
@@ -26,12 +27,13 @@ type sharedEndpoint struct {
 	tally         tally
 
 	mu      sync.Mutex
-	secrets map[*Handler][]secret
+	secrets map[*Handler][]watched
 }
 
-// secret is what a handler proves itself with.
-type secret interface {
-	status(now time.Time) secretStatus
+// watched is a secret that comes from files.
+type watched interface {
+	Status(now time.Time) secret.Status
+	Close()
 }
 
 // Destruct closes nothing: exchanges in flight finish on their own.
@@ -55,7 +57,7 @@ func (s *settings) shown() string {
 }
 
 // share joins the others with the same endpoint, until leave.
-func (h *Handler) share(secrets []secret) error {
+func (h *Handler) share() error {
 	where, client := h.settings.shown(), h.settings.clientID
 	shared, _, err := pool.LoadOrNew(h.settings.key(), func() (caddy.Destructor, error) {
 		return newSharedEndpoint(where, client), nil
@@ -67,7 +69,7 @@ func (h *Handler) share(secrets []secret) error {
 	h.shared.logger.Store(h.logger)
 	h.shared.mu.Lock()
 	defer h.shared.mu.Unlock()
-	h.shared.secrets[h] = secrets
+	h.shared.secrets[h] = h.secrets
 	return nil
 }
 
@@ -83,7 +85,7 @@ func (h *Handler) leave() error {
 }
 
 func newSharedEndpoint(where, client string) *sharedEndpoint {
-	e := &sharedEndpoint{where: where, client: client, secrets: make(map[*Handler][]secret)}
+	e := &sharedEndpoint{where: where, client: client, secrets: make(map[*Handler][]watched)}
 	endpoint := zap.String("token_endpoint", where)
 	e.State = token.NewState(token.Watch{
 		Breaker: func(state string) {

@@ -147,7 +147,7 @@ func (x *checked) checkSecrets(now time.Time) {
 	h.shared.mu.Lock()
 	defer h.shared.mu.Unlock()
 	for _, s := range h.shared.secrets[h] {
-		if status := s.status(now); status.Expires != nil {
+		if status := s.Status(now); status.Expires != nil {
 			x.sayLife("client certificate", "", now, *status.Expires)
 		}
 	}

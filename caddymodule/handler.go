@@ -10,6 +10,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
 
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/secret"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/token"
 )
@@ -158,6 +159,7 @@ type Handler struct {
 	endpoint *token.Endpoint
 	through  func(http.RoundTripper) http.RoundTripper // looks at what is sent, for `check` alone
 	shared   *sharedEndpoint
+	secrets  []watched
 	logger   *zap.Logger
 	calls    *zap.Logger
 }
@@ -198,21 +200,18 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		return err
 	}
 	h.warn()
-	client, secrets, err := h.client()
+	client, err := h.client()
 	if err != nil {
 		return err
 	}
-	transport, certificate, err := h.loadTransport(ctx)
+	transport, err := h.loadTransport(ctx)
 	if err != nil {
 		return fieldError{"transport", err}
-	}
-	if certificate != nil {
-		secrets = append(secrets, certificate)
 	}
 	if err := registerMetrics(ctx.GetMetricsRegistry()); err != nil {
 		return err
 	}
-	if err := h.share(secrets); err != nil {
+	if err := h.share(); err != nil {
 		return err
 	}
 	if h.settings.mode != ModeUpgrade {
@@ -241,33 +240,48 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	return nil
 }
 
-// Cleanup gives up what the handler shares with others. It does not wait for exchanges in flight.
-func (h *Handler) Cleanup() error { return h.leave() }
+// Cleanup gives up what the handler shares with others. It does not wait for exchanges in flight, which keep the secrets
+// as they are now.
+func (h *Handler) Cleanup() error {
+	for _, s := range h.secrets {
+		s.Close()
+	}
+	return h.leave()
+}
 
-// client is who asks for tokens, and the secrets that it proves itself with, as they are now.
-func (h *Handler) client() (c token.Client, secrets []secret, err error) {
+// secretInterval is the time between two looks at the files of secrets.
+var secretInterval = secret.DefaultInterval
+
+func (h *Handler) secretConfig(field string) secret.Config {
+	return secret.Config{Field: field, Logger: h.logger, Interval: secretInterval}
+}
+
+// client is who asks for tokens. It adds what it proves itself with to the secrets.
+func (h *Handler) client() (c token.Client, err error) {
 	c = token.Client{ID: h.settings.clientID, Auth: h.settings.clientAuth, Audience: h.settings.audience}
 	if h.ClientSecret != "" {
-		text, err := watchText("client_secret", h.ClientSecret, h.logger)
+		text, err := secret.Text(h.secretConfig("client_secret"), h.ClientSecret, caddy.NewReplacer().GetString)
 		if err != nil {
-			return c, nil, err
+			return c, fieldError{"client_secret", err}
 		}
-		if text.value == h.ClientSecret {
+		if text.Get() == h.ClientSecret {
 			h.logger.Warn("client_secret is no placeholder: the admin API, the autosaved configuration and Caddy's debug log show it")
 		}
-		if c.Secret = text.get; len(text.files) > 0 {
-			secrets = append(secrets, text)
+		if c.Secret = text.Get; !text.Constant() {
+			h.secrets = append(h.secrets, text)
 		}
 	}
 	if h.ClientKey != "" {
-		key, err := watchKey("client_key", h.settings.clientKey, h.settings.keyID, h.logger)
+		key, err := secret.File(h.secretConfig("client_key"), h.settings.clientKey, func(content []byte) (*token.Key, error) {
+			return token.ParseKey(content, h.settings.keyID)
+		})
 		if err != nil {
-			return c, nil, fieldError{"client_key", err}
+			return c, fieldError{"client_key", err}
 		}
-		c.Key = key.get
-		secrets = append(secrets, key)
+		c.Key = key.Get
+		h.secrets = append(h.secrets, key)
 	}
-	return c, secrets, nil
+	return c, nil
 }
 
 // warn tells of what works but may not be what was meant.

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
@@ -20,6 +21,7 @@ import (
 	_ "github.com/caddyserver/caddy/v2/modules/standard"
 
 	_ "github.com/smapi-tools/caddy-smapi-upgrade"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule"
 )
 
 func TestMain(m *testing.M) {
@@ -33,6 +35,7 @@ func TestMain(m *testing.M) {
 	}
 	os.Setenv("XDG_DATA_HOME", dir)
 	os.Setenv("XDG_CONFIG_HOME", dir)
+	caddymodule.SetSecretInterval(10 * time.Millisecond)
 	code := m.Run()
 	os.RemoveAll(dir)
 	os.Exit(code)

@@ -317,9 +317,10 @@ func TestTheStatusTellsHowOldSecretsAre(t *testing.T) {
 	if err := os.Remove(filepath.Join(dir, "secret")); err != nil {
 		t.Fatal(err)
 	}
-	if status := onlyEndpoint(t, o); !status.Secrets[0].Stale || status.Secrets[0].ReadSecondsAgo <= 0 {
-		t.Errorf("the status is %+v", status)
-	}
+	eventually(t, "the status tells that a file is gone", func() bool {
+		status := onlyEndpoint(t, o)
+		return status.Secrets[0].Stale && status.Secrets[0].ReadSecondsAgo > 0
+	})
 }
 
 func TestItIsReadyWhenAHandlerRunsWhateverTheTokenEndpointDoes(t *testing.T) {

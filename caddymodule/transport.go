@@ -8,6 +8,8 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/secret"
 )
 
 var (
@@ -40,46 +42,46 @@ func (t *givenTransport) hasClientCertificate() bool {
 	return t.TLS.CertificateFile != "" || t.TLS.CertificateAutomate != ""
 }
 
-// loadTransport provisions the transport of the configuration, with the defaults that logins need, and returns its
-// client certificate if that comes from files.
-func (h *Handler) loadTransport(ctx caddy.Context) (*reverseproxy.HTTPTransport, secret, error) {
+// loadTransport provisions the transport of the configuration, with the defaults that logins need. It adds its client
+// certificate to the secrets if that comes from files.
+func (h *Handler) loadTransport(ctx caddy.Context) (*reverseproxy.HTTPTransport, error) {
 	given := h.givenTransport()
 	if h.TransportRaw == nil {
 		h.TransportRaw = json.RawMessage(`{"protocol":"http"}`)
 	}
 	module, err := ctx.LoadModule(h, "TransportRaw")
 	if err != nil && (given.Proxy != nil || given.ProxyURL != "") {
-		return nil, nil, errProxy // err may quote its URL, which may have a password
+		return nil, errProxy // err may quote its URL, which may have a password
 	}
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	transport, ok := module.(*reverseproxy.HTTPTransport)
 	if !ok {
-		return nil, nil, errTransportKind
+		return nil, errTransportKind
 	}
 	if transport.ProxyProtocol != "" {
-		return nil, nil, errProxyProtocol
+		return nil, errProxyProtocol
 	}
 	if transport.TLS != nil && h.settings.plain() {
-		return nil, nil, errTransportTLS
+		return nil, errTransportTLS
 	}
 	if given.KeepAlive.IdleTimeout == nil {
 		transport.Transport.IdleConnTimeout = 4 * time.Second
 	}
 	transport.Transport.MaxIdleConnsPerHost = max(transport.Transport.MaxIdleConnsPerHost, h.settings.maxInFlight)
 	if given.TLS.CertificateFile == "" {
-		return transport, nil, nil
+		return transport, nil
 	}
-	certificate, err := watch("transport", []string{given.TLS.CertificateFile, given.TLS.CertificateKeyFile}, h.logger,
-		func() (*tls.Certificate, error) {
-			pair, err := tls.LoadX509KeyPair(given.TLS.CertificateFile, given.TLS.CertificateKeyFile)
-			return &pair, err
-		})
+	certificate, err := secret.Pair(h.secretConfig("transport"), given.TLS.CertificateFile, given.TLS.CertificateKeyFile)
+	if err != nil {
+		return nil, err
+	}
+	h.secrets = append(h.secrets, certificate)
 	config := transport.Transport.TLSClientConfig
 	config.Certificates = nil
 	config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
-		return certificate.get(), nil
+		return certificate.Get(), nil
 	}
-	return transport, certificate, err
+	return transport, nil
 }
