@@ -14,12 +14,14 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/caddyserver/caddy/v2"
 	"github.com/go-jose/go-jose/v4"
 	"github.com/go-jose/go-jose/v4/jwt"
 )
@@ -261,4 +263,32 @@ http://%s {
 	if strings.Contains(got.body, "marker-secret") {
 		t.Error("the admin API shows the secret")
 	}
+}
+
+func TestNobodyFollowsTheFilesOfAConfigurationThatIsGone(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "secret")
+	write(t, path, "secret")
+	followed := func() bool {
+		stacks := make([]byte, 1<<20)
+		return bytes.Contains(stacks[:runtime.Stack(stacks, true)], []byte(".follow("))
+	}
+	directive := fmt.Sprintf("smapi_upgrade https://auth.example.com/token {\nclient_id id\nclient_secret {file.%s}\n", path)
+	config := func(rest string) string {
+		return fmt.Sprintf("{\nadmin off\npersist_config off\nstorage file_system %s\n}\nhttp://%s {\nbind 127.0.0.1\n%s%s}\n}", t.TempDir(), freeAddress(t), directive, rest)
+	}
+	load(t, config(""))
+	eventually(t, "the file is followed", followed) // or the rest would prove nothing
+	if err := caddy.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the file of a configuration that was stopped is left alone", func() bool { return !followed() })
+
+	bad, err := adapt(config("transport http {\ntls_client_auth /nowhere/cert /nowhere/key\n}\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := caddy.Load(bad, true); err == nil {
+		t.Fatal("it loads")
+	}
+	eventually(t, "the file of a configuration that does not load is left alone", func() bool { return !followed() })
 }
