@@ -38,29 +38,24 @@ func notXML(r rune) bool {
 	return r < 0x20 && r != '\t' && r != '\n' || r >= utf8.RuneError && r <= 0xFFFF
 }
 
-// Pair is the answer to GetDeviceAuthToken or RefreshAuthToken. Blank, it sends the listener to sign in again;
-// otherwise CheckToken holds for both tokens. It never has a userInfo: the listener may have chosen a nickname
-// of their own.
+// Pair is the answer to GetDeviceAuthToken or RefreshAuthToken, nil for other methods. Blank, it sends the listener
+// to sign in again; otherwise CheckToken holds for both tokens. It never has a userInfo: the listener may have
+// chosen a nickname of their own.
 func Pair(method Method, authToken, privateKey string) []byte {
-	pair := deviceAuthToken
-	if method == RefreshAuthToken {
-		pair = refreshAuthToken
+	m := methodOf(method)
+	if m == nil || m.pair == nil {
+		return nil
 	}
 	authToken, privateKey = escape.Replace(authToken), escape.Replace(privateKey)
-	out := make([]byte, 0, len(pair[0])+len(authToken)+len(pair[1])+len(privateKey)+len(pair[2]))
-	out = append(append(out, pair[0]...), authToken...)
-	out = append(append(out, pair[1]...), privateKey...)
-	return append(out, pair[2]...)
+	out := make([]byte, 0, len(m.pair[0])+len(authToken)+len(m.pair[1])+len(privateKey)+len(m.pair[2]))
+	out = append(append(out, m.pair[0]...), authToken...)
+	out = append(append(out, m.pair[1]...), privateKey...)
+	return append(out, m.pair[2]...)
 }
 
 var escape = strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;")
 
-// The answers before, between and behind their two tokens.
-var (
-	deviceAuthToken  = pairOf(GetDeviceAuthToken)
-	refreshAuthToken = pairOf(RefreshAuthToken)
-)
-
+// pairOf is the answer to a method before, between and behind its two tokens.
 func pairOf(method Method) []string {
 	const token = "$token"
 	return strings.Split(string(envelope(func(body *etree.Element) {

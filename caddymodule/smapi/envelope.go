@@ -3,21 +3,29 @@ package smapi
 import (
 	"bytes"
 	"errors"
+	"slices"
 	"unicode/utf8"
 )
 
-// maxID is how many characters an id may have, by Sonos's schema.
-const maxID = 255
+const (
+	// maxID is how many characters an id may have, by Sonos's schema.
+	maxID = 255
+
+	// maxCredential is how many a user name, a password, a session id, a token and a key may have.
+	maxCredential = MaxToken
+)
 
 // What keeps a well-formed document that resembles a call from being one.
 var (
 	errNotSOAP        = errors.New("no SOAP 1.1 envelope")
-	errEnvelope       = errors.New("an envelope that is not one header and one body")
+	errEnvelope       = errors.New("an envelope that is not one body behind at most one header")
 	errTwice          = errors.New("an element given twice")
 	errBlankLinkCode  = errors.New("a blank linkCode")
+	errNoHeader       = errors.New("no header")
 	errNoHousehold    = errors.New("no householdId, or one too long")
 	errNoCredentials  = errors.New("no credentials")
 	errTwoCredentials = errors.New("more than one kind of credentials, or some out of place")
+	errLongCredential = errors.New("credentials longer than 2048 characters")
 	errLongDevice     = errors.New("a deviceId or deviceProvider that is too long")
 	errNoKey          = errors.New("no key to refresh with")
 	errBlank          = errors.New("blank credentials")
@@ -25,8 +33,8 @@ var (
 )
 
 // once are the names that a call has at most one of, wherever it stands and whatever its namespace: a
-// second one might be the one that the old service looks at.
-var once = [...]string{"credentials", "username", "password", string(GetDeviceAuthToken)}
+// second one might be the one that the old service looks at. The same holds for calls.
+var once = [...]string{"credentials", "username", "password"}
 
 // parse reads an envelope. Everything that is not positively a call of one of the methods, understood by all
 // readers in the same way, is an error: a NoCall where it is positively something else.
@@ -45,8 +53,8 @@ func parse(body []byte, methods []Method) (*Call, error) {
 	if el == 0 || d[el].next != 0 || d.strayText(content) {
 		return nil, errEnvelope
 	}
-	for _, method := range methods {
-		if !d.is(el, sonos, string(method)) {
+	for _, m := range known {
+		if !d.is(el, sonos, string(m.name)) || !slices.Contains(methods, m.name) {
 			continue
 		}
 		if err := d.poll(); err != nil {
@@ -55,40 +63,14 @@ func parse(body []byte, methods []Method) (*Call, error) {
 		if d.repeats() {
 			return nil, errTwice
 		}
-		call := &Call{Method: method}
-		if err := d.fill(call, header, el); err != nil {
+		call, err := m.read(d, header, el)
+		if err != nil {
 			return nil, err
 		}
-		return call, nil
+		call.Method = m.name
+		return &call, nil
 	}
 	return nil, otherMethod
-}
-
-// fill reads what a call says, in the element el and in the header.
-func (d document) fill(call *Call, header, el int) (err error) {
-	c := &call.Credentials
-	switch call.Method {
-	case GetSessionID:
-		*c, err = d.sessionLogin(el)
-	case RefreshAuthToken:
-		var loginToken int
-		if *c, loginToken, err = d.credentials(header); err != nil {
-			return err
-		}
-		if c.Kind != LoginToken || c.Key == "" {
-			return errNoKey
-		}
-		call.HouseholdID, err = d.household(loginToken)
-	default:
-		if call.HouseholdID, err = d.household(el); err != nil {
-			return err
-		}
-		if call.HouseholdID == "" {
-			return errNoHousehold
-		}
-		*c, _, err = d.credentials(header)
-	}
-	return err
 }
 
 // household returns the householdId in an element, blank where there is none.
@@ -106,30 +88,17 @@ func (d document) household(parent int) (string, error) {
 	return string(text), nil
 }
 
-// sessionLogin tells whether a getSessionId has a user name and a password, without handing them on.
-func (d document) sessionLogin(el int) (Credentials, error) {
-	for _, name := range [...]string{"username", "password"} {
-		text, err := d.childText(el, name)
-		if err != nil {
-			return Credentials{}, err
-		}
-		if len(text) == 0 {
-			return Credentials{}, errBlank
-		}
-	}
-	return Credentials{Kind: Login}, nil
-}
-
-// envelope finds the header and the body.
+// envelope finds the header, 0 where there is none, and the body.
 func (d document) envelope() (header, body int, err error) {
 	root := d[0].first
 	if !d.is(root, soap, "Envelope") {
 		return 0, 0, errNotSOAP
 	}
-	header = d[root].first
-	body = d[header].next
-	if header == 0 || body == 0 || d[body].next != 0 || d.strayText(root) ||
-		!d.is(header, soap, "Header") || !d.is(body, soap, "Body") {
+	body = d[root].first
+	if body != 0 && d.is(body, soap, "Header") {
+		header, body = body, d[body].next
+	}
+	if body == 0 || d[body].next != 0 || d.strayText(root) || !d.is(body, soap, "Body") {
 		return 0, 0, errEnvelope
 	}
 	return header, body, nil
@@ -151,6 +120,7 @@ func (d document) poll() error {
 
 func (d document) repeats() bool {
 	var seen [len(once)]bool
+	calls := 0
 	for i := range d {
 		for n, name := range once {
 			if string(d[i].local) != name {
@@ -161,12 +131,20 @@ func (d document) repeats() bool {
 			}
 			seen[n] = true
 		}
+		for _, m := range known {
+			if string(d[i].local) == string(m.name) {
+				calls++
+			}
+		}
 	}
-	return false
+	return calls > 1
 }
 
 // credentials reads the credentials of a header, and returns the element that proves the account beside them.
 func (d document) credentials(header int) (c Credentials, proof int, err error) {
+	if header == 0 {
+		return c, 0, errNoHeader
+	}
 	el, err := d.child(header, "credentials")
 	if err != nil {
 		return c, 0, err
@@ -174,11 +152,9 @@ func (d document) credentials(header int) (c Credentials, proof int, err error) 
 	if el == 0 {
 		return c, 0, errNoCredentials
 	}
-	if err := d.childTexts(el, field{"deviceId", &c.DeviceID}, field{"deviceProvider", &c.DeviceProvider}); err != nil {
+	err = d.childTexts(el, maxID, errLongDevice, field{"deviceId", &c.DeviceID}, field{"deviceProvider", &c.DeviceProvider})
+	if err != nil {
 		return c, 0, err
-	}
-	if utf8.RuneCountInString(c.DeviceID) > maxID || utf8.RuneCountInString(c.DeviceProvider) > maxID {
-		return c, 0, errLongDevice
 	}
 	c.Kind = Anonymous
 	for i := range d.children(el) {
@@ -219,21 +195,31 @@ var kinds = map[string]Kind{"login": Login, "loginToken": LoginToken, "sessionId
 func (d document) proof(el int, c *Credentials) error {
 	switch c.Kind {
 	case Login:
-		if err := d.childTexts(el, field{"username", &c.Username}, field{"password", &c.Password}); err != nil {
-			return err
-		}
-		if c.Username == "" || c.Password == "" {
-			return errBlank
-		}
+		return d.login(el, c)
 	case LoginToken:
-		return d.childTexts(el, field{"token", &c.Token}, field{"key", &c.Key})
+		return d.childTexts(el, maxCredential, errLongCredential, field{"token", &c.Token}, field{"key", &c.Key})
 	case SessionID:
 		if d[el].first != 0 {
 			return errStrayText
 		}
-		if c.SessionID = string(d[el].text); c.SessionID == "" {
+		if len(d[el].text) == 0 {
 			return errBlank
 		}
+		if utf8.RuneCount(d[el].text) > maxCredential {
+			return errLongCredential
+		}
+		c.SessionID = string(d[el].text)
+	}
+	return nil
+}
+
+// login reads the user name and the password in an element.
+func (d document) login(el int, c *Credentials) error {
+	if err := d.childTexts(el, maxCredential, errLongCredential, field{"username", &c.Username}, field{"password", &c.Password}); err != nil {
+		return err
+	}
+	if c.Username == "" || c.Password == "" {
+		return errBlank
 	}
 	return nil
 }
@@ -280,11 +266,15 @@ type field struct {
 	to   *string
 }
 
-func (d document) childTexts(parent int, fields ...field) error {
+// childTexts sets fields to the texts of children, of at most so many characters each.
+func (d document) childTexts(parent, most int, long error, fields ...field) error {
 	for _, f := range fields {
 		text, err := d.childText(parent, f.name)
 		if err != nil {
 			return err
+		}
+		if utf8.RuneCount(text) > most {
+			return long
 		}
 		*f.to = string(text)
 	}

@@ -8,8 +8,10 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"unicode/utf8"
 )
 
 // FuzzRead holds three rules: nothing makes the reader panic, what it calls an upgrade an independent reader
@@ -120,7 +122,7 @@ func readIndependently(body []byte) (call Call, err error) {
 			return call, fmt.Errorf("%T behind the envelope", t)
 		}
 	}
-	if len(e.Header) != 1 || len(e.Body) != 1 || len(e.Body[0].Others) != 0 {
+	if len(e.Header) > 1 || len(e.Body) != 1 || len(e.Body[0].Others) != 0 {
 		return call, errors.New("the envelope")
 	}
 	content := e.Body[0]
@@ -129,12 +131,13 @@ func readIndependently(body []byte) (call Call, err error) {
 	}
 	if len(content.Sessions) == 1 {
 		s := content.Sessions[0]
-		if len(s.Username) != 1 || s.Username[0] == "" || len(s.Password) != 1 || s.Password[0] == "" {
+		if len(s.Username) != 1 || s.Username[0] == "" || len(s.Password) != 1 || s.Password[0] == "" ||
+			tooLong(2048, s.Username[0], s.Password[0]) {
 			return call, errors.New("the session")
 		}
 		return Call{Method: GetSessionID, Credentials: Credentials{Kind: Login}}, nil
 	}
-	if len(e.Header[0].Credentials) != 1 {
+	if len(e.Header) != 1 || len(e.Header[0].Credentials) != 1 {
 		return call, errors.New("the header")
 	}
 	c := e.Header[0].Credentials[0]
@@ -162,5 +165,14 @@ func readIndependently(body []byte) (call Call, err error) {
 	case len(c.SessionID) == 1:
 		to.Kind, to.SessionID = SessionID, c.SessionID.one()
 	}
+	to := call.Credentials
+	if tooLong(2048, to.Username, to.Password, to.SessionID, to.Token, to.Key) ||
+		tooLong(255, to.DeviceID, to.DeviceProvider, call.HouseholdID) {
+		return call, errors.New("the length")
+	}
 	return call, nil
+}
+
+func tooLong(most int, values ...string) bool {
+	return slices.ContainsFunc(values, func(value string) bool { return utf8.RuneCountInString(value) > most })
 }

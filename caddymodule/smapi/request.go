@@ -62,7 +62,9 @@ func Read(r *http.Request, methods []Method) (call *Call, peeked int, why error)
 		return nil, peeked, errAction
 	}
 	if c := &call.Credentials; c.Kind == LoginToken && c.Token == "" {
-		c.Token = bearer(r.Header["Authorization"])
+		if c.Token, why = bearer(r.Header["Authorization"]); why != nil {
+			return nil, peeked, why
+		}
 	}
 	call.Arrived = arrived
 	return call, peeked, nil
@@ -117,18 +119,24 @@ func mentions(body []byte, methods []Method) bool {
 }
 
 // bearer returns the token of an Authorization header: all of it where it has no scheme, as in Sonos's sample.
-func bearer(values []string) string {
+func bearer(values []string) (token string, err error) {
 	if len(values) != 1 {
-		return ""
+		return "", nil
+	}
+	if utf8.RuneCountInString(values[0]) > len("Bearer ")+maxCredential {
+		return "", errLongCredential
 	}
 	words := strings.Fields(values[0])
 	if len(words) == 2 && strings.EqualFold(words[0], "Bearer") {
-		return words[1]
+		token = words[1]
 	}
 	if len(words) == 1 && !strings.EqualFold(words[0], "Bearer") {
-		return words[0]
+		token = words[0]
 	}
-	return ""
+	if utf8.RuneCountInString(token) > maxCredential {
+		return "", errLongCredential
+	}
+	return token, nil
 }
 
 // typeAllows accepts XML in UTF-8 or ASCII, and a request that does not say. SOAP 1.2 has a type of its own.

@@ -292,6 +292,7 @@ func TestTheOtherCallsAboutAnAccountAreReadOnDemand(t *testing.T) {
 	elsewhere := refresh
 	elsewhere.Token = ""
 	for file, want := range map[string]Call{
+		"get-session-id-no-header.xml":            {Method: GetSessionID, Credentials: Credentials{Kind: Login}},
 		"get-session-id.xml":                      {Method: GetSessionID, Credentials: Credentials{Kind: Login}},
 		"refresh-auth-token.xml":                  {Method: RefreshAuthToken, HouseholdID: "Sonos_abc123", Credentials: refresh},
 		"refresh-auth-token-in-authorization.xml": {Method: RefreshAuthToken, HouseholdID: "Sonos_abc123", Credentials: elsewhere},
@@ -375,5 +376,53 @@ func TestATokenMayBeInTheAuthorizationHeader(t *testing.T) {
 		} else if got.Credentials.Token != test.want {
 			t.Errorf("%s, %q: the token is %q, want %q", test.file, test.values, got.Credentials.Token, test.want)
 		}
+	}
+}
+
+func TestCredentialsHaveTheLengthsThatTokensHave(t *testing.T) {
+	for _, test := range []struct{ file, value string }{
+		{"upgrade.xml", "testuser"},
+		{"upgrade.xml", "12345"},
+		{"session-id.xml", "old-session"},
+		{"login-token.xml", "old-token"},
+		{"login-token.xml", "old-key"},
+		{"refresh-auth-token.xml", "old-key"},
+		{"get-session-id.xml", "testuser"},
+		{"get-session-id.xml", "12345"},
+	} {
+		for length, want := range map[int]error{2048: nil, 2049: errLongCredential} {
+			body := bytes.Replace(requestFile(t, test.file), []byte(">"+test.value+"<"), []byte(">"+strings.Repeat("ü", length)+"<"), 1)
+			r := post(body)
+			r.Header.Del("SOAPAction")
+			if call, _, err := Read(r, allMethods); err != want || (call == nil) != (want != nil) {
+				t.Errorf("%s, %s of %d characters: %v, %v", test.file, test.value, length, call, err)
+			}
+		}
+	}
+	for _, scheme := range []string{"", "Bearer "} {
+		for length, want := range map[int]error{2048: nil, 2049: errLongCredential, 1 << 20: errLongCredential} {
+			r := post(requestFile(t, "login-token-in-authorization.xml"))
+			r.Header.Set("Authorization", scheme+strings.Repeat("x", length))
+			if call, _, err := Read(r, upgrades); err != want || (call == nil) != (want != nil) {
+				t.Errorf("%sa token of %d characters: %v, %v", scheme, length, call, err)
+			}
+		}
+	}
+}
+
+func TestAMethodThatIsNotKnownIsNeverReached(t *testing.T) {
+	for _, name := range []Method{"getMetadata", "", "getdeviceauthtoken"} {
+		body := bytes.ReplaceAll(requestFile(t, "upgrade.xml"), []byte(GetDeviceAuthToken), []byte(name))
+		r := post(body)
+		r.Header.Del("SOAPAction")
+		if call, _, err := Read(r, append(allMethods, name)); call != nil || err == nil {
+			t.Errorf("%q: %+v, %v", name, call, err)
+		}
+		if got := Pair(name, "", ""); got != nil {
+			t.Errorf("%q: answered with %s", name, got)
+		}
+	}
+	if got := Pair(GetSessionID, "", ""); got != nil {
+		t.Errorf("getSessionId is answered with %s", got)
 	}
 }

@@ -13,20 +13,6 @@ const (
 	sonosNamespace = "http://www.sonos.com/Services/1.1"
 )
 
-// Method is a SMAPI method.
-type Method string
-
-const (
-	// GetDeviceAuthToken upgrades an account when it has no linkCode; with one it polls for a listener who is
-	// signing in, and is no Call.
-	GetDeviceAuthToken Method = "getDeviceAuthToken"
-	// GetSessionID begins a session at a Session ID service. As an answer to it, AuthTokenExpired is what
-	// makes players upgrade.
-	GetSessionID Method = "getSessionId"
-	// RefreshAuthToken asks for a new pair with an old one.
-	RefreshAuthToken Method = "refreshAuthToken"
-)
-
 // NeedsReauth is the literal that a household holds in place of a token for an account which waits for its
 // listener to sign in again. It is no credential.
 const NeedsReauth = "needs_reauth"

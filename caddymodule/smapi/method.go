@@ -1,0 +1,29 @@
+package smapi
+
+// Method is a SMAPI method.
+type Method string
+
+// method is how a SMAPI method is read and answered.
+type method struct {
+	name Method
+
+	// read says what a call of it says: el is its element in the body, header that of the envelope, 0 where there
+	// is none.
+	read func(d document, header, el int) (Call, error)
+
+	// pair is its answer around the two tokens, nil where it is not answered with any.
+	pair []string
+}
+
+// known are the methods that can be calls. Each has a file of its own.
+var known = [...]*method{&getDeviceAuthToken, &getSessionID, &refreshAuthToken}
+
+// methodOf finds a known method, nil where the name is none's.
+func methodOf(name Method) *method {
+	for _, m := range known {
+		if m.name == name {
+			return m
+		}
+	}
+	return nil
+}
