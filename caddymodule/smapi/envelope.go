@@ -229,7 +229,7 @@ func (d document) is(i int, in namespace, local string) bool {
 }
 
 // strayText tells whether there is more than white space between the elements in an element.
-func (d document) strayText(i int) bool { return len(bytes.Trim(d[i].text, blank)) > 0 }
+func (d document) strayText(i int) bool { return d[i].stray }
 
 // child returns the one child that has this name of Sonos's, 0 where there is none.
 func (d document) child(parent int, name string) (int, error) {

@@ -28,6 +28,9 @@ func FuzzRead(f *testing.F) {
 		}
 		f.Add(body)
 	}
+	for _, body := range worstBodies() {
+		f.Add(body)
+	}
 	f.Fuzz(func(t *testing.T, body []byte) {
 		r := post(body)
 		r.Header.Del("SOAPAction")

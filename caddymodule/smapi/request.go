@@ -139,10 +139,16 @@ func bearer(values []string) (token string, err error) {
 	return token, nil
 }
 
+// maxType is how many bytes a content type may have. Real ones have up to some hundred, with an action.
+const maxType = 1 << 10
+
 // typeAllows accepts XML in UTF-8 or ASCII, and a request that does not say. SOAP 1.2 has a type of its own.
 func typeAllows(values []string) bool {
 	if len(values) != 1 {
 		return len(values) == 0
+	}
+	if len(values[0]) > maxType {
+		return false
 	}
 	media, params, _ := strings.Cut(values[0], ";")
 	media = strings.TrimSpace(media)

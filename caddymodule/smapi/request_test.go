@@ -152,6 +152,7 @@ func TestHeadersRuleAnUpgradeOutBeforeTheBodyIsRead(t *testing.T) {
 		"a later charset":      func(r *http.Request) { r.Header.Set("Content-Type", `text/xml; x=y; Charset = "latin1"`) },
 		"two types":            func(r *http.Request) { r.Header.Add("Content-Type", "text/xml") },
 		"gzip":                 func(r *http.Request) { r.Header.Set("Content-Encoding", "gzip") },
+		"a type without end":   func(r *http.Request) { r.Header.Set("Content-Type", "text/xml"+strings.Repeat(";", 1<<10)) },
 		"longer than any call": func(r *http.Request) { r.ContentLength = MaxBody + 1 },
 		"empty":                func(r *http.Request) { r.ContentLength = 0 },
 	} {

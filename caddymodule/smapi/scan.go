@@ -16,11 +16,16 @@ import (
 // It is stricter than XML where no player goes: names are ASCII, there are no DTDs and no processing
 // instructions (SOAP 1.1 section 3), and everything is bounded.
 
-// Bounds of a document. A real call has some twenty elements, six deep, with an attribute or two.
+// Bounds of a document, so that no body costs much more than a plain one of its size. A real call has some twenty
+// elements, six deep, with an attribute or two and half a dozen namespaces.
 const (
 	maxElements   = 256
 	maxDepth      = 32
-	maxAttributes = 16 // of one element
+	maxSteps      = 1024 // tags, comments, CDATA sections and runs of text
+	maxAttributes = 128
+	maxOfElement  = 16   // attributes of one element
+	maxBindings   = 32   // namespaces in force at once
+	maxReferences = 4096 // all characters of two credentials
 )
 
 var (
@@ -46,6 +51,7 @@ const (
 // element is one element of a document. Its relatives are indexes, of which none is the document's 0.
 type element struct {
 	namespace   namespace
+	stray       bool // its text is more than white space
 	local       []byte
 	text        []byte // all of it, markup resolved, but not that of elements in it
 	first, next int    // child, sibling
@@ -72,6 +78,8 @@ type scanner struct {
 	open     []opened
 	bindings []binding
 
+	steps, attributes, references int // so far
+
 	// What the slices above start on.
 	elementSpace [32]element
 	openSpace    [8]opened
@@ -91,7 +99,10 @@ type binding struct {
 	uri       []byte
 }
 
-type attribute struct{ prefix, local, value []byte }
+type attribute struct {
+	prefix, local, value []byte
+	uri                  []byte // of its namespace
+}
 
 // scanners are kept for reuse, empty: a scanner is the largest part of what a call allocates.
 var scanners = sync.Pool{New: func() any { return new(scanner) }}
@@ -115,7 +126,10 @@ func (s *scanner) scan(body []byte) (document, error) {
 	if err := s.declaration(); err != nil {
 		return nil, err
 	}
-	for len(s.rest) > 0 {
+	for ; len(s.rest) > 0; s.steps++ {
+		if s.steps == maxSteps {
+			return nil, errTooComplex
+		}
 		if err := s.step(); err != nil {
 			return nil, err
 		}
@@ -131,6 +145,17 @@ func (s *scanner) scan(body []byte) (document, error) {
 }
 
 const blank = " \t\r\n"
+
+func isBlank(b byte) bool { return b == ' ' || b == '\n' || b == '\t' || b == '\r' }
+
+func allBlank(text []byte) bool {
+	for _, b := range text {
+		if !isBlank(b) {
+			return false
+		}
+	}
+	return true
+}
 
 // checkCharacters refuses what is no UTF-8 and the characters that XML does not have.
 func checkCharacters(body []byte) error {
@@ -213,7 +238,8 @@ func (s *scanner) step() error {
 		if !ok || len(s.open) == 1 {
 			return errMalformed
 		}
-		return s.add(lines(text))
+		s.add(lines(text))
+		return nil
 	case s.skip("<!"), s.skip("<?"):
 		return errInstruction
 	}
@@ -226,25 +252,27 @@ func (s *scanner) characters(text []byte) error {
 	if bytes.Contains(text, []byte("]]>")) {
 		return errMalformed
 	}
-	if len(s.open) == 1 && len(bytes.Trim(text, blank)) > 0 {
+	if len(s.open) == 1 && !allBlank(text) {
 		return errStrayText
 	}
-	text, err := unescape(lines(text))
+	text, err := s.unescape(lines(text))
 	if err != nil {
 		return err
 	}
-	return s.add(text)
+	s.add(text)
+	return nil
 }
 
-func (s *scanner) add(text []byte) error {
+func (s *scanner) add(text []byte) {
 	to := &s.elements[s.open[len(s.open)-1].index]
+	stray := !allBlank(text)
+	to.stray = to.stray || stray
 	switch {
 	case to.text == nil:
 		to.text = text[:len(text):len(text)] // a part of the body, which an append must not write to
-	case to.first == 0 || len(bytes.Trim(text, blank)) > 0: // else white space between elements
+	case to.first == 0 || stray: // else white space between elements
 		to.text = append(to.text, text...)
 	}
-	return nil
 }
 
 // lines turns all line ends into line feeds, as XML section 2.11 demands.
@@ -252,12 +280,20 @@ func lines(text []byte) []byte {
 	if bytes.IndexByte(text, '\r') < 0 {
 		return text
 	}
-	text = bytes.ReplaceAll(text, []byte("\r\n"), []byte("\n"))
-	return bytes.ReplaceAll(text, []byte("\r"), []byte("\n"))
+	out := make([]byte, 0, len(text))
+	for i, b := range text {
+		switch {
+		case b != '\r':
+			out = append(out, b)
+		case i+1 == len(text) || text[i+1] != '\n':
+			out = append(out, '\n')
+		}
+	}
+	return out
 }
 
 // unescape resolves the references that XML has without a DTD.
-func unescape(text []byte) ([]byte, error) {
+func (s *scanner) unescape(text []byte) ([]byte, error) {
 	if bytes.IndexByte(text, '&') < 0 {
 		return text, nil
 	}
@@ -267,6 +303,9 @@ func unescape(text []byte) ([]byte, error) {
 		out = append(out, before...)
 		if !found {
 			return out, nil
+		}
+		if s.references++; s.references > maxReferences {
+			return nil, errTooComplex
 		}
 		reference, rest, found := bytes.Cut(after, []byte(";"))
 		character := referenced(reference)
@@ -344,8 +383,11 @@ func (s *scanner) start() error {
 		if !ok {
 			break
 		}
-		if len(attributes) == maxAttributes {
+		if s.attributes++; s.attributes > maxAttributes || len(attributes) == maxOfElement {
 			return errTooComplex
+		}
+		if a.value, err = s.unescape(a.value); err != nil {
+			return err
 		}
 		attributes = append(attributes, a)
 		if err := s.bind(a); err != nil {
@@ -428,6 +470,9 @@ func (s *scanner) bind(a attribute) error {
 	case "http://www.w3.org/XML/1998/namespace", "http://www.w3.org/2000/xmlns/":
 		return errNamespace
 	}
+	if len(s.bindings) == maxBindings {
+		return errTooComplex
+	}
 	s.bindings = append(s.bindings, binding{prefix, in, a.value})
 	return nil
 }
@@ -443,9 +488,11 @@ func (s *scanner) lookup(prefix []byte) (binding, bool) {
 }
 
 func (s *scanner) checkAttributes(attributes []attribute) error {
-	for i, a := range attributes {
-		reserved := bytes.Equal(a.prefix, prefixXMLNS) || bytes.Equal(a.prefix, prefixXML)
+	for i := range attributes {
+		a := &attributes[i]
 		in, ok := s.lookup(a.prefix)
+		a.uri = in.uri
+		reserved := bytes.Equal(a.prefix, prefixXMLNS) || bytes.Equal(a.prefix, prefixXML)
 		if !ok && !reserved {
 			return errNamespace
 		}
@@ -453,9 +500,8 @@ func (s *scanner) checkAttributes(attributes []attribute) error {
 			if !bytes.Equal(a.local, b.local) {
 				continue
 			}
-			other, _ := s.lookup(b.prefix)
 			if bytes.Equal(a.prefix, b.prefix) ||
-				len(a.prefix) > 0 && len(b.prefix) > 0 && !reserved && bytes.Equal(in.uri, other.uri) {
+				len(a.prefix) > 0 && len(b.prefix) > 0 && !reserved && bytes.Equal(a.uri, b.uri) {
 				return errAttribute
 			}
 		}
@@ -466,7 +512,7 @@ func (s *scanner) checkAttributes(attributes []attribute) error {
 // reader reads the parts that markup is made of.
 type reader struct{ rest []byte }
 
-// attribute reads the blank and the attribute after it, if there is one.
+// attribute reads the blank and the attribute after it, if there is one. Its value is as sent.
 func (r *reader) attribute() (a attribute, ok bool, err error) {
 	if !r.space() || len(r.rest) == 0 || r.rest[0] == '>' || r.rest[0] == '/' {
 		return a, false, nil
@@ -488,8 +534,7 @@ func (r *reader) attribute() (a attribute, ok bool, err error) {
 	if a.value, ok = r.until(quote); !ok || bytes.IndexByte(a.value, '<') >= 0 {
 		return a, false, errMalformed
 	}
-	a.value, err = unescape(a.value)
-	return a, err == nil, err
+	return a, true, nil
 }
 
 // name reads a name and splits it at its colon.
@@ -552,7 +597,7 @@ func (r *reader) until(end string) (before []byte, ok bool) {
 // space reads blanks.
 func (r *reader) space() bool {
 	n := 0
-	for n < len(r.rest) && (r.rest[n] == ' ' || r.rest[n] == '\n' || r.rest[n] == '\t' || r.rest[n] == '\r') {
+	for n < len(r.rest) && isBlank(r.rest[n]) {
 		n++
 	}
 	r.rest = r.rest[n:]
