@@ -2,16 +2,11 @@ package smapi
 
 import (
 	"bytes"
-	"io"
 	"net/http"
 	"strings"
 	"time"
 	"unicode/utf8"
 )
-
-// MaxBody is how much of a request's body is read to find out what it is, in bytes. Real calls have some
-// hundred bytes, a few thousand with a deviceCert.
-const MaxBody = 64 << 10
 
 // NoCall is why a request is no call, where it does not even resemble one.
 type NoCall string
@@ -23,8 +18,10 @@ const (
 	noPost        NoCall = "no POST with a body of at most 64 KiB"
 	otherAction   NoCall = "the SOAPAction of another method"
 	otherType     NoCall = "no content type of XML in UTF-8"
+	trailers      NoCall = "trailers"
 	otherCoding   NoCall = "a content encoding"
 	otherBody     NoCall = "no body of at most 64 KiB that begins as XML"
+	slowBody      NoCall = "a body that is not whole within 3 s"
 	otherMentions NoCall = "no mention of a method that is answered"
 	otherMethod   NoCall = "the call of another method"
 	poll          NoCall = "a linkCode: a listener who is signing in"
@@ -37,17 +34,20 @@ const (
 // can be understood in more than one way. No error holds anything of the request. Either way r is as it came and
 // can be forwarded: the body is not read at all where the HTTP method or the headers rule a call out, and what
 // was read of it otherwise is read again by the next handler, with the error that ended it.
+//
+// Read waits for a body for at most 3 s. A Read of the body that is under way then goes on, and the next handler
+// gets what it returns; it ends with the body, as net/http's bodies do at the latest with their connection or stream.
 func Read(r *http.Request, methods []Method) (call *Call, peeked int, why error) {
 	action, why := mayCall(r, methods)
 	if why != nil {
 		return nil, 0, why
 	}
 	arrived := time.Now()
-	body, whole := peek(r)
+	body, why := peek(r)
 	peeked = len(body)
 	switch {
-	case !whole:
-		return nil, peeked, otherBody
+	case why != nil:
+		return nil, peeked, why
 	case !mentions(body, methods):
 		return nil, peeked, otherMentions
 	case polls(body):
@@ -84,6 +84,8 @@ func mayCall(r *http.Request, methods []Method) (action Method, why error) {
 		return "", otherType
 	case !encodingAllows(r.Header["Content-Encoding"]):
 		return "", otherCoding
+	case len(r.Trailer) > 0:
+		return "", trailers // net/http writes to them when it has read the body, beside whoever copies them
 	}
 	return action, nil
 }
@@ -181,40 +183,6 @@ func encodingAllows(values []string) bool {
 	return len(values) == 0 || len(values) == 1 && strings.EqualFold(values[0], "identity")
 }
 
-// peek reads the body of r, which it leaves as if unread, and tells whether that was all of it. It stops at
-// MaxBody and at a first byte that begins no XML.
-func peek(r *http.Request) (body []byte, whole bool) {
-	size := r.ContentLength
-	if size < 0 {
-		size = 1 << 10
-	}
-	// One byte more than promised, so that the end is seen without another allocation. The buffer is never
-	// reused: a transport may read on after the handler has returned, and must not meet another listener's
-	// password there.
-	body = make([]byte, 0, size+1)
-	var err error
-	for err == nil && len(body) <= MaxBody && mayBeXML(body) {
-		if len(body) == cap(body) {
-			body = append(body, 0)[:len(body)]
-		}
-		var n int
-		n, err = r.Body.Read(body[len(body):min(cap(body), MaxBody+1)])
-		body = body[:len(body)+n]
-	}
-	r.Body = &replay{unread: body, err: err, rest: r.Body}
-	return body, err == io.EOF
-}
-
-var byteOrderMark = []byte("\xef\xbb\xbf")
-
-func mayBeXML(start []byte) bool {
-	if len(start) < len(byteOrderMark) {
-		return true
-	}
-	start = bytes.TrimLeft(bytes.TrimPrefix(start, byteOrderMark), " \t\r\n")
-	return len(start) == 0 || start[0] == '<'
-}
-
 // polls tells of most polls that they are ones without parsing them: where <linkCode> or <prefix:linkCode>
 // is followed by a character. In a comment or a CDATA section that would be no linkCode; no player sends
 // such a thing, and what is not sure to be an upgrade is forwarded.
@@ -229,24 +197,3 @@ func polls(body []byte) bool {
 }
 
 func notInName(r rune) bool { return r >= utf8.RuneSelf || nameBytes[r] == 0 }
-
-// replay is a body whose beginning has been read: that beginning again, then what ended it or the rest.
-type replay struct {
-	unread []byte
-	err    error
-	rest   io.ReadCloser
-}
-
-func (b *replay) Read(p []byte) (int, error) {
-	if len(b.unread) > 0 {
-		n := copy(p, b.unread)
-		b.unread = b.unread[n:]
-		return n, nil
-	}
-	if b.err != nil {
-		return 0, b.err
-	}
-	return b.rest.Read(p)
-}
-
-func (b *replay) Close() error { return b.rest.Close() }

@@ -153,6 +153,7 @@ func TestHeadersRuleAnUpgradeOutBeforeTheBodyIsRead(t *testing.T) {
 		"two types":            func(r *http.Request) { r.Header.Add("Content-Type", "text/xml") },
 		"gzip":                 func(r *http.Request) { r.Header.Set("Content-Encoding", "gzip") },
 		"a type without end":   func(r *http.Request) { r.Header.Set("Content-Type", "text/xml"+strings.Repeat(";", 1<<10)) },
+		"trailers":             func(r *http.Request) { r.Trailer = http.Header{"X-Sum": nil} },
 		"longer than any call": func(r *http.Request) { r.ContentLength = MaxBody + 1 },
 		"empty":                func(r *http.Request) { r.ContentLength = 0 },
 	} {

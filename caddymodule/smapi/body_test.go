@@ -1,0 +1,246 @@
+package smapi
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/iotest"
+	"time"
+)
+
+// waitFor sets how long is waited for a body.
+func waitFor(t *testing.T, d time.Duration) {
+	t.Helper()
+	was := bodyTimeout
+	bodyTimeout = d
+	t.Cleanup(func() { bodyTimeout = was })
+}
+
+// slow is a body whose rest comes when it is let go.
+type slow struct {
+	io.Reader
+	rest   chan struct{} // to be closed
+	closed atomic.Int32
+	ended  chan struct{}
+}
+
+// slowly is a body of start, and of rest with its end as soon as it is let go.
+func slowly(start, rest string, end error) *slow {
+	b := &slow{rest: make(chan struct{}), ended: make(chan struct{})}
+	b.Reader = io.MultiReader(
+		strings.NewReader(start),
+		readerFunc(func([]byte) (int, error) { <-b.rest; return 0, io.EOF }),
+		strings.NewReader(rest),
+		readerFunc(func([]byte) (int, error) { close(b.ended); return 0, end }),
+	)
+	return b
+}
+
+func (b *slow) Close() error { b.closed.Add(1); return nil }
+
+func postSlow(b *slow) *http.Request {
+	r := post(nil)
+	r.Body, r.ContentLength = b, -1
+	return r
+}
+
+func TestASlowBodyIsForwardedAsItComes(t *testing.T) {
+	waitFor(t, time.Millisecond)
+	upgrade := string(requestFile(t, "upgrade.xml"))
+	broken := errors.New("the connection broke")
+	for _, start := range []int{0, 1, 100, len(upgrade) - 1, len(upgrade)} {
+		for _, end := range []error{io.EOF, broken} {
+			b := slowly(upgrade[:start], upgrade[start:], end)
+			r := postSlow(b)
+			if call, _, err := Read(r, upgrades); call != nil || err != slowBody {
+				t.Fatalf("%d bytes: %v, %v", start, call, err)
+			}
+			got := make([]byte, start)
+			if n, err := io.ReadFull(r.Body, got); err != nil {
+				t.Fatalf("of %d bytes %d came, and %v", start, n, err)
+			}
+			close(b.rest)
+			rest, err := io.ReadAll(r.Body)
+			if err == nil {
+				err = io.EOF
+			}
+			if string(got)+string(rest) != upgrade || err != end {
+				t.Errorf("%d bytes: forwarded as %q, %v", start, string(got)+string(rest), err)
+			}
+			if _ = r.Body.Close(); b.closed.Load() != 1 {
+				t.Errorf("closed %d times", b.closed.Load())
+			}
+		}
+	}
+}
+
+func TestABodyThatComesInPiecesInTimeIsACall(t *testing.T) {
+	waitFor(t, time.Hour)
+	b := slowly("", string(requestFile(t, "upgrade.xml")), io.EOF)
+	b.Reader = iotest.OneByteReader(b.Reader)
+	close(b.rest)
+	if call, _, err := Read(postSlow(b), upgrades); call == nil {
+		t.Error(err)
+	}
+}
+
+func TestClosingDoesNotWaitForABodyThatIsSlow(t *testing.T) {
+	waitFor(t, time.Millisecond)
+	b := slowly("<x>", "</x>", io.EOF)
+	r := postSlow(b)
+	if _, _, err := Read(r, upgrades); err != slowBody {
+		t.Fatal(err)
+	}
+	// As net/http's bodies: Close waits for the Read that is under way.
+	locked := &lockedBody{slow: b}
+	locked.Lock()
+	r.Body.(*replay).rest = locked
+	_ = r.Body.Close()
+	if b.closed.Load() != 0 {
+		t.Error("closed beside a Read")
+	}
+	close(b.rest)
+	locked.Unlock()
+	for b.closed.Load() == 0 {
+		runtime.Gosched()
+	}
+}
+
+type lockedBody struct {
+	sync.Mutex
+	*slow
+}
+
+func (b *lockedBody) Close() error {
+	b.Lock()
+	defer b.Unlock()
+	return b.slow.Close()
+}
+
+func TestASlowBodyThatNobodyReadsLeavesNothingBehind(t *testing.T) {
+	waitFor(t, time.Millisecond)
+	before := runtime.NumGoroutine()
+	for range 20 {
+		b := slowly("<x>", "", io.EOF)
+		if _, _, err := Read(postSlow(b), upgrades); err != slowBody {
+			t.Fatal(err)
+		}
+		close(b.rest)
+	}
+	for runtime.NumGoroutine() > before {
+		runtime.Gosched()
+	}
+}
+
+func TestWhatComesLateIsReadIntoABufferOfItsOwn(t *testing.T) {
+	waitFor(t, time.Millisecond)
+	const secret = "<the password of somebody>"
+	b := slowly("<x>", secret, io.EOF)
+	r := postSlow(b)
+	if _, _, err := Read(r, upgrades); err != slowBody {
+		t.Fatal(err)
+	}
+	waitFor(t, time.Hour)
+	var others []io.Reader
+	upgrade := requestFile(t, "upgrade.xml")
+	for range 100 {
+		other := post(upgrade)
+		if call, _, err := Read(other, upgrades); call == nil {
+			t.Fatal(err)
+		}
+		others = append(others, other.Body)
+	}
+	close(b.rest)
+	if got, err := io.ReadAll(r.Body); err != nil || string(got) != "<x>"+secret {
+		t.Errorf("forwarded as %q, %v", got, err)
+	}
+	for _, other := range others {
+		if got, err := io.ReadAll(other); err != nil || !bytes.Equal(got, upgrade) {
+			t.Fatalf("another is forwarded as %q, %v", got, err)
+		}
+	}
+}
+
+func TestASlowBodyIsForwardedOverEveryProtocol(t *testing.T) {
+	waitFor(t, 20*time.Millisecond)
+	const start, rest = "<getDeviceAuthToken>", "</getDeviceAuthToken>"
+	given := make(chan error, 1)
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _, err := Read(r, upgrades)
+		given <- err
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			t.Error(err)
+		}
+		w.Header().Set("X-Proto", r.Proto)
+		_, _ = w.Write(append(body, r.Trailer.Get("X-Sum")...))
+	}))
+	server.Config.Protocols = new(http.Protocols)
+	server.Config.Protocols.SetHTTP1(true)
+	server.Config.Protocols.SetUnencryptedHTTP2(true)
+	server.Start()
+	defer server.Close()
+	for _, http2 := range []bool{false, true} {
+		transport := &http.Transport{Protocols: new(http.Protocols), ExpectContinueTimeout: time.Hour}
+		transport.Protocols.SetHTTP1(!http2)
+		transport.Protocols.SetUnencryptedHTTP2(http2)
+		defer transport.CloseIdleConnections()
+		for name, change := range map[string]func(*http.Request){
+			"of a length":   func(r *http.Request) { r.ContentLength = int64(len(start + rest)) },
+			"of no length":  func(r *http.Request) { r.ContentLength = -1 },
+			"expecting":     func(r *http.Request) { r.Header.Set("Expect", "100-continue") },
+			"with trailers": func(r *http.Request) { r.ContentLength, r.Trailer = -1, http.Header{"X-Sum": {"42"}} },
+		} {
+			body, client := io.Pipe()
+			r, err := http.NewRequest(http.MethodPost, server.URL, body)
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.Header.Set("Content-Type", "text/xml")
+			change(r)
+			want := slowBody
+			if r.Trailer != nil {
+				want = trailers
+			}
+			go func() {
+				_, _ = io.WriteString(client, start)
+				if err := <-given; err != want {
+					t.Errorf("%s: %v", name, err)
+				}
+				_, _ = io.WriteString(client, rest)
+				_ = client.Close()
+			}()
+			answer, err := transport.RoundTrip(r)
+			if err != nil {
+				t.Fatalf("%s: %v", name, err)
+			}
+			got, err := io.ReadAll(answer.Body)
+			_ = answer.Body.Close()
+			if err != nil || string(got) != start+rest+r.Trailer.Get("X-Sum") {
+				t.Errorf("%s, %s: arrived as %q, %v", name, answer.Header.Get("X-Proto"), got, err)
+			}
+		}
+	}
+}
+
+func TestALengthAloneReservesLittle(t *testing.T) {
+	waitFor(t, time.Hour)
+	r := post(nil)
+	r.ContentLength = MaxBody
+	r.Body = io.NopCloser(readerFunc(func(p []byte) (int, error) {
+		if len(p) > 8<<10 {
+			t.Errorf("%d bytes", len(p))
+		}
+		return 0, io.ErrUnexpectedEOF
+	}))
+	if _, _, err := Read(r, upgrades); err != otherBody {
+		t.Error(err)
+	}
+}
