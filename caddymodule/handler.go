@@ -328,6 +328,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 // ask exchanges at the token endpoint.
 func (h *Handler) ask(r *http.Request, d *decision) {
 	grant := d.exchange.grant(d.call, r)
+	smapi.Drop(r) // not held while the call waits
 	ctx, span := traceExchange(r.Context(), &grant)
 	d.result = h.endpoint.Exchange(ctx, d.call.Arrived.Add(h.settings.timeout), grant)
 	d.conclude(&h.settings)

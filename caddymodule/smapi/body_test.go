@@ -13,6 +13,7 @@ import (
 	"testing"
 	"testing/iotest"
 	"time"
+	"weak"
 )
 
 // waitFor sets how long is waited for a body.
@@ -242,5 +243,32 @@ func TestALengthAloneReservesLittle(t *testing.T) {
 	}))
 	if _, _, err := Read(r, upgrades); err != otherBody {
 		t.Error(err)
+	}
+}
+
+func TestACallHoldsNothingOfABodyThatIsDropped(t *testing.T) {
+	for _, file := range []string{"upgrade.xml", "upgrade-cdata.xml", "login-token.xml", "session-id.xml", "refresh-auth-token.xml", "get-session-id.xml"} {
+		original := &body{Reader: bytes.NewReader(requestFile(t, file))}
+		r := post(nil)
+		r.Header.Del("SOAPAction")
+		r.Body, r.ContentLength = original, -1
+		call, _, err := Read(r, allMethods)
+		if call == nil {
+			t.Fatal(file, err)
+		}
+		buffer := weak.Make(&r.Body.(*replay).unread[0])
+		Drop(r)
+		for i := 0; buffer.Value() != nil; i++ {
+			if runtime.GC(); i == 10 {
+				t.Fatalf("%s: the body lives on", file)
+			}
+		}
+		if got, err := io.ReadAll(r.Body); len(got) != 0 || err != nil {
+			t.Errorf("%s: reads %q, %v", file, got, err)
+		}
+		if _ = r.Body.Close(); original.closed != 1 {
+			t.Errorf("%s: closed %d times", file, original.closed)
+		}
+		runtime.KeepAlive(call)
 	}
 }

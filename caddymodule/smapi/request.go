@@ -37,6 +37,8 @@ const (
 //
 // Read waits for a body for at most 3 s. A Read of the body that is under way then goes on, and the next handler
 // gets what it returns; it ends with the body, as net/http's bodies do at the latest with their connection or stream.
+//
+// The call holds nothing of the body: see Drop.
 func Read(r *http.Request, methods []Method) (call *Call, peeked int, why error) {
 	action, why := mayCall(r, methods)
 	if why != nil {
