@@ -11,6 +11,8 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
+
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/secret"
 )
 
@@ -51,11 +53,11 @@ type EndpointStatus struct {
 
 	// What became of the calls, since the process or the configuration first used it, and over the last 5 minutes.
 	// What was forwarded is not in it.
-	SinceStart   map[outcome]uint64 `json:"since_start"`
-	Last5Minutes map[outcome]uint64 `json:"last_5_minutes"`
+	SinceStart   map[flow.Outcome]uint64 `json:"since_start"`
+	Last5Minutes map[flow.Outcome]uint64 `json:"last_5_minutes"`
 
 	// The same in steps of 10 seconds, the oldest first.
-	History []map[outcome]uint64 `json:"history"`
+	History []map[flow.Outcome]uint64 `json:"history"`
 
 	InFlight             int     `json:"in_flight"`
 	Waiting              int     `json:"waiting"`
@@ -76,7 +78,7 @@ type secretStatus secret.Status
 func currentStatus(now time.Time) Status {
 	all := Status{Endpoints: []EndpointStatus{}}
 	for _, e := range endpoints() {
-		state := e.State.Status()
+		state := e.Pacer.Status()
 		s := EndpointStatus{
 			Endpoint: e.where,
 			ClientID: e.client,

@@ -14,6 +14,8 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
 
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/pacing"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/token"
 )
 
@@ -28,9 +30,10 @@ func provisioned(tb testing.TB, transport http.RoundTripper) *Handler {
 	}
 	tb.Cleanup(func() { _ = h.Cleanup() })
 	h.logger, h.calls = zap.NewNop(), zap.NewNop()
-	h.endpoint = token.New(token.Config{
-		URL: h.settings.url, Client: token.Client{ID: "id", Auth: token.None}, MaxInFlight: 64,
-		Transport: transport, Context: context.Background(), State: token.NewState(token.Watch{}), Replay: h.settings.replay,
+	h.exchanger.State = flow.NewState(pacing.Watch{})
+	h.exchanger.Endpoint = token.New(token.Config{
+		URL: h.settings.url, Client: token.Client{ID: "id", Auth: token.None}, Fields: []string{"access_token", "refresh_token"},
+		Transport: transport, Context: context.Background(),
 	})
 	return h
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/token"
 )
@@ -95,7 +96,7 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			return err
 		}
 	}
-	_, err := h.resolve(nil)
+	_, err := h.resolve(nil, nil)
 	if mistake, ok := errors.AsType[fieldError](err); ok {
 		at, ok := given[mistake.field]
 		if !ok {
@@ -166,7 +167,7 @@ func (h *Handler) unmarshalField(name string, d *caddyfile.Dispenser) error {
 		return text(d, name, &h.Mode)
 	case "households":
 		h.Households = new(Percent)
-		return parsed(d, name, h.Households, parsePercent)
+		return parsed(d, name, h.Households, flow.ParsePercent)
 	case "expire_session_ids":
 		return flag(d, name, &h.ExpireSessionIDs)
 	case "refresh_auth_tokens":
@@ -181,7 +182,7 @@ func (h *Handler) unmarshalExchange(d *caddyfile.Dispenser) error {
 		return wrongArgs(d, "exchange")
 	}
 	x := Exchange{Credentials: smapi.Kind(args[0])}
-	if _, known := proofs[x.Credentials]; !known {
+	if !slices.Contains(flow.Kinds, x.Credentials) {
 		return d.Errf("exchange: %v", errKind)
 	}
 	if len(args) == 2 {
@@ -191,7 +192,7 @@ func (h *Handler) unmarshalExchange(d *caddyfile.Dispenser) error {
 		var err error
 		switch name := d.Val(); name {
 		case "param":
-			err = pair(d, name, &x.Param, checkExchangeParam, x.allowed(), false)
+			err = pair(d, name, &x.Param, checkExchangeParam, flow.Placeholders(x.Credentials), false)
 		case "on_error":
 			err = onError(d, name, &x.OnError)
 		default:
@@ -246,7 +247,7 @@ func parsed[T any](d *caddyfile.Dispenser, name string, to *T, parse func(string
 }
 
 var (
-	errDuration = errors.New("is no duration of more than 0, such as 15s")
+	errDuration = errors.New("must be a positive duration, such as 15s")
 	errCount    = errors.New("is no whole number of at least 1")
 )
 

@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/player"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
 )
@@ -160,7 +161,7 @@ func (c *checker) run(cmd *cobra.Command) error {
 func (c *checker) handlers() ([]*checked, error) {
 	kind := smapi.Kind(c.credentials)
 	switch {
-	case proofs[kind] == nil:
+	case !slices.Contains(flow.Kinds, kind):
 		return nil, errors.New("--credentials has to be login, session_id, login_token or anonymous")
 	case c.adapter != "" && c.config == "":
 		return nil, errors.New("--adapter is for the file of --config")
@@ -205,10 +206,10 @@ func (c *checker) handlers() ([]*checked, error) {
 func checkKind(chosen []*checked, kind smapi.Kind) error {
 	var kinds []string
 	for _, h := range chosen {
-		if h.handler.endpoint == nil || h.handler.settings.exchanges[kind] != nil {
+		if h.handler.exchanger == nil || h.handler.settings.policy.Exchanges[kind] != nil {
 			return nil
 		}
-		for k := range h.handler.settings.exchanges {
+		for k := range h.handler.settings.policy.Exchanges {
 			kinds = append(kinds, string(k))
 		}
 	}
@@ -262,7 +263,7 @@ func (c *configured) toCheck(ctx caddy.Context) (*checked, error) {
 		x.say(well, "mode", fmt.Sprintf("%s: nothing is exchanged in this mode. It is checked as if it were upgrade", mode))
 	}
 	if err != nil {
-		h.endpoint = nil
+		h.exchanger = nil
 		x.options += string(mode)
 	}
 	return x, nil
@@ -319,7 +320,7 @@ func (c *checker) announce(cmd *cobra.Command, handlers []*checked, kind smapi.K
 	wrapped(cmd.ErrOrStderr(), "", "", text+". At:")
 	announced := map[string]bool{}
 	for _, h := range handlers {
-		if at := h.handler.settings.key(); h.handler.endpoint != nil && !announced[at] {
+		if at := h.handler.settings.key(); h.handler.exchanger != nil && !announced[at] {
 			announced[at] = true
 			cmd.PrintErrln("  " + h.Endpoint)
 		}

@@ -140,7 +140,7 @@ func TestAMistakeInJSONIsReportedWithItsField(t *testing.T) {
 		handlerJSON(`,"exchange":[{"credentials":"login"},{"credentials":"login"}]`):                     "exchange login: is given twice",
 		handlerJSON(`,"exchange":[{"credentials":"session_id","grant_type":"urn:x"}]`):                   "exchange session_id: no param of it",
 		handlerJSON(`,"mode":"dry"`):                                                                     "mode: has to be one of upgrade, reauthorize, observe",
-		handlerJSON(`,"issuer":"https://auth.example.com"`):                                              "issuer: is given beside token_endpoint",
+		handlerJSON(`,"issuer":"https://auth.example.com"`):                                              "issuer: cannot be combined with token_endpoint",
 		handlerJSON(`,"households":"101%"`):                                                              "has to be a percentage",
 		handlerJSON(`,"refresh_auth_tokens":true,"private_key":"x"`):                                     "refresh_auth_tokens: needs private_key",
 		replace(`"client_secret":"s"`, `"client_auth":"private_key_jwt","client_key":"/nowhere/at/all"`): "client_key: the file /nowhere/at/all cannot be read",

@@ -11,8 +11,9 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
 
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/pacing"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/secret"
-	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/token"
 )
 
 // pool has the sharedEndpoints in use. They outlive configurations.
@@ -21,7 +22,7 @@ var pool = caddy.NewUsagePool()
 // sharedEndpoint is what handlers with the same token endpoint and client have in common: what is known of the
 // endpoint, and what became of the calls.
 type sharedEndpoint struct {
-	*token.State
+	*flow.State
 	where, client string
 	logger        atomic.Pointer[zap.Logger] // of the handler that joined last
 	tally         tally
@@ -87,13 +88,13 @@ func (h *Handler) leave() error {
 func newSharedEndpoint(where, client string) *sharedEndpoint {
 	e := &sharedEndpoint{where: where, client: client, secrets: make(map[*Handler][]watched)}
 	endpoint := zap.String("token_endpoint", where)
-	e.State = token.NewState(token.Watch{
+	e.State = flow.NewState(pacing.Watch{
 		Breaker: func(state string) {
-			e.logger.Load().Warn("the breaker has changed: open leaves the token endpoint alone, half-open tries it",
+			e.logger.Load().Warn("circuit breaker of the token endpoint changed",
 				endpoint, zap.String("breaker", state))
 		},
 		Hold: func(until time.Time) {
-			e.logger.Load().Warn("holding back, because the token endpoint has asked for it", endpoint, zap.Time("until", until))
+			e.logger.Load().Warn("holding back, as the token endpoint has asked", endpoint, zap.Time("until", until))
 		},
 	})
 	return e
@@ -118,38 +119,38 @@ const (
 // tally counts outcomes since the start and lately.
 type tally struct {
 	mu    sync.Mutex
-	total map[outcome]uint64
+	total map[flow.Outcome]uint64
 	slots [recently / tallySlot]struct {
 		at     int64 // in slots
-		counts map[outcome]uint64
+		counts map[flow.Outcome]uint64
 	}
 }
 
-func (t *tally) add(o outcome, now time.Time) {
+func (t *tally) add(o flow.Outcome, now time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.total == nil {
-		t.total = make(map[outcome]uint64)
+		t.total = make(map[flow.Outcome]uint64)
 	}
 	t.total[o]++
 	at := now.UnixNano() / int64(tallySlot)
 	slot := &t.slots[at%int64(len(t.slots))]
 	if slot.at != at || slot.counts == nil {
-		slot.at, slot.counts = at, make(map[outcome]uint64)
+		slot.at, slot.counts = at, make(map[flow.Outcome]uint64)
 	}
 	slot.counts[o]++
 }
 
 // sums returns the outcomes since the start, over the last five minutes, and in each slot of those, the oldest first.
-func (t *tally) sums(now time.Time) (total, lately map[outcome]uint64, history []map[outcome]uint64) {
+func (t *tally) sums(now time.Time) (total, lately map[flow.Outcome]uint64, history []map[flow.Outcome]uint64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	total, lately = make(map[outcome]uint64), make(map[outcome]uint64)
+	total, lately = make(map[flow.Outcome]uint64), make(map[flow.Outcome]uint64)
 	maps.Copy(total, t.total)
-	history = make([]map[outcome]uint64, len(t.slots))
+	history = make([]map[flow.Outcome]uint64, len(t.slots))
 	first := now.UnixNano()/int64(tallySlot) - int64(len(t.slots)) + 1
 	for i := range history {
-		history[i] = make(map[outcome]uint64)
+		history[i] = make(map[flow.Outcome]uint64)
 		if slot := &t.slots[(first+int64(i))%int64(len(t.slots))]; slot.at == first+int64(i) {
 			maps.Copy(history[i], slot.counts)
 			for o, n := range slot.counts {

@@ -1,7 +1,6 @@
 package caddymodule
 
 import (
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"maps"
@@ -12,6 +11,7 @@ import (
 
 	"golang.org/x/net/http/httpguts"
 
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/token"
 )
@@ -43,79 +43,6 @@ type Exchange struct {
 // OnError says what failures mean: `rejected`, `unavailable` or `misconfigured`, by OAuth error or by HTTP
 // status.
 type OnError map[string]token.Class
-
-// exchange is an Exchange that is settled but for the call.
-type exchange struct {
-	grantType string
-	params    []param
-	header    []param
-	onError   OnError
-	proofs    []string // placeholders, of which a call needs one
-	variant   string   // a digest of all that, to tell the exchanges of handlers apart
-}
-
-type param struct {
-	name  string
-	value template
-}
-
-// grant is what is exchanged for a call that came with r.
-func (x *exchange) grant(call *smapi.Call, r *http.Request) token.Grant {
-	g := token.Grant{
-		Type:     x.grantType,
-		Params:   make([]token.Param, 0, len(x.params)),
-		Identity: x.identity(call),
-		Account:  accountOf(call),
-		OnError:  x.onError,
-	}
-	for _, p := range x.params {
-		if value := p.value.settle(call, r); value != "" {
-			g.Params = append(g.Params, token.Param{Name: p.name, Value: value})
-		}
-	}
-	for _, p := range x.header {
-		// What a player sent may be no header, and is no reason to fail.
-		if value := p.value.settle(call, r); value != "" && len(value) <= maxHeader && httpguts.ValidHeaderFieldValue(value) {
-			if g.Header == nil {
-				g.Header = make(http.Header, len(x.header))
-			}
-			g.Header[p.name] = append(g.Header[p.name], value)
-		}
-	}
-	return g
-}
-
-// maxHeader is how long a header may become. A server that refuses a longer one would do so for whoever sends it.
-const maxHeader = 1 << 10
-
-// identity is what makes a call the same as another: the account and the home, since a token stands for one user in
-// one household, and not the device. A refresh token is enough, because servers that rotate them take its second
-// use for a theft.
-func (x *exchange) identity(call *smapi.Call) []string {
-	c := &call.Credentials
-	if call.Method == smapi.RefreshAuthToken {
-		return []string{c.Key}
-	}
-	return []string{x.variant, call.HouseholdID, string(c.Kind), c.Username, c.Password, c.SessionID, c.Token, c.Key}
-}
-
-// accountOf tells an account from others, in whatever home and by whatever password. Who has none is a home.
-func accountOf(call *smapi.Call) string {
-	switch c := &call.Credentials; c.Kind {
-	case smapi.Login:
-		return c.Username
-	case smapi.SessionID:
-		return c.SessionID
-	case smapi.LoginToken:
-		return c.Token + c.Key
-	}
-	return call.HouseholdID
-}
-
-// proven tells whether a call has credentials for the exchange to pass on.
-func (x *exchange) proven(call *smapi.Call) bool {
-	return len(x.proofs) == 0 || slices.ContainsFunc(x.proofs, func(p string) bool { return placeholders[p](call) != "" })
-}
 
 // Parameters that have a place of their own in the configuration or in the protocol.
 var (
@@ -151,67 +78,68 @@ func checkHeader(name string) error {
 	return nil
 }
 
-// exchanges settles how every kind of credentials is exchanged, and how tokens are refreshed.
-func (h *Handler) exchanges(r *resolver) (byKind map[smapi.Kind]*exchange, refresh *exchange) {
+// exchanges are how every kind of credentials is exchanged, and how tokens are refreshed.
+func (h *Handler) exchanges(r *resolver, p *flow.Policy) {
 	outside := r.params("param", h.Param, checkParam, identifiers, false)
 	header := r.params("header", h.Header, checkHeader, identifiers, true)
 	onError := r.onError("on_error", h.OnError)
 	for i := range header {
-		header[i].name = http.CanonicalHeaderKey(header[i].name)
+		header[i].Name = http.CanonicalHeaderKey(header[i].Name)
 		r.checkHeaderValue(header[i], h.ClientAuth)
 	}
 
-	settle := func(field string, x Exchange, outside []param) *exchange {
-		params := r.params(field, x.Param, checkExchangeParam, x.allowed(), false)
+	complete := func(field string, x Exchange, outside []flow.Param) *flow.Exchange {
+		params := r.params(field, x.Param, checkExchangeParam, flow.Placeholders(x.Credentials), false)
 		for _, p := range outside {
-			if _, given := x.Param[p.name]; !given {
+			if _, given := x.Param[p.Name]; !given {
 				params = append(params, p)
 			}
 		}
-		settled := &exchange{grantType: r.text(field, x.GrantType), params: params, header: header, onError: OnError{}}
-		maps.Copy(settled.onError, onError)
-		maps.Copy(settled.onError, r.onError(field, x.OnError))
-		for _, proof := range proofs[x.Credentials] {
-			if proof.proves && settled.has(proof.placeholder) {
-				settled.proofs = append(settled.proofs, proof.placeholder)
-			}
+		meanings := OnError{}
+		maps.Copy(meanings, onError)
+		maps.Copy(meanings, r.onError(field, x.OnError))
+		completed := flow.NewExchange(flow.Exchange{
+			GrantType: r.text(field, x.GrantType), Params: params, Header: header, OnError: meanings,
+		}, x.Credentials, p.Households, p.AuthToken, p.PrivateKey)
+		if !completed.Proves() {
+			r.fail(field, errNoProof)
 		}
-		if len(settled.proofs) == 0 && x.Credentials != smapi.Anonymous {
-			r.fail(field, errNoProof) // it would hand out tokens whoever asks
-		}
-		variant := sha256.Sum256(fmt.Append(nil, settled.grantType, settled.params, settled.header))
-		settled.variant = string(variant[:])
-		return settled
+		return completed
 	}
 
 	// RFC 6749 section 6: without a scope a refresh keeps what was granted.
-	refresh = settle("refresh_auth_tokens", Exchange{
+	p.Refresh = complete("refresh_auth_tokens", Exchange{
 		Credentials: smapi.LoginToken,
 		GrantType:   token.Refresh,
 		Param:       map[string][]string{"refresh_token": {"{smapi.key}"}},
 	}, outside)
 
 	if len(h.Scope) > 0 {
-		outside = append(outside, param{"scope", template{{text: r.scope(h.Scope)}}})
+		scope := r.scope(h.Scope)
+		outside = append(outside, flow.Param{
+			Name: "scope", Value: flow.Template{{Text: func() string { return scope }}}, Source: scope,
+		})
 	}
 	given := h.Exchange
 	if len(given) == 0 {
 		given = []Exchange{{Credentials: smapi.Login}}
 	}
-	byKind = make(map[smapi.Kind]*exchange, len(given))
+	p.Exchanges = make(map[smapi.Kind]*flow.Exchange, len(given))
 	for _, x := range given {
 		field := "exchange " + string(x.Credentials)
-		if _, known := proofs[x.Credentials]; !known {
+		if !slices.Contains(flow.Kinds, x.Credentials) {
 			r.fail("exchange", errKind)
 			continue
 		}
-		if byKind[x.Credentials] != nil {
+		if p.Exchanges[x.Credentials] != nil {
 			r.fail(field, errTwice)
 		}
-		byKind[x.Credentials] = settle(field, x.withDefaults(), outside)
+		p.Exchanges[x.Credentials] = complete(field, x.withDefaults(), outside)
 	}
-	return byKind, refresh
 }
+
+// identifiers are the placeholders that every kind of credentials has. They are no secrets.
+var identifiers = flow.Placeholders("")
 
 var (
 	errHeaderValue   = errors.New("has a value that no header can have: a line break, or more than 1024 bytes")
@@ -221,15 +149,6 @@ var (
 	errTwice  = errors.New("is given twice")
 	errStatus = errors.New("needs an OAuth error or a status from 300 to 599, and rejected, unavailable or misconfigured")
 )
-
-// allowed are the placeholders that its parameters can have.
-func (x Exchange) allowed() []string {
-	var all []string
-	for _, p := range proofs[x.Credentials] {
-		all = append(all, p.placeholder)
-	}
-	return append(all, identifiers...)
-}
 
 func (x Exchange) withDefaults() Exchange {
 	const password = "password"
@@ -246,30 +165,29 @@ func (x Exchange) withDefaults() Exchange {
 	return x
 }
 
-func (x *exchange) has(placeholder string) bool {
-	return slices.ContainsFunc(x.params, func(p param) bool { return p.value.has(placeholder) })
-}
-
 // checkHeaderValue refuses what could never go out, and what client_auth overwrites.
-func (r *resolver) checkHeaderValue(p param, auth token.ClientAuth) {
-	for _, piece := range p.value {
-		if !httpguts.ValidHeaderFieldValue(piece.text) || len(piece.text) > maxHeader {
+func (r *resolver) checkHeaderValue(p flow.Param, auth token.ClientAuth) {
+	for _, piece := range p.Value {
+		if piece.Text == nil {
+			continue
+		}
+		if text := piece.Text(); !httpguts.ValidHeaderFieldValue(text) || len(text) > flow.MaxHeader {
 			r.fail("header", errHeaderValue)
 		}
 	}
-	if p.name == "Authorization" && (auth == "" || auth == token.Basic || auth == token.BasicRaw) {
+	if p.Name == "Authorization" && (auth == "" || auth == token.Basic || auth == token.BasicRaw) {
 		r.fail("header", errAuthorization)
 	}
 }
 
-func (r *resolver) params(field string, byName map[string][]string, check func(string) error, allowed []string, request bool) []param {
-	var params []param
+func (r *resolver) params(field string, byName map[string][]string, check func(string) error, allowed []string, request bool) []flow.Param {
+	var params []flow.Param
 	for _, name := range slices.Sorted(maps.Keys(byName)) {
 		if err := check(name); err != nil {
 			r.fail(field, err)
 		}
 		for _, value := range byName[name] {
-			params = append(params, param{name, r.template(field, value, allowed, request)})
+			params = append(params, flow.Param{Name: name, Value: r.template(field, value, allowed, request), Source: value})
 		}
 	}
 	return params

@@ -13,6 +13,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/spf13/cobra"
 
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
 )
 
@@ -274,9 +275,11 @@ type named struct {
 
 // told is what the player hears for an answer of the token endpoint, or without one.
 type told struct {
-	Answer  string  `json:"answer,omitempty"`
-	Outcome outcome `json:"outcome"`
-	Player  string  `json:"player"`
+	Answer  string       `json:"answer,omitempty"`
+	Outcome flow.Outcome `json:"outcome"`
+	Player  string       `json:"player"`
+
+	then string // what the player does
 }
 
 // explain takes the steps of ServeHTTP.
@@ -286,10 +289,10 @@ func (c *configured) explain(asked *captured) (x explained, err error) {
 		return x, err
 	}
 	var note string
-	if h.settings, err = h.resolve(caddy.NewReplacer()); err != nil {
+	if h.settings, err = h.resolve(caddy.NewReplacer(), nil); err != nil {
 		// Whoever explains need not have the environment of the server.
 		unresolved := err
-		if h.settings, err = h.resolve(nil); err != nil {
+		if h.settings, err = h.resolve(nil, nil); err != nil {
 			return x, fmt.Errorf("the smapi_upgrade at %s: %w", c.at, err)
 		}
 		note = "Its placeholders are left as they are, and lengths of values with one differ, because one cannot be replaced here: " + unresolved.Error() + "."
@@ -307,69 +310,36 @@ func (c *configured) explain(asked *captured) (x explained, err error) {
 		return x, nil
 	}
 	x.Call = factsOf(call)
-	d := h.settings.decide(call)
-	x.Rule = h.says(&d)
+	p := &h.settings.policy
+	d := p.Decide(call)
+	x.Rule = d.Reason.Says
 	switch {
-	case d.outcome == forwarded:
+	case d.Outcome == flow.Forwarded:
 		x.Forwarded = x.Rule
 		return x, nil
-	case h.settings.mode == ModeObserve:
+	case p.Mode == ModeObserve:
 		x.Forwarded, x.Observed = "mode observe: every call is forwarded", true
 	default:
 		x.Answered = true
 	}
-	if d.exchange == nil {
-		x.Told = []told{h.tell(&d, "")}
+	if d.Exchange == nil {
+		x.Told = []told{tell(p, &d, "")}
 		return x, nil
 	}
-	grant := d.exchange.grant(call, prepared(context.Background(), request))
-	if x.Exchange, err = h.rehearse(&d, grant); err != nil {
+	request = prepared(context.Background(), request)
+	if x.Exchange, err = h.rehearse(&d, d.Exchange.Request(call, lookup(request))); err != nil {
 		return x, err
 	}
-	x.Told = h.tellAll(d)
+	x.Told = tellAll(p, d)
 	return x, nil
 }
 
 // hint says which option would have the request answered.
 func (h *Handler) hint(asked *captured) string {
 	request, _ := asked.make()
-	call, _, _ := smapi.Read(request, []smapi.Method{smapi.GetDeviceAuthToken, smapi.GetSessionID, smapi.RefreshAuthToken})
-	switch {
-	case call == nil:
-	case call.Method == smapi.GetSessionID && h.ExpireSessionIDs:
-		return "It is a getSessionId, and expire_session_ids waits for households 100%."
-	case call.Method == smapi.GetSessionID:
-		return "It is a getSessionId, which only expire_session_ids answers."
-	case call.Method == smapi.RefreshAuthToken && h.RefreshAuthTokens:
-		return "It is a refreshAuthToken, which refresh_auth_tokens does not answer in mode reauthorize."
-	case call.Method == smapi.RefreshAuthToken:
-		return "It is a refreshAuthToken, which only refresh_auth_tokens answers."
+	call, _, _ := smapi.Read(request, flow.AllMethods())
+	if call == nil {
+		return ""
 	}
-	return ""
-}
-
-// says puts into words what has decided.
-func (h *Handler) says(d *decision) string {
-	kind := d.call.Credentials.Kind
-	switch share, _ := h.settings.households.MarshalJSON(); d.rule {
-	case byExpireSessionIDs:
-		return "expire_session_ids: sessions are refused, so that players upgrade"
-	case byNeedsReauth:
-		return "the token is the literal needs_reauth, which is no credential: the account waits for its listener"
-	case byKey:
-		return "its key is none that was issued here: blank, or more than a privateKey may be"
-	case byRefreshAuthTokens:
-		return "refresh_auth_tokens: the key is exchanged by the refresh grant, for every home"
-	case byHouseholds:
-		return fmt.Sprintf("households %s: this home is not among them", strings.Trim(string(share), `"`))
-	case byMode:
-		return "mode reauthorize: every account gets a blank pair, and nobody is asked"
-	case byNoExchange:
-		return fmt.Sprintf("there is no exchange for %s, so that the account gets a blank pair", kind)
-	case byNoProof:
-		return fmt.Sprintf("the call has nothing of what exchange %s passes on ({%s}); something in front may have taken it, such as the header Authorization",
-			kind, strings.Join(h.settings.exchanges[kind].proofs, "}, {"))
-	default:
-		return fmt.Sprintf("households %s: this home is among them; exchange %s", strings.Trim(string(share), `"`), kind)
-	}
+	return h.settings.policy.Hint(call.Method)
 }

@@ -137,7 +137,7 @@ func (f *exchangeFacts) print(w io.Writer) {
 func (x *explained) printTold(w io.Writer) {
 	if x.Exchange == nil {
 		t := x.Told[0]
-		wrapped(w, "     ", "", fmt.Sprintf("%s: the player gets %s: %s.", t.Outcome, t.Player, t.does(x.Call.Method)))
+		wrapped(w, "     ", "", fmt.Sprintf("%s: the player gets %s: %s.", t.Outcome, t.Player, t.then))
 		return
 	}
 	const row = "     %-30s %-15s %s\n"
@@ -148,7 +148,7 @@ func (x *explained) printTold(w io.Writer) {
 		fmt.Fprintf(w, row, t.Answer, t.Outcome, t.Player)
 		if then[t.Player] == "" {
 			players = append(players, t.Player)
-			then[t.Player] = t.does(x.Call.Method)
+			then[t.Player] = t.then
 		}
 	}
 	fmt.Fprintln(w)

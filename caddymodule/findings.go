@@ -14,6 +14,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/token"
 )
@@ -72,19 +73,19 @@ const checkHome = "Sonos_smapi_upgrade_check"
 
 // check tries everything that can be tried, in the order in which one thing needs another.
 func (x *checked) check(ctx context.Context, account smapi.Credentials, refresh, wrong bool) {
-	if x.handler.endpoint == nil {
+	if x.handler.exchanger == nil {
 		return
 	}
 	x.checkSecrets(time.Now())
-	if x.handler.settings.exchanges[account.Kind] == nil {
+	if x.handler.settings.policy.Exchanges[account.Kind] == nil {
 		x.say(well, "exchange", fmt.Sprintf("there is none for %s, so that nothing is tried here", account.Kind))
 		return
 	}
 	account.DeviceID, account.DeviceProvider = cloudDevice, "Sonos"
 	right, result := x.try(ctx, smapi.GetDeviceAuthToken, account)
 	x.Right = result
-	if right.exchange == nil {
-		x.say(problem, "right credentials", "nothing is exchanged: "+x.handler.says(&right), "try another account")
+	if right.Exchange == nil {
+		x.say(problem, "right credentials", "nothing is exchanged: "+right.Reason.Says, "try another account")
 		return
 	}
 	if !x.checkEndpoint(right) {
@@ -94,7 +95,7 @@ func (x *checked) check(ctx context.Context, account smapi.Credentials, refresh,
 	x.checkClock()
 	x.checkRight(right)
 	x.checkPosts("the right credentials", result.Posts)
-	if right.result.Class != token.Issued {
+	if right.Result.Class != token.Issued {
 		return // by wrong credentials nothing more is learned
 	}
 	if refresh {
@@ -111,22 +112,24 @@ func (x *checked) check(ctx context.Context, account smapi.Credentials, refresh,
 }
 
 // try takes a call through the handler.
-func (x *checked) try(ctx context.Context, method smapi.Method, c smapi.Credentials) (decision, *tried) {
+func (x *checked) try(ctx context.Context, method smapi.Method, c smapi.Credentials) (flow.Decision, *tried) {
 	h := x.handler
 	call := &smapi.Call{Method: method, Arrived: time.Now(), HouseholdID: checkHome, Credentials: c}
-	d := h.settings.decide(call)
-	if d.exchange != nil {
+	p := h.settings.policy
+	p.RefreshAuthTokens = true // as if it were, to see whether it could be
+	d := p.Decide(call)
+	if d.Exchange != nil {
 		r := &http.Request{Method: http.MethodPost, URL: &url.URL{Path: "/"}, Header: http.Header{}}
-		h.ask(prepared(ctx, r), &d)
+		h.exchange(prepared(ctx, r), &d)
 	}
-	result := d.result
+	result := d.Result
 	t := &tried{
-		told: h.tell(&d, ""), Status: result.Status, Error: result.Error, Cause: result.Cause, Mend: result.Mend,
+		told: tell(&h.settings.policy, &d, ""), Status: result.Status, Error: result.Error, Cause: result.Cause, Mend: result.Fix,
 		Seconds: result.Took.Seconds(), Posts: x.tap.count(),
 	}
 	if result.Class == token.Issued {
-		t.AuthToken = utf8.RuneCountInString(result.Field(h.settings.authToken))
-		t.PrivateKey = utf8.RuneCountInString(result.Field(h.settings.privateKey))
+		t.AuthToken = utf8.RuneCountInString(result.Fields[h.settings.policy.AuthToken])
+		t.PrivateKey = utf8.RuneCountInString(result.Fields[h.settings.policy.PrivateKey])
 	}
 	return d, t
 }
@@ -170,14 +173,14 @@ func (x *checked) sayLife(check, before string, now, end time.Time) {
 }
 
 // checkEndpoint tells whether there was an answer to a POST.
-func (x *checked) checkEndpoint(d decision) bool {
+func (x *checked) checkEndpoint(d flow.Decision) bool {
 	s := &x.handler.settings
 	if x.tap.answer == nil {
-		says := cmp.Or(x.tap.cause(), d.result.Cause)
-		if d.result.Status != 0 {
-			says += fmt.Sprintf(" (status %d)", d.result.Status)
+		says := cmp.Or(x.tap.cause(), d.Result.Cause)
+		if d.Result.Status != 0 {
+			says += fmt.Sprintf(" (status %d)", d.Result.Status)
 		}
-		x.say(problem, "endpoint", says, d.result.Mend)
+		x.say(problem, "endpoint", says, d.Result.Fix)
 		return false
 	}
 	if s.url == nil {
@@ -266,13 +269,13 @@ func (t *tried) gets() string {
 	return says
 }
 
-func (x *checked) checkRight(d decision) {
+func (x *checked) checkRight(d flow.Decision) {
 	const check = "right credentials"
 	t, h := x.Right, x.handler
 	switch {
-	case d.outcome == upgraded:
+	case d.Outcome == flow.Upgraded:
 		x.say(well, check, fmt.Sprintf("%s: the player gets %s", t.Outcome, t.Player))
-	case d.outcome == rejected:
+	case d.Outcome == flow.Rejected:
 		x.say(problem, check, t.gets(), "see whether the account is right. If it is, every listener would be signed out")
 	default:
 		x.say(problem, check, t.gets(), t.Mend)
@@ -280,11 +283,11 @@ func (x *checked) checkRight(d decision) {
 	if t.AuthToken+t.PrivateKey > 0 {
 		x.sayLengths(d)
 	}
-	if d.result.Class != token.Issued {
+	if d.Result.Class != token.Issued {
 		return
 	}
-	says := fmt.Sprintf("%s, of %v (timeout); players give up after %v", max(d.result.Took.Round(time.Millisecond), time.Millisecond), h.settings.timeout, maxTimeout)
-	if d.result.Took > h.settings.timeout/2 {
+	says := fmt.Sprintf("%s, of %v (timeout); players give up after %v", max(d.Result.Took.Round(time.Millisecond), time.Millisecond), h.settings.policy.Timeout, maxTimeout)
+	if d.Result.Took > h.settings.policy.Timeout/2 {
 		x.say(mend, "duration", says, "a wave of upgrades needs a faster endpoint, or most are told to come again")
 	} else {
 		x.say(well, "duration", says)
@@ -292,7 +295,7 @@ func (x *checked) checkRight(d decision) {
 }
 
 // sayLengths says how long the tokens are. That they do not fit has been said.
-func (x *checked) sayLengths(d decision) {
+func (x *checked) sayLengths(d flow.Decision) {
 	t := x.Right
 	is := well
 	if max(t.AuthToken, t.PrivateKey) > smapi.MaxToken {
@@ -300,7 +303,7 @@ func (x *checked) sayLengths(d decision) {
 	}
 	key := fmt.Sprint("privateKey ", t.PrivateKey)
 	switch {
-	case t.PrivateKey == 0 && d.outcome == upgraded:
+	case t.PrivateKey == 0 && d.Outcome == flow.Upgraded:
 		key = "privateKey is the fallback of private_key, which refreshes nothing"
 	case t.PrivateKey == 0:
 		key = "no privateKey"
@@ -321,7 +324,7 @@ func (x *checked) checkPosts(of string, posts int) {
 	}
 }
 
-func (x *checked) checkRefresh(ctx context.Context, right decision) {
+func (x *checked) checkRefresh(ctx context.Context, right flow.Decision) {
 	const check = "refresh"
 	h := x.handler
 	bad := mend
@@ -329,17 +332,17 @@ func (x *checked) checkRefresh(ctx context.Context, right decision) {
 		bad = problem
 	}
 	switch {
-	case right.outcome != upgraded:
+	case right.Outcome != flow.Upgraded:
 		return
-	case h.settings.privateKey != token.Refresh || x.Right.PrivateKey == 0:
+	case h.settings.policy.PrivateKey != token.Refresh || x.Right.PrivateKey == 0:
 		x.say(bad, check, "not tried: the privateKey is no refresh token", "ask for one, often by scope offline_access")
 		return
 	}
 	d, t := x.try(ctx, smapi.RefreshAuthToken, smapi.Credentials{
-		Kind: smapi.LoginToken, Token: right.authToken, Key: right.privateKey, DeviceID: cloudDevice, DeviceProvider: "Sonos",
+		Kind: smapi.LoginToken, Token: right.AuthToken, Key: right.PrivateKey, DeviceID: cloudDevice, DeviceProvider: "Sonos",
 	})
 	x.Refreshed = t
-	if d.outcome != refreshed {
+	if d.Outcome != flow.Refreshed {
 		x.say(bad, check, t.gets(), t.Mend)
 		return
 	}
@@ -356,8 +359,8 @@ func (x *checked) checkWrong(ctx context.Context, account smapi.Credentials) {
 	const check = "wrong credentials"
 	d, t := x.try(ctx, smapi.GetDeviceAuthToken, spoiled(account))
 	x.Wrong = t
-	switch result := &d.result; {
-	case d.outcome == rejected:
+	switch result := &d.Result; {
+	case d.Outcome == flow.Rejected:
 		x.say(well, check, t.gets())
 	case result.Class == token.Issued:
 		x.say(problem, check, "accepted: whoever calls gets tokens", "have the server verify the credentials, and param pass them on")

@@ -3,13 +3,17 @@ package caddymodule
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"net/http"
+	"strconv"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
 
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/secret"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/token"
@@ -145,7 +149,7 @@ type Handler struct {
 	Households *Percent `json:"households,omitempty"`
 
 	// Answers `getSessionId` with the fault `Client.AuthTokenExpired`, which makes the players of a Session ID
-	// service upgrade. Players that do not know the new service version yet lose their way in. A `getSessionId`
+	// service upgrade. Players that do not know the new service version yet can no longer sign in. A `getSessionId`
 	// does not tell its home, so this takes effect only while `households` is `100%`.
 	ExpireSessionIDs bool `json:"expire_session_ids,omitempty"`
 
@@ -155,32 +159,31 @@ type Handler struct {
 	// `refresh_token`, and is not answered in mode `reauthorize`.
 	RefreshAuthTokens bool `json:"refresh_auth_tokens,omitempty"`
 
-	settings settings
-	endpoint *token.Endpoint
-	through  func(http.RoundTripper) http.RoundTripper // looks at what is sent, for `check` alone
-	shared   *sharedEndpoint
-	secrets  []watched
-	logger   *zap.Logger
-	calls    *zap.Logger
+	settings  settings
+	exchanger *flow.Exchanger
+	through   func(http.RoundTripper) http.RoundTripper // looks at what is sent, for `check` alone
+	shared    *sharedEndpoint
+	secrets   []watched
+	logger    *zap.Logger
+	calls     *zap.Logger
 }
 
-// OnRejected is what a player is told when its credentials were refused for good.
-type OnRejected string
-
-// The values of OnRejected.
-const (
-	Reauthorize OnRejected = "reauthorize"
-	NotLinked   OnRejected = "not_linked"
+// OnRejected is what a player is told when its credentials were refused for good, Mode what becomes of the calls, and
+// Percent a share of all homes.
+type (
+	OnRejected = flow.OnRejected
+	Mode       = flow.Mode
+	Percent    = flow.Percent
 )
 
-// Mode is what becomes of the calls.
-type Mode string
-
-// The values of Mode.
+// The values of OnRejected and Mode.
 const (
-	ModeUpgrade     Mode = "upgrade"
-	ModeReauthorize Mode = "reauthorize"
-	ModeObserve     Mode = "observe"
+	Reauthorize = flow.Reauthorize
+	NotLinked   = flow.NotLinked
+
+	ModeUpgrade     = flow.ModeUpgrade
+	ModeReauthorize = flow.ModeReauthorize
+	ModeObserve     = flow.ModeObserve
 )
 
 // CaddyModule returns the Caddy module information.
@@ -196,7 +199,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	h.logger = ctx.Logger()
 	h.calls = sampled(h.logger)
 	var err error
-	if h.settings, err = h.resolve(caddy.NewReplacer()); err != nil {
+	if h.settings, err = h.resolve(caddy.NewReplacer(), h.watchText); err != nil {
 		return err
 	}
 	h.warn()
@@ -214,29 +217,33 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err := h.share(); err != nil {
 		return err
 	}
-	if h.settings.mode != ModeUpgrade {
+	quietStandardLog()
+	s, p := &h.settings, &h.settings.policy
+	if p.Mode != ModeUpgrade {
 		return nil
 	}
 	var way http.RoundTripper = transport
 	if h.through != nil {
 		way = h.through(transport)
 	}
-	h.endpoint = token.New(token.Config{
-		URL:         h.settings.url,
-		Issuer:      h.settings.issuer,
-		Insecure:    h.InsecureHTTP,
-		Client:      client,
-		MaxInFlight: h.settings.maxInFlight,
-		Transport:   way,
-		State:       h.shared.State,
-
-		Replay:           h.settings.replay,
-		RememberRejected: h.settings.rememberRejected,
-
-		// Not the request's context: reverse_proxy, and so forward_auth, leaves there where to dial, and
-		// the transport would send the password to that address.
-		Context: context.WithValue(context.Background(), caddy.ReplacerCtxKey, caddy.NewReplacer()),
-	})
+	h.exchanger = &flow.Exchanger{
+		Name: s.where(),
+		Endpoint: token.New(token.Config{
+			URL:       s.url,
+			Issuer:    s.issuer,
+			Insecure:  h.InsecureHTTP,
+			Client:    client,
+			Fields:    []string{p.AuthToken, p.PrivateKey},
+			Transport: way,
+			// Not the request's context: reverse_proxy, and so forward_auth, leaves there where to dial, and
+			// the transport would send the password to that address.
+			Context: context.WithValue(context.Background(), caddy.ReplacerCtxKey, caddy.NewReplacer()),
+		}),
+		State:            h.shared.State,
+		Places:           s.maxInFlight,
+		Replay:           s.replay,
+		RememberRejected: s.rememberRejected,
+	}
 	return nil
 }
 
@@ -246,6 +253,7 @@ func (h *Handler) Cleanup() error {
 	for _, s := range h.secrets {
 		s.Close()
 	}
+	quietStandardLog() // which Caddy may just have given back
 	return h.leave()
 }
 
@@ -256,19 +264,27 @@ func (h *Handler) secretConfig(field string) secret.Config {
 	return secret.Config{Field: field, Logger: h.logger, Interval: secretInterval}
 }
 
+// watchText has a text follow the files in it, for as long as the handler is in use.
+func (h *Handler) watchText(field, text string) (func() string, error) {
+	value, err := secret.Text(h.secretConfig(field), text, caddy.NewReplacer().GetString)
+	if err != nil {
+		return nil, err
+	}
+	if !value.Constant() {
+		h.secrets = append(h.secrets, value)
+	}
+	return value.Get, nil
+}
+
 // client is who asks for tokens. It adds what it proves itself with to the secrets.
 func (h *Handler) client() (c token.Client, err error) {
 	c = token.Client{ID: h.settings.clientID, Auth: h.settings.clientAuth, Audience: h.settings.audience}
 	if h.ClientSecret != "" {
-		text, err := secret.Text(h.secretConfig("client_secret"), h.ClientSecret, caddy.NewReplacer().GetString)
-		if err != nil {
+		if c.Secret, err = h.watchText("client_secret", h.ClientSecret); err != nil {
 			return c, fieldError{"client_secret", err}
 		}
-		if text.Get() == h.ClientSecret {
+		if c.Secret() == h.ClientSecret {
 			h.logger.Warn("client_secret is no placeholder: the admin API, the autosaved configuration and Caddy's debug log show it")
-		}
-		if c.Secret = text.Get; !text.Constant() {
-			h.secrets = append(h.secrets, text)
 		}
 	}
 	if h.ClientKey != "" {
@@ -286,13 +302,13 @@ func (h *Handler) client() (c token.Client, err error) {
 
 // warn tells of what works but may not be what was meant.
 func (h *Handler) warn() {
-	if h.settings.plain() && h.InsecureHTTP && h.settings.mode == ModeUpgrade {
+	if h.settings.plain() && h.InsecureHTTP && h.settings.policy.Mode == ModeUpgrade {
 		h.logger.Warn("passwords go to the token endpoint in the clear, because of insecure_http")
 	}
-	if h.ExpireSessionIDs && h.settings.households != allHouseholds {
+	if h.ExpireSessionIDs && h.settings.policy.Households != flow.AllHouseholds {
 		h.logger.Warn("expire_session_ids waits for households 100%, because a getSessionId does not tell its home")
 	}
-	if h.RefreshAuthTokens && h.settings.mode == ModeReauthorize {
+	if h.RefreshAuthTokens && h.settings.policy.Mode == ModeReauthorize {
 		h.logger.Warn("refresh_auth_tokens is not in force in mode reauthorize: refreshAuthToken is forwarded")
 	}
 }
@@ -305,34 +321,61 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	}
 	if call == nil {
 		if _, clear := why.(smapi.NoCall); !clear {
-			h.logger.Debug("forwarded what resembles a call for an answer", zap.NamedError("cause", why))
+			h.logger.Debug("forwarded an ambiguous call", zap.NamedError("cause", why))
 		}
 		forwardedRequests.Inc()
 		return next.ServeHTTP(w, r)
 	}
-	d := h.settings.decide(call)
-	if d.outcome == forwarded {
-		count(forwarded, call.Credentials.Kind, &d.result)
+	d := h.settings.policy.Decide(call)
+	if d.Outcome == flow.Forwarded {
+		count(&d)
 		return next.ServeHTTP(w, r)
 	}
-	if h.settings.mode == ModeObserve {
+	if h.settings.policy.Mode == ModeObserve {
 		h.observe(d)
 		return next.ServeHTTP(w, r)
 	}
-	if d.exchange != nil {
-		h.ask(r, &d)
+	if d.Exchange != nil {
+		h.exchange(r, &d)
 	}
-	return h.answer(w, r, d)
+	return h.answer(w, r, &d)
 }
 
-// ask exchanges at the token endpoint.
-func (h *Handler) ask(r *http.Request, d *decision) {
-	grant := d.exchange.grant(d.call, r)
-	smapi.Drop(r) // not held while the call waits
-	ctx, span := traceExchange(r.Context(), &grant)
-	d.result = h.endpoint.Exchange(ctx, d.call.Arrived.Add(h.settings.timeout), grant)
-	d.conclude(&h.settings)
-	d.endTrace(span)
+// exchange takes a call to the token endpoint.
+func (h *Handler) exchange(r *http.Request, d *flow.Decision) {
+	q := d.Exchange.Request(d.Call, lookup(r))
+	smapi.Drop(r) // it may wait, and needs no body any more
+	ctx, span := traceExchange(r.Context(), &q.Grant)
+	result := h.exchanger.Exchange(ctx, d.Call.Arrived.Add(h.settings.policy.Timeout), &q)
+	h.settings.policy.Conclude(d, result)
+	endTrace(span, d)
+}
+
+// answer tells the player and the log, both with the same reference.
+func (h *Handler) answer(w http.ResponseWriter, r *http.Request, d *flow.Decision) error {
+	reference := rand.Text()[:8]
+	h.record(d)
+	h.log(r, d, reference)
+
+	status, body := http.StatusOK, []byte(nil)
+	if fault := h.settings.policy.Reply(d).Fault; fault != nil {
+		status, body = http.StatusInternalServerError, fault.Envelope(reference)
+	} else {
+		body = smapi.Pair(d.Call.Method, d.AuthToken, d.PrivateKey)
+	}
+	header := w.Header()
+	header.Set("Content-Type", "text/xml; charset=utf-8")
+	header.Set("Cache-Control", "no-store")
+	header.Set("Content-Length", strconv.Itoa(len(body)))
+	w.WriteHeader(status)
+	_, _ = w.Write(body) // a player that has gone asks again
+	return nil
+}
+
+// record counts a call in the metrics and in the status.
+func (h *Handler) record(d *flow.Decision) {
+	count(d)
+	h.shared.tally.add(d.Outcome, time.Now())
 }
 
 // Interface guards

@@ -12,6 +12,8 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
+
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
 )
 
 // Of the lines about calls, each second the first ones of a level are written, and then one of so many: a storm is
@@ -28,17 +30,17 @@ func sampled(logger *zap.Logger) *zap.Logger {
 }
 
 // log writes one line about an answered call, and marks Caddy's access log.
-func (h *Handler) log(r *http.Request, d decision, reference string) {
+func (h *Handler) log(r *http.Request, d *flow.Decision, reference string) {
 	if extra, ok := r.Context().Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields); ok {
-		extra.Add(zap.String("smapi_outcome", string(d.outcome)))
+		extra.Add(zap.String("smapi_outcome", d.Outcome.String()))
 		extra.Add(zap.String("smapi_reference", reference))
 	}
-	entry := h.calls.Check(policy[d.outcome].level, "answered a call")
+	entry := h.calls.Check(d.Outcome.Row().Level, "answered a call")
 	if entry == nil {
 		return
 	}
-	fields := append(d.fields(d.outcome), zap.String("reference", reference))
-	if x := &d.result; x.Class != "" {
+	fields := append(fieldsOf(d), zap.String("reference", reference))
+	if x := &d.Result; x.Class != "" {
 		fields = append(fields,
 			zap.Int("status", x.Status),
 			zap.String("oauth_error", x.Error),
@@ -46,38 +48,35 @@ func (h *Handler) log(r *http.Request, d decision, reference string) {
 			zap.Duration("waited", x.Waited),
 			zap.Duration("duration", x.Took))
 	}
-	if cause := cmp.Or(d.result.Cause, causes[d.rule]); cause != "" {
+	if cause := cmp.Or(d.Result.Cause, d.Reason.Cause); cause != "" {
 		fields = append(fields, zap.String("cause", cause))
 	}
-	if d.result.Mend != "" {
-		fields = append(fields, zap.String("mend", d.result.Mend))
+	if d.Result.Fix != "" {
+		fields = append(fields, zap.String("mend", d.Result.Fix))
 	}
 	entry.Write(fields...)
 }
 
 // observe counts and logs what would have become of a call that is forwarded.
-func (h *Handler) observe(d decision) {
-	h.record(observed, d)
-	entry := h.calls.Check(policy[observed].level, "observed a call")
-	if entry == nil {
-		return
+func (h *Handler) observe(d flow.Decision) {
+	would := []zap.Field{zap.String("would", d.Outcome.String())}
+	if d.Exchange != nil {
+		would = []zap.Field{zap.String("would", "exchange"), zap.String("grant_type", d.Exchange.GrantType)}
 	}
-	fields := d.fields(observed)
-	if d.exchange != nil {
-		fields = append(fields, zap.String("would", "exchange"), zap.String("grant_type", d.exchange.grantType))
-	} else {
-		fields = append(fields, zap.String("would", string(d.outcome)))
+	d.Outcome = flow.Observed
+	h.record(&d)
+	if entry := h.calls.Check(d.Outcome.Row().Level, "observed a call"); entry != nil {
+		entry.Write(append(fieldsOf(&d), would...)...)
 	}
-	entry.Write(fields...)
 }
 
-// fields are what every line about a call has.
-func (d *decision) fields(o outcome) []zap.Field {
+// fieldsOf are what every line about a call has.
+func fieldsOf(d *flow.Decision) []zap.Field {
 	return append(make([]zap.Field, 0, 12),
-		zap.String("method", string(d.call.Method)),
-		zap.String("outcome", string(o)),
-		zap.String("credentials", string(d.call.Credentials.Kind)),
-		household(d.call.HouseholdID),
+		zap.String("method", string(d.Call.Method)),
+		zap.String("outcome", d.Outcome.String()),
+		zap.String("credentials", string(d.Call.Credentials.Kind)),
+		household(d.Call.HouseholdID),
 	)
 }
 

@@ -5,8 +5,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
-	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/token"
 )
 
 const (
@@ -55,25 +55,24 @@ const noCredentials = "none"
 
 // The series that there are. They begin at 0, so that the first of its kind is seen to be one more.
 var (
-	forwardedRequests = metrics.requests.WithLabelValues(string(forwarded), noCredentials)
+	forwardedRequests = metrics.requests.WithLabelValues(flow.Forwarded.String(), noCredentials)
 	callsBy           = make(map[outcomeOfKind]prometheus.Counter)
-	durationsBy       = make(map[outcome]prometheus.Observer)
+	durationsBy       = make(map[flow.Outcome]prometheus.Observer)
 )
 
 type outcomeOfKind struct {
-	outcome
+	flow.Outcome
 	smapi.Kind
 }
 
 func init() {
-	for kind := range proofs {
-		callsBy[outcomeOfKind{forwarded, kind}] = metrics.requests.WithLabelValues(string(forwarded), string(kind))
-		for o := range policy {
-			callsBy[outcomeOfKind{o, kind}] = metrics.requests.WithLabelValues(string(o), string(kind))
+	for _, o := range flow.Outcomes() {
+		for _, kind := range flow.Kinds {
+			callsBy[outcomeOfKind{o, kind}] = metrics.requests.WithLabelValues(o.String(), string(kind))
 		}
-	}
-	for _, o := range []outcome{upgraded, refreshed, rejected, unavailable, overloaded, misconfigured} {
-		durationsBy[o] = metrics.durations.WithLabelValues(string(o))
+		if o.Row().Asked {
+			durationsBy[o] = metrics.durations.WithLabelValues(o.String())
+		}
 	}
 }
 
@@ -89,15 +88,20 @@ func registerMetrics(registry prometheus.Registerer) error {
 	return nil
 }
 
-// count counts a call.
-func count(o outcome, kind smapi.Kind, r *token.Result) {
-	callsBy[outcomeOfKind{o, kind}].Inc()
+// count counts a call. What has no series is not counted, which is no reason to fail.
+func count(d *flow.Decision) {
+	if calls := callsBy[outcomeOfKind{d.Outcome, d.Call.Credentials.Kind}]; calls != nil {
+		calls.Inc()
+	}
+	r := &d.Result
 	switch {
 	case r.Class == "":
 	case r.Replayed:
 		metrics.replayed.Inc()
 	case r.Took > 0:
-		durationsBy[o].Observe(r.Took.Seconds())
+		if durations := durationsBy[d.Outcome]; durations != nil {
+			durations.Observe(r.Took.Seconds())
+		}
 	}
 }
 
@@ -122,7 +126,7 @@ func (endpointsCollector) Describe(descs chan<- *prometheus.Desc) {
 func (endpointsCollector) Collect(values chan<- prometheus.Metric) {
 	var inFlight, waiting, open float64
 	for _, e := range endpoints() {
-		status := e.State.Status()
+		status := e.Pacer.Status()
 		inFlight += float64(status.InFlight)
 		waiting += float64(status.Waiting)
 		if status.Breaker != "closed" { // half-open, it is left alone but for a few tries

@@ -18,42 +18,44 @@ import (
 	"strings"
 	"time"
 
-	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/pacing"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/token"
 )
 
-// rehearse has the exchange send its request to nowhere.
-func (h *Handler) rehearse(d *decision, grant token.Grant) (*exchangeFacts, error) {
+// rehearse has the exchange send its request to nowhere, and concludes that it brought tokens that fit.
+func (h *Handler) rehearse(d *flow.Decision, q flow.Request) (*exchangeFacts, error) {
 	s, sent := &h.settings, &rehearsal{answer: h.tokens()}
 	key, err := anyKey()
 	if err != nil {
 		return nil, err
 	}
-	where := cmp.Or(s.url, &url.URL{Scheme: "https", Host: "token-endpoint.invalid"})
-	endpoint := token.New(token.Config{
-		URL: where,
-		Client: token.Client{
-			ID: s.clientID, Auth: s.clientAuth, Audience: s.audience,
-			Secret: func() string { return "not read" },
-			Key:    func() *token.Key { return key },
-		},
-		MaxInFlight: 1,
-		State:       token.NewState(token.Watch{}),
-		Transport:   sent,
-		Context:     context.Background(),
-	})
-	d.result = endpoint.Exchange(context.Background(), time.Now().Add(s.timeout), grant)
-	d.conclude(s)
-	x := &exchangeFacts{GrantType: grant.Type, Headers: slices.Sorted(maps.Keys(sent.header)), OnError: grant.OnError}
+	exchanger := flow.Exchanger{
+		Endpoint: token.New(token.Config{
+			URL: cmp.Or(s.url, &url.URL{Scheme: "https", Host: "token-endpoint.invalid"}),
+			Client: token.Client{
+				ID: s.clientID, Auth: s.clientAuth, Audience: s.audience,
+				Secret: func() string { return "not read" },
+				Key:    func() *token.Key { return key },
+			},
+			Fields:    []string{s.policy.AuthToken, s.policy.PrivateKey},
+			Transport: sent,
+			Context:   context.Background(),
+		}),
+		Places: 1,
+		State:  flow.NewState(pacing.Watch{}),
+	}
+	s.policy.Conclude(d, exchanger.Exchange(context.Background(), time.Now().Add(s.policy.Timeout), &q))
+	x := &exchangeFacts{GrantType: q.Type, Headers: slices.Sorted(maps.Keys(sent.header)), OnError: q.OnError}
 	for field := range strings.SplitSeq(sent.form, "&") {
 		name, value, _ := strings.Cut(field, "=")
 		name, _ = url.QueryUnescape(name)
 		value, _ = url.QueryUnescape(value)
 		x.Params = append(x.Params, named{name, maskParam(name, value)})
 	}
-	for _, p := range d.exchange.header {
-		if grant.Header[p.name] == nil && !slices.Contains(x.LeftOut, p.name) {
-			x.LeftOut = append(x.LeftOut, p.name)
+	for _, p := range d.Exchange.Header {
+		if q.Header[p.Name] == nil && !slices.Contains(x.LeftOut, p.Name) {
+			x.LeftOut = append(x.LeftOut, p.Name)
 		}
 	}
 	return x, nil
@@ -88,7 +90,7 @@ func (t *rehearsal) RoundTrip(r *http.Request) (*http.Response, error) {
 
 // tokens is an answer with the fields that become the player's tokens.
 func (h *Handler) tokens() []byte {
-	text, _ := json.Marshal(map[string]string{h.settings.authToken: "token", h.settings.privateKey: "key"})
+	text, _ := json.Marshal(map[string]string{h.settings.policy.AuthToken: "token", h.settings.policy.PrivateKey: "key"})
 	return text
 }
 
@@ -112,52 +114,22 @@ var answers = []struct {
 }{
 	{token.Rejected, "credentials refused"},
 	{token.Unavailable, "no answer, 5xx, 429"},
-	{token.Overloaded, "no place in time"},
+	{flow.NotSent, "no place in time"},
 	{token.Misconfigured, "client refused, tokens unfit"},
 }
 
-// tellAll says what every answer comes to, the one with tokens first, to which d has come.
-func (h *Handler) tellAll(d decision) []told {
-	all := []told{h.tell(&d, "tokens that fit")}
+// tellAll says what every answer becomes, the one with tokens first, which d has brought.
+func tellAll(p *flow.Policy, d flow.Decision) []told {
+	all := []told{tell(p, &d, "tokens that fit")}
 	for _, a := range answers {
-		d := decision{call: d.call, exchange: d.exchange, result: token.Result{Class: a.class}}
-		d.conclude(&h.settings)
-		all = append(all, h.tell(&d, a.text))
+		p.Conclude(&d, flow.Result{Verdict: token.Verdict{Class: a.class}})
+		all = append(all, tell(p, &d, a.text))
 	}
 	return all
 }
 
-const (
-	pairOfTokens = "the pair of tokens"
-	blankPair    = "a blank pair"
-)
-
 // tell says what the player of a decided call is told.
-func (h *Handler) tell(d *decision, answer string) told {
-	t := told{Answer: answer, Outcome: d.outcome}
-	switch fault := h.fault(d); {
-	case fault != nil:
-		t.Player = fault.Code
-	case d.authToken != "":
-		t.Player = pairOfTokens
-	default:
-		t.Player = blankPair
-	}
-	return t
-}
-
-// does says what a player does then.
-func (t *told) does(method smapi.Method) string {
-	switch t.Player {
-	case smapi.ServiceUnavailable.Code:
-		return "keeps what it has, and may ask again"
-	case smapi.NotLinkedFailure.Code:
-		return "stops asking, until it is linked again"
-	case pairOfTokens:
-		return "plays on with them"
-	}
-	if method == smapi.GetSessionID {
-		return "upgrades, if it knows the new version"
-	}
-	return "its listener signs in again"
+func tell(p *flow.Policy, d *flow.Decision, answer string) told {
+	reply := p.Reply(d)
+	return told{Answer: answer, Outcome: d.Outcome, Player: reply.Player, then: reply.Then}
 }

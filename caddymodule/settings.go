@@ -10,6 +10,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/token"
 )
@@ -28,24 +29,17 @@ const (
 // settings are a configuration with its defaults and placeholders settled. They may hold secrets, and so
 // stand where neither the admin API nor a log of the configuration looks.
 type settings struct {
-	url                   *url.URL
-	issuer                string
-	clientID              string
-	clientAuth            token.ClientAuth
-	clientKey, keyID      string
-	audience              string
-	timeout               time.Duration
-	maxInFlight           int
-	replay                time.Duration
-	rememberRejected      time.Duration
-	authToken, privateKey string
-	privateKeyFallback    string
-	onRejected            OnRejected
-	mode                  Mode
-	households            Percent
-	methods               []smapi.Method // that are answered
-	exchanges             map[smapi.Kind]*exchange
-	refresh               *exchange
+	url              *url.URL
+	issuer           string
+	clientID         string
+	clientAuth       token.ClientAuth
+	clientKey, keyID string
+	audience         string
+	maxInFlight      int
+	replay           time.Duration
+	rememberRejected time.Duration
+	policy           flow.Policy
+	methods          []smapi.Method // that are answered
 }
 
 // plain tells whether what is sent to the authorization server is not encrypted.
@@ -63,7 +57,7 @@ func (e fieldError) Unwrap() error { return e.err }
 var (
 	errMissing      = errors.New("is required")
 	errNoEndpoint   = errors.New("is required, or issuer in its place")
-	errTwoEndpoints = errors.New("is given beside token_endpoint, which says the same")
+	errTwoEndpoints = errors.New("cannot be combined with token_endpoint")
 	errScope        = errors.New("has a character that no scope has (RFC 6749 section 3.3)")
 	errCertificate  = errors.New("tls needs a client certificate in transport, and https")
 	errNoRefresh    = errors.New("needs private_key to be refresh_token, so that players hold what refreshes their tokens")
@@ -71,60 +65,59 @@ var (
 
 // resolve checks the configuration and settles it. Without a replacer it checks only what needs none, as
 // when a Caddyfile is adapted, maybe on another machine.
-func (h *Handler) resolve(repl *caddy.Replacer) (s settings, err error) {
-	r := resolver{repl: repl}
+//
+// Where watch is given, it has texts follow the files in them.
+func (h *Handler) resolve(repl *caddy.Replacer, watch watchText) (s settings, err error) {
+	r := resolver{repl: repl, watch: watch}
 	s = settings{
-		clientID:           r.text("client_id", h.ClientID),
-		clientAuth:         orDefault(h.ClientAuth, token.Basic),
-		clientKey:          r.text("client_key", h.ClientKey),
-		keyID:              r.text("key_id", h.KeyID),
-		audience:           r.text("assertion_audience", h.AssertionAudience),
-		timeout:            orDefault(time.Duration(h.Timeout), defaultTimeout),
-		maxInFlight:        orDefault(h.MaxInFlight, defaultMaxInFlight),
-		authToken:          orDefault(r.text("auth_token", h.AuthToken), "access_token"),
-		privateKey:         orDefault(r.text("private_key", h.PrivateKey), "refresh_token"),
-		privateKeyFallback: r.text("private_key_fallback", h.PrivateKeyFallback),
-		onRejected:         orDefault(h.OnRejected, Reauthorize),
-		mode:               orDefault(h.Mode, ModeUpgrade),
-		households:         allHouseholds,
+		clientID:    r.text("client_id", h.ClientID),
+		clientAuth:  orDefault(h.ClientAuth, token.Basic),
+		clientKey:   r.text("client_key", h.ClientKey),
+		keyID:       r.text("key_id", h.KeyID),
+		audience:    r.text("assertion_audience", h.AssertionAudience),
+		maxInFlight: orDefault(h.MaxInFlight, defaultMaxInFlight),
+		policy: flow.Policy{
+			Mode:               orDefault(h.Mode, ModeUpgrade),
+			Households:         flow.AllHouseholds,
+			OnRejected:         orDefault(h.OnRejected, Reauthorize),
+			ExpireSessionIDs:   h.ExpireSessionIDs,
+			RefreshAuthTokens:  h.RefreshAuthTokens,
+			AuthToken:          orDefault(r.text("auth_token", h.AuthToken), "access_token"),
+			PrivateKey:         orDefault(r.text("private_key", h.PrivateKey), "refresh_token"),
+			PrivateKeyFallback: r.text("private_key_fallback", h.PrivateKeyFallback),
+			Timeout:            orDefault(time.Duration(h.Timeout), defaultTimeout),
+		},
 	}
-	oneOf(&r, "mode", s.mode, ModeUpgrade, ModeReauthorize, ModeObserve)
+	p := &s.policy
+	oneOf(&r, "mode", p.Mode, ModeUpgrade, ModeReauthorize, ModeObserve)
 	h.resolveEndpoint(&r, &s)
 	h.resolveClient(&r, &s)
 	s.replay = r.memory("replay", orDefault(h.Replay, defaultReplay))
 	s.rememberRejected = r.memory("remember_rejected", orDefault(h.RememberRejected, defaultRememberRejected))
-	s.exchanges, s.refresh = h.exchanges(&r)
-
-	if s.timeout < minTimeout || s.timeout > maxTimeout {
+	if p.Timeout < minTimeout || p.Timeout > maxTimeout {
 		r.fail("timeout", fmt.Errorf("has to be at least %v, and at most %v, when players give up", minTimeout, maxTimeout))
 	}
 	if s.maxInFlight < 0 {
 		r.fail("max_in_flight", errors.New("has to be at least 1"))
 	}
 	if h.PrivateKeyFallback != "" {
-		if err := smapi.CheckToken(s.privateKeyFallback); err != nil {
+		if err := smapi.CheckToken(p.PrivateKeyFallback); err != nil {
 			r.fail("private_key", fmt.Errorf("its fallback: %w", err))
 		}
 	}
-	oneOf(&r, "on_rejected", s.onRejected, Reauthorize, NotLinked)
+	oneOf(&r, "on_rejected", p.OnRejected, Reauthorize, NotLinked)
 	if h.Households != nil {
-		if err := h.Households.check(); err != nil {
+		if err := h.Households.Check(); err != nil {
 			r.fail("households", err)
 		}
-		s.households = *h.Households
+		p.Households = *h.Households
 	}
-	later := repl == nil && strings.Contains(s.privateKey, "{")
-	if h.RefreshAuthTokens && s.privateKey != token.Refresh && !later {
+	h.exchanges(&r, p)
+	later := repl == nil && strings.Contains(p.PrivateKey, "{")
+	if h.RefreshAuthTokens && p.PrivateKey != token.Refresh && !later {
 		r.fail("refresh_auth_tokens", errNoRefresh)
 	}
-	s.methods = []smapi.Method{smapi.GetDeviceAuthToken}
-	// A getSessionId does not say which home it is from: while some homes are to stay, all do.
-	if h.ExpireSessionIDs && s.households == allHouseholds {
-		s.methods = append(s.methods, smapi.GetSessionID)
-	}
-	if h.RefreshAuthTokens && s.mode != ModeReauthorize {
-		s.methods = append(s.methods, smapi.RefreshAuthToken)
-	}
+	s.methods = p.Methods()
 	return s, r.err
 }
 
@@ -133,7 +126,7 @@ func (h *Handler) resolveEndpoint(r *resolver, s *settings) {
 	switch {
 	case h.TokenEndpoint != "" && h.Issuer != "":
 		r.fail("issuer", errTwoEndpoints)
-	case h.TokenEndpoint == "" && h.Issuer == "" && s.mode == ModeUpgrade:
+	case h.TokenEndpoint == "" && h.Issuer == "" && s.policy.Mode == ModeUpgrade:
 		r.fail("token_endpoint", errNoEndpoint)
 	}
 	s.url = r.url("token_endpoint", h.TokenEndpoint, h.InsecureHTTP, token.ParseURL)
@@ -145,7 +138,7 @@ func (h *Handler) resolveEndpoint(r *resolver, s *settings) {
 func (h *Handler) resolveClient(r *resolver, s *settings) {
 	oneOf(r, "client_auth", s.clientAuth, token.Basic, token.BasicRaw, token.Post, token.PrivateKeyJWT, token.TLS, token.None)
 	secret, key := s.clientAuth.NeedsSecret(), s.clientAuth == token.PrivateKeyJWT
-	if s.mode == ModeUpgrade {
+	if s.policy.Mode == ModeUpgrade {
 		r.require("client_id", h.ClientID)
 		if secret {
 			r.require("client_secret", h.ClientSecret)
@@ -183,9 +176,13 @@ func orDefault[T comparable](value, def T) T {
 
 // resolver replaces placeholders and keeps the first mistake.
 type resolver struct {
-	repl *caddy.Replacer
-	err  error
+	repl  *caddy.Replacer
+	watch watchText
+	err   error
 }
+
+// watchText returns what has a text follow the files in it.
+type watchText func(field, text string) (get func() string, err error)
 
 func (r *resolver) fail(field string, err error) {
 	if r.err == nil {

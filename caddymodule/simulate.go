@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/player"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/token"
@@ -177,7 +178,7 @@ func (s *simulation) fleet(cmd *cobra.Command) (*player.Fleet, error) {
 	lost := Percent(0)
 	if s.repeatLost != "" {
 		var err error
-		if lost, err = parsePercent(s.repeatLost); err != nil {
+		if lost, err = flow.ParsePercent(s.repeatLost); err != nil {
 			return nil, fmt.Errorf("--repeat-lost %w", err)
 		}
 	}

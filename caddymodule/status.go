@@ -18,6 +18,8 @@ import (
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
+
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
 )
 
 // statusReader is what `caddy smapi-upgrade status` is asked for.
@@ -164,9 +166,6 @@ func askAdmin(ctx context.Context, address string) ([]byte, error) {
 	}
 }
 
-// shown are the outcomes in the order in which an operator looks for them.
-var shown = []outcome{upgraded, refreshed, expired, observed, reauthorize, rejected, unavailable, overloaded, misconfigured}
-
 // print writes the status as people read it, at most 80 columns wide but for the URL.
 func (s Status) print(w io.Writer) {
 	for i, e := range s.Endpoints {
@@ -188,9 +187,9 @@ func (e *EndpointStatus) print(w io.Writer) {
 	}
 	fmt.Fprintln(w)
 	row(w, "", "last 5 min", "since start", "last 5 min, each 10 s")
-	for _, o := range shown {
-		if e.SinceStart[o] > 0 || o == upgraded {
-			row(w, string(o), humanize.Comma(int64(e.Last5Minutes[o])), humanize.Comma(int64(e.SinceStart[o])), e.history(o))
+	for _, o := range flow.Outcomes() {
+		if e.SinceStart[o] > 0 || o == flow.Upgraded {
+			row(w, o.String(), humanize.Comma(int64(e.Last5Minutes[o])), humanize.Comma(int64(e.SinceStart[o])), e.history(o))
 		}
 	}
 	if e.Endpoint == "" {
@@ -222,7 +221,7 @@ func row(w io.Writer, title, lately, total, history string) {
 }
 
 // history is a bar for each step, as high as its share of the highest.
-func (e *EndpointStatus) history(o outcome) string {
+func (e *EndpointStatus) history(o flow.Outcome) string {
 	const bars = "▁▂▃▄▅▆▇█"
 	steps := make([]uint64, len(e.History))
 	for i, counts := range e.History {

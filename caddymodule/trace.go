@@ -9,6 +9,7 @@ import (
 	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/token"
 )
 
@@ -30,19 +31,19 @@ func traceExchange(ctx context.Context, g *token.Grant) (context.Context, trace.
 }
 
 // endTrace says in the span what the exchange came to. One that does not record, as without tracing, is nobody's.
-func (d *decision) endTrace(span trace.Span) {
+func endTrace(span trace.Span, d *flow.Decision) {
 	if !span.IsRecording() {
 		return
 	}
 	defer span.End()
 	span.SetAttributes(
-		attribute.String("smapi.outcome", string(d.outcome)),
-		attribute.String("smapi.credentials", string(d.call.Credentials.Kind)),
-		attribute.Int("http.response.status_code", d.result.Status),
-		attribute.String("oauth.error", d.result.Error),
-		attribute.Bool("smapi.replayed", d.result.Replayed),
+		attribute.String("smapi.outcome", d.Outcome.String()),
+		attribute.String("smapi.credentials", string(d.Call.Credentials.Kind)),
+		attribute.Int("http.response.status_code", d.Result.Status),
+		attribute.String("oauth.error", d.Result.Error),
+		attribute.Bool("smapi.replayed", d.Result.Replayed),
 	)
-	if policy[d.outcome].fault != nil {
-		span.SetStatus(codes.Error, d.result.Cause)
+	if d.Outcome.Row().Reply.Fault != nil {
+		span.SetStatus(codes.Error, d.Result.Cause)
 	}
 }

@@ -24,8 +24,6 @@ const (
 	Rejected Class = "rejected"
 	// Unavailable: no definitive answer. It says nothing about the credentials.
 	Unavailable Class = "unavailable"
-	// Overloaded: not sent, there was no place in time.
-	Overloaded Class = "overloaded"
 	// Misconfigured: the server refuses the client, not the credentials. The operator has to act.
 	Misconfigured Class = "misconfigured"
 )
@@ -55,26 +53,29 @@ var (
 	}
 )
 
-// classify reads an answer: by its error first and by its status second, because servers agree more on the
-// former. readable tells whether the answer was JSON at all.
-func classify(g Grant, auth ClientAuth, status int, o object, readable bool) Result {
-	return Result{Status: status, object: o, said: said{answer: true, error: o.text("error"), readable: readable}}.judged(g, auth)
+// Verdict is what an answer means for the account. It is free of secrets.
+type Verdict struct {
+	Class Class
+
+	// Error is the OAuth error of the answer where it is one that this package knows or that OnError names, "other"
+	// where it is another one, blank where there is none.
+	Error string
+
+	// Cause says in a few words what happened, and Fix what the operator can do about it. Both are fixed texts, blank
+	// where there is nothing to say.
+	Cause, Fix string
+
+	// ByOnError tells that OnError has decided.
+	ByOnError bool
 }
 
-// said is what an answer was classed by.
-type said struct {
-	answer   bool // there was one
-	error    string
-	readable bool
-}
-
-// judged classes a result for a grant: the grant's own OnError may differ from that of who has asked.
-func (r Result) judged(g Grant, auth ClientAuth) Result {
-	if !r.said.answer {
-		return r
+// judge reads an answer by its error first and by its status second, because servers agree more on the former.
+func judge(g *Grant, auth ClientAuth, a *Answer) Verdict {
+	if a.Failure != nil {
+		return Verdict{Class: a.Failure.Class, Cause: a.Failure.Cause, Fix: a.Failure.Fix}
 	}
-	status, code, readable := r.Status, r.said.error, r.said.readable
-	r.Error = known(code)
+	v := Verdict{Error: known(a.Error)}
+	status, code := a.Status, a.Error
 	subject := g.Type == Refresh || g.Type == TokenExchange
 	// fosite says invalid_request of an assertion whose key it does not know, and invalid_grant of a dead token.
 	if code == "invalid_request" && g.Type == Refresh && auth == PrivateKeyJWT {
@@ -83,52 +84,55 @@ func (r Result) judged(g Grant, auth ClientAuth) Result {
 	success := status >= 200 && status <= 299
 
 	if class := g.OnError[code]; class != "" && code != "" {
-		r.Error = code
-		return r.is(class, causeOnError, "")
+		v.Error = code
+		return v.byOnError(class)
 	}
 	// An error with a meaning is more than its status: a refused client must not be taken for a listener
 	// because both are a 401.
 	class := g.OnError[strconv.Itoa(status)]
-	if class != "" && !success && (r.Error == "" || r.Error == "other" || r.Error == "server_error") {
-		return r.is(class, causeOnError, "")
+	if class != "" && !success && (v.Error == "" || v.Error == "other" || v.Error == "server_error") {
+		return v.byOnError(class)
 	}
 
 	switch {
 	case status == http.StatusTooManyRequests || slices.Contains(errorsPassing, code):
-		return r.is(Unavailable, "the token endpoint asks for patience", "")
+		return v.is(Unavailable, "the token endpoint is rate-limiting", "")
 	case slices.Contains(errorsListener, code):
-		return r.is(Rejected, "the listener has to act", "")
+		return v.is(Rejected, "the listener has to act", "")
 	case code == "invalid_grant",
 		code == "access_denied" && (success || status == 400 || status == 401 || status == 403):
-		return r.is(Rejected, "the credentials were refused", "")
+		return v.is(Rejected, "the credentials were refused", "")
 	case subject && slices.Contains(errorsSubject, code):
-		return r.is(Rejected, "the old token was refused", "")
+		return v.is(Rejected, "the old token was refused", "")
 	case errorsClient[code] != "":
-		return r.is(Misconfigured, "the client was refused", errorsClient[code])
+		return v.is(Misconfigured, "the client was refused", errorsClient[code])
 	case status >= 500, code == "server_error", status == http.StatusRequestTimeout, status == http.StatusTooEarly:
-		return r.is(Unavailable, "the token endpoint fails", "")
+		return v.is(Unavailable, "the token endpoint fails", "")
 	case status >= 300 && status <= 399:
-		return r.is(Misconfigured, "a redirect, which is never followed with a password in hand",
+		return v.is(Misconfigured, "a redirect, which is never followed with a password in hand",
 			"give the address that answers itself as token_endpoint")
 	case status == http.StatusNotFound:
-		return r.is(Misconfigured, "no token endpoint at this address", "check the path of token_endpoint")
+		return v.is(Misconfigured, "no token endpoint at this address", "check the path of token_endpoint")
 	case code != "":
-		return r.is(Misconfigured, "an error with no fixed meaning",
+		return v.is(Misconfigured, "an error with no fixed meaning",
 			"look the error up in the documentation of the authorization server")
 	case !success:
-		return r.is(Misconfigured, "a refusal without an OAuth error",
+		return v.is(Misconfigured, "a refusal without an OAuth error",
 			"check token_endpoint and what stands in front of it, and whether the server wants another client_auth")
-	case !readable:
-		return r.is(Unavailable, "an answer that is no JSON, as from a proxy in between", "")
+	case !a.Readable:
+		return v.is(Unavailable, "an answer that is no JSON, as from a proxy in between", "")
 	}
-	return r.is(Issued, "", "")
+	return v.is(Issued, "", "")
 }
 
-const causeOnError = "as on_error says"
+func (v Verdict) is(class Class, cause, fix string) Verdict {
+	v.Class, v.Cause, v.Fix = class, cause, fix
+	return v
+}
 
-func (r Result) is(class Class, cause, mend string) Result {
-	r.Class, r.Cause, r.Mend = class, cause, mend
-	return r
+func (v Verdict) byOnError(class Class) Verdict {
+	v.ByOnError = true
+	return v.is(class, "as on_error says", "")
 }
 
 // known returns the error if it is one of a fixed list: a server may put anything into it.
@@ -143,12 +147,8 @@ func known(code string) string {
 	return "other"
 }
 
-// broken is the result of an exchange without a whole answer. The texts of transport errors can quote what
-// the server sent, so the cause is told in words of our own.
-func broken(status int, err error) Result {
-	return Result{Status: status}.is(Unavailable, describe(err), "")
-}
-
+// describe says why there is no whole answer. The texts of transport errors can quote what the server sent, so the
+// cause is told in words of our own.
 func describe(err error) string {
 	var (
 		dns     *net.DNSError
@@ -161,7 +161,7 @@ func describe(err error) string {
 	)
 	switch {
 	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
-		return causeTimeout
+		return "no answer in time"
 	case errors.As(err, &dns):
 		return causeNoHost
 	case errors.As(err, &unknown):

@@ -1,8 +1,16 @@
 package token
 
-import "testing"
+import (
+	"net/http"
+	"testing"
+)
 
 const password = "password"
+
+func judged(g *Grant, auth ClientAuth, status int, body string) Verdict {
+	a := newAnswer(&http.Response{StatusCode: status}, []byte(body), nil)
+	return judge(g, auth, &a)
+}
 
 // The answers of real servers, and what they mean for the account.
 func TestAnswersAreClassedByErrorFirstAndStatusSecond(t *testing.T) {
@@ -76,13 +84,12 @@ func TestAnswersAreClassedByErrorFirstAndStatusSecond(t *testing.T) {
 		{"a list", password, 200, `["a"]`, Issued, ""},
 		{"null", password, 200, `null`, Issued, ""},
 	} {
-		o, readable := readJSON([]byte(test.body))
-		r := classify(Grant{Type: test.grant}, Basic, test.status, o, readable)
+		r := judged(&Grant{Type: test.grant}, Basic, test.status, test.body)
 		if r.Class != test.class || r.Error != test.error {
 			t.Errorf("%s: %s, error %q; want %s, error %q", test.server, r.Class, r.Error, test.class, test.error)
 		}
-		if (r.Mend != "") != (r.Class == Misconfigured) {
-			t.Errorf("%s: the mend of %s is %q", test.server, r.Class, r.Mend)
+		if (r.Fix != "") != (r.Class == Misconfigured) {
+			t.Errorf("%s: the fix of %s is %q", test.server, r.Class, r.Fix)
 		}
 		if (r.Cause != "") != (r.Class != Issued) {
 			t.Errorf("%s: the cause of %s is %q", test.server, r.Class, r.Cause)
@@ -91,13 +98,13 @@ func TestAnswersAreClassedByErrorFirstAndStatusSecond(t *testing.T) {
 }
 
 func TestAKeyThatIsNotKnownIsNoDeadToken(t *testing.T) {
-	o, _ := readJSON([]byte(`{"error":"invalid_request"}`))
+	const body = `{"error":"invalid_request"}`
 	for auth, want := range map[ClientAuth]Class{Basic: Rejected, PrivateKeyJWT: Misconfigured} {
-		if r := classify(Grant{Type: Refresh}, auth, 400, o, true); r.Class != want {
+		if r := judged(&Grant{Type: Refresh}, auth, 400, body); r.Class != want {
 			t.Errorf("%s: %s", auth, r.Class)
 		}
 	}
-	if r := classify(Grant{Type: TokenExchange}, PrivateKeyJWT, 400, o, true); r.Class != Rejected {
+	if r := judged(&Grant{Type: TokenExchange}, PrivateKeyJWT, 400, body); r.Class != Rejected {
 		t.Errorf("a token exchange: %s", r.Class)
 	}
 }
@@ -122,8 +129,7 @@ func TestOnErrorIsByErrorFirstAndByStatusWhereThatSaysNothing(t *testing.T) {
 		{map[string]Class{"invalid_client": Rejected}, 401, `{"error":"invalid_client"}`, Rejected},
 		{map[string]Class{"400": Rejected}, 401, ``, Misconfigured},
 	} {
-		o, readable := readJSON([]byte(test.body))
-		if r := classify(Grant{OnError: test.onError}, Basic, test.status, o, readable); r.Class != test.class {
+		if r := judged(&Grant{OnError: test.onError}, Basic, test.status, test.body); r.Class != test.class {
 			t.Errorf("%v, %d %s: %s, want %s", test.onError, test.status, test.body, r.Class, test.class)
 		}
 	}

@@ -34,24 +34,24 @@ type Client struct {
 	ID   string
 	Auth ClientAuth
 
-	// Secret and Key return what the client proves itself with, at every exchange, since it may change.
-	// Secret is for Basic, BasicRaw and Post, Key for PrivateKeyJWT.
+	// Secret and Key return what the client proves itself with. They are called at every exchange, since it may
+	// change. Secret is required for Basic, BasicRaw and Post, Key for PrivateKeyJWT; otherwise they may be nil.
 	Secret func() string
 	Key    func() *Key
 
-	// Audience is whom the assertions of PrivateKeyJWT are for. Default: the token endpoint.
+	// Audience is whom the assertions of PrivateKeyJWT are for. Blank is the token endpoint.
 	Audience string
 }
 
-// proof is what proves the client in a request: its header, and what its form ends with.
-type proof struct {
+// clientAuthentication is what authenticates the client in a request: its header, and what its form ends with.
+type clientAuthentication struct {
 	secret string
 	header http.Header
 	ending string
 }
 
-// prove returns the proof for the token endpoint. One by a secret is good until the secret changes.
-func (c *Client) prove(endpoint *url.URL, last *proof) (*proof, error) {
+// authenticate returns it for the token endpoint. One by a secret is good until the secret changes.
+func (c *Client) authenticate(endpoint *url.URL, last *clientAuthentication) (*clientAuthentication, error) {
 	secret := ""
 	if c.Auth.NeedsSecret() {
 		secret = c.Secret()
@@ -59,7 +59,7 @@ func (c *Client) prove(endpoint *url.URL, last *proof) (*proof, error) {
 	if last != nil && last.secret == secret && c.Auth != PrivateKeyJWT {
 		return last, nil
 	}
-	p := &proof{secret: secret, header: http.Header{
+	p := &clientAuthentication{secret: secret, header: http.Header{
 		"Accept":       {"application/json"},
 		"Content-Type": {"application/x-www-form-urlencoded"},
 		"User-Agent":   {userAgent},

@@ -1,7 +1,6 @@
 package token
 
 import (
-	"context"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
@@ -11,10 +10,8 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
-	"io"
 	"net/http"
 	"net/url"
-	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -160,7 +157,7 @@ func TestAnAssertionIsForOneRequestAndSoonOver(t *testing.T) {
 				c.Client = Client{ID: "the id", Auth: PrivateKeyJWT, Key: func() *Key { return key }, Audience: audience}
 			})
 			for _, account := range []string{"ella", "django"} {
-				if r := e.Exchange(context.Background(), soon(), login(account, "p")); r.Class != Issued {
+				if r := exchange(e, soon(), login(account, "p")); r.Class != Issued {
 					t.Errorf("%+v", r)
 				}
 			}
@@ -205,108 +202,4 @@ func TestWhatIsNoKeyIsRefusedWithoutQuotingIt(t *testing.T) {
 			t.Errorf("%s: %v, want %v", name, err, test.want)
 		}
 	}
-}
-
-func refresh(token string) Grant {
-	return Grant{Type: Refresh, Params: []Param{{"refresh_token", token}}, Identity: []string{token}}
-}
-
-func TestARefreshTokenIsUsedOnceAMinuteWhateverReplayIs(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		posts := map[string]int{}
-		var mu sync.Mutex
-		e := at(stub(func(form url.Values) (int, http.Header, string) {
-			mu.Lock()
-			defer mu.Unlock()
-			posts[form.Get("refresh_token")]++
-			return 200, nil, issued
-		}), func(c *Config) { c.Replay = 0 })
-		use := func(home string) {
-			g := refresh("old")
-			g.Params = append(g.Params, Param{"home", home})
-			if r := e.Exchange(context.Background(), soon(), g); r.Class != Issued || r.Field("refresh_token") != "key" {
-				t.Errorf("%+v", r)
-			}
-		}
-		var all sync.WaitGroup
-		for _, home := range []string{"one", "one", "another", "", "one"} {
-			all.Go(func() { use(home) })
-		}
-		all.Wait()
-		time.Sleep(59 * time.Second)
-		use("one")
-		if posts["old"] != 1 {
-			t.Errorf("%d POSTs of one token", posts["old"])
-		}
-		e.Exchange(context.Background(), soon(), refresh("new"))
-		if posts["new"] != 1 {
-			t.Errorf("%d POSTs of the next token", posts["new"])
-		}
-		time.Sleep(2 * time.Second)
-		use("one")
-		if posts["old"] != 2 {
-			t.Errorf("%d POSTs after a minute", posts["old"])
-		}
-	})
-}
-
-// metadata is a transport to an authorization server that tells its token endpoint.
-type metadata struct {
-	mu    sync.Mutex
-	gets  int
-	posts []string
-	says  func() (int, string)
-}
-
-func (m *metadata) RoundTrip(r *http.Request) (*http.Response, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	status, body := 200, issued
-	if r.Method == http.MethodGet {
-		m.gets++
-		status, body = m.says()
-	} else {
-		_, _ = io.Copy(io.Discard, r.Body)
-		m.posts = append(m.posts, r.URL.String())
-	}
-	return &http.Response{StatusCode: status, Body: io.NopCloser(strings.NewReader(body)), ProtoMajor: 1}, nil
-}
-
-func TestTheMetadataOfAnIssuerIsGoodForAnHour(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		m := &metadata{says: func() (int, string) {
-			return 200, `{"issuer":"https://auth.example.com","token_endpoint":"https://login.example.com/one"}`
-		}}
-		e := at(m, func(c *Config) {
-			c.Issuer, c.URL = c.URL.String(), nil
-			c.Replay = 0
-		})
-		exchange := func(want Class) {
-			t.Helper()
-			if r := e.Exchange(context.Background(), soon(), ella); r.Class != want {
-				t.Errorf("%+v, want %s", r, want)
-			}
-		}
-		var all sync.WaitGroup
-		for _, account := range []string{"a", "b", "c", "d"} {
-			all.Go(func() { e.Exchange(context.Background(), soon(), login(account, "p")) })
-		}
-		all.Wait()
-		time.Sleep(59 * time.Minute)
-		exchange(Issued)
-		if m.gets != 1 {
-			t.Errorf("asked %d times within an hour", m.gets)
-		}
-		m.says = func() (int, string) { return 503, "" }
-		time.Sleep(2 * time.Minute)
-		exchange(Unavailable)
-		time.Sleep(time.Second)
-		m.says = func() (int, string) {
-			return 200, `{"issuer":"https://auth.example.com","token_endpoint":"https://login.example.com/two"}`
-		}
-		exchange(Issued)
-		if last := m.posts[len(m.posts)-1]; last != "https://login.example.com/two" {
-			t.Errorf("posted to %s", last)
-		}
-	})
 }

@@ -25,20 +25,25 @@ const (
 type discovery struct {
 	issuer   string
 	insecure bool
-	get      func(context.Context, *url.URL) (content []byte, answered Result)
+	get      func(context.Context, *url.URL) (Answer, map[string]string)
 	asking   singleflight.Group
 
 	mu      sync.Mutex
 	found   *url.URL
-	failed  Result // in the place of found
+	failed  Answer // in the place of found
 	expires time.Time
 }
 
+// metadataFields are what is kept of an issuer's metadata.
+var metadataFields = []string{"issuer", "token_endpoint"}
+
+const causeNoMetadata = "the issuer's metadata is not available"
+
 // locate returns the token endpoint, or what came in between: unavailable where there was no answer,
 // misconfigured where there was one of no use.
-func (d *discovery) locate(ctx context.Context) (*url.URL, Result) {
-	if u, r, ok := d.known(); ok {
-		return u, r
+func (d *discovery) locate(ctx context.Context) (*url.URL, *Answer) {
+	if u, failed, ok := d.known(); ok {
+		return u, failed
 	}
 	asked := d.asking.DoChan("", func() (any, error) {
 		if _, _, ok := d.known(); ok { // by who asked a moment ago
@@ -52,46 +57,52 @@ func (d *discovery) locate(ctx context.Context) (*url.URL, Result) {
 	})
 	select {
 	case <-asked:
-		u, r, _ := d.known()
-		return u, r
+		u, failed, _ := d.known()
+		return u, failed
 	case <-ctx.Done():
-		return nil, Result{}.is(Unavailable, "no metadata of the issuer in time", "")
+		a := broken(0, Unavailable, "no metadata of the issuer in time", "")
+		return nil, &a
 	}
 }
 
 // learn keeps what the issuer says, or that it does not, even if the transport panics.
 func (d *discovery) learn(ctx context.Context) {
-	r := Result{}.is(Unavailable, "the request for the issuer's metadata broke off", "")
+	failed := broken(0, Unavailable, "the request for the issuer's metadata broke off", "")
 	var u *url.URL
 	defer func() {
 		_ = recover() // singleflight would end the process
 		d.mu.Lock()
 		defer d.mu.Unlock()
-		d.found, d.failed, d.expires = u, r, time.Now().Add(failureLife)
+		d.found, d.failed, d.expires = u, failed, time.Now().Add(failureLife)
 		if u != nil {
 			d.expires = time.Now().Add(metadataLife)
 		}
 	}()
-	u, r = d.ask(ctx)
+	u, failed = d.ask(ctx)
 }
 
 // known returns what is known, if that is still good.
-func (d *discovery) known() (u *url.URL, failed Result, ok bool) {
+func (d *discovery) known() (u *url.URL, failed *Answer, ok bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if !time.Now().Before(d.expires) {
-		return nil, d.failed.is(Unavailable, "the issuer's metadata cannot be had", ""), false
+	a := d.failed
+	switch {
+	case !time.Now().Before(d.expires):
+		a = broken(a.Status, Unavailable, causeNoMetadata, "")
+		return nil, &a, false
+	case d.found == nil:
+		return nil, &a, true
 	}
-	return d.found, d.failed, true
+	return d.found, nil, true
 }
 
-func (d *discovery) ask(ctx context.Context) (*url.URL, Result) {
+func (d *discovery) ask(ctx context.Context) (*url.URL, Answer) {
 	issuer, err := url.Parse(d.issuer)
 	if err != nil {
-		return nil, Result{}.is(Misconfigured, "no metadata at the issuer", "check issuer")
+		return nil, broken(0, Misconfigured, "no metadata at the issuer", "check issuer")
 	}
 	path := strings.TrimSuffix(issuer.EscapedPath(), "/")
-	none := Result{}.is(Misconfigured, "no metadata at the issuer",
+	none := broken(0, Misconfigured, "no metadata at the issuer",
 		"check issuer against the server's documentation, or give its token endpoint instead")
 	for _, at := range [...]string{
 		path + "/.well-known/openid-configuration",
@@ -100,36 +111,37 @@ func (d *discovery) ask(ctx context.Context) (*url.URL, Result) {
 		u := *issuer
 		u.RawPath = at
 		u.Path, _ = url.PathUnescape(at) // which was escaped right
-		content, r := d.get(ctx, &u)
-		o, _ := readJSON(content)
+		a, metadata := d.get(ctx, &u)
 		switch {
-		case r.Class != "":
-			return nil, r.is(r.Class, "the issuer's metadata: "+r.Cause, "")
-		case r.Status >= 500 || r.Status == http.StatusTooManyRequests:
-			return nil, r.is(Unavailable, "the issuer's metadata cannot be had", "")
-		case r.Status == http.StatusOK && o != nil:
-			return d.read(r, o)
-		case r.Status == http.StatusOK:
-			none = r.is(Unavailable, "the issuer's metadata is no JSON, as from a proxy in between", "")
-		case none.Class == Misconfigured:
-			none.Status = r.Status
+		case a.Failure != nil:
+			return nil, broken(a.Status, a.Failure.Class, "the issuer's metadata: "+a.Failure.Cause, "")
+		case a.Status >= 500 || a.Status == http.StatusTooManyRequests:
+			none = broken(a.Status, Unavailable, causeNoMetadata, "")
+			none.HoldBack = a.HoldBack
+			return nil, none
+		case a.Status == http.StatusOK && a.Readable:
+			return d.read(a.Status, metadata)
+		case a.Status == http.StatusOK:
+			none = broken(a.Status, Unavailable, "the issuer's metadata is no JSON, as from a proxy in between", "")
+		case none.Failure.Class == Misconfigured:
+			none.Status = a.Status
 		}
 	}
 	return nil, none
 }
 
 // read takes the token endpoint from metadata that is the issuer's own: RFC 8414 section 3.3.
-func (d *discovery) read(r Result, o object) (*url.URL, Result) {
-	if o.text("issuer") != d.issuer {
-		return nil, r.is(Misconfigured, "the metadata is that of another issuer",
+func (d *discovery) read(status int, metadata map[string]string) (*url.URL, Answer) {
+	if metadata["issuer"] != d.issuer {
+		return nil, broken(status, Misconfigured, "the metadata is that of another issuer",
 			"give issuer as the server itself spells it, to the slash at its end")
 	}
-	u, err := ParseURL(o.text("token_endpoint"), d.insecure)
+	u, err := ParseURL(metadata["token_endpoint"], d.insecure)
 	if err == nil && u.Scheme == "http" && strings.HasPrefix(d.issuer, "https:") {
 		err = errHTTP // not even on loopback
 	}
 	if err != nil {
-		return nil, r.is(Misconfigured, "the token endpoint in the issuer's metadata "+err.Error(), "give the token endpoint instead of issuer")
+		return nil, broken(status, Misconfigured, "the token endpoint in the issuer's metadata "+err.Error(), "give the token endpoint instead of issuer")
 	}
-	return u, r
+	return u, Answer{}
 }

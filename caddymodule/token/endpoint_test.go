@@ -1,17 +1,13 @@
 package token
 
 import (
-	"bytes"
 	"context"
 	"io"
-	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
-	"os"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -23,7 +19,6 @@ import (
 
 var ella = Grant{
 	Type: "password", Params: []Param{{"username", "ella & söhne"}, {"password", " p+w=%20 "}},
-	Identity: []string{"ella"}, Account: "ella",
 }
 
 // server is a token endpoint that counts.
@@ -45,12 +40,51 @@ func server(t *testing.T, handler http.HandlerFunc) (*url.URL, *atomic.Int32) {
 func endpoint(u *url.URL, change ...func(*Config)) *Endpoint {
 	c := Config{
 		URL: u, Client: Client{ID: "the id", Auth: Basic, Secret: func() string { return "s&cret%" }},
-		MaxInFlight: 4, Transport: &http.Transport{}, Context: context.Background(), State: NewState(Watch{}),
+		Fields:    []string{"access_token", "refresh_token"},
+		Transport: &http.Transport{}, Context: context.Background(),
 	}
 	for _, f := range change {
 		f(&c)
 	}
 	return New(c)
+}
+
+// result is an answer and what it means.
+type result struct {
+	Verdict
+	Answer
+}
+
+func exchange(e *Endpoint, deadline time.Time, g Grant) result {
+	a, _ := e.Exchange(deadline, &g, func() (time.Time, bool) { return deadline, true })
+	return result{e.Judge(&g, &a), a}
+}
+
+func login(username, password string) Grant {
+	return Grant{Type: "password", Params: []Param{{"username", username}, {"password", password}}}
+}
+
+// stub is a transport without a network, for tests that step the clock.
+type stub func(form url.Values) (status int, header http.Header, body string)
+
+func (s stub) RoundTrip(r *http.Request) (*http.Response, error) {
+	text, err := io.ReadAll(r.Body)
+	if err != nil {
+		return nil, err
+	}
+	form, err := url.ParseQuery(string(text))
+	if err != nil {
+		return nil, err
+	}
+	status, header, body := s(form)
+	return &http.Response{StatusCode: status, Header: header, Body: io.NopCloser(strings.NewReader(body)), ProtoMajor: 1}, nil
+}
+
+const issued = `{"access_token":"new","refresh_token":"key"}`
+
+func at(transport http.RoundTripper, change ...func(*Config)) *Endpoint {
+	change = append([]func(*Config){func(c *Config) { c.Transport = transport }}, change...)
+	return endpoint(&url.URL{Scheme: "https", Host: "auth.example.com"}, change...)
 }
 
 func soon() time.Time { return time.Now().Add(10 * time.Second) }
@@ -89,12 +123,12 @@ func TestTheRequestIsWhatTheSpecificationSays(t *testing.T) {
 		})
 		g := ella
 		g.Params = append([]Param{{"scope", "a b"}, {"resource", "x"}, {"resource", "y"}}, g.Params...)
-		r := e.Exchange(context.Background(), soon(), g)
-		if r.Class != Issued || r.Status != 200 || r.Field("access_token") != "new" || r.Field("refresh_token") != "key" {
+		r := exchange(e, soon(), g)
+		if r.Class != Issued || r.Status != 200 || r.Fields["access_token"] != "new" || r.Fields["refresh_token"] != "key" {
 			t.Errorf("%s: %+v", auth, r)
 		}
-		if r.Field("id_token") != "" {
-			t.Errorf("%s: a field that is missing is %q", auth, r.Field("id_token"))
+		if r.Fields["id_token"] != "" {
+			t.Errorf("%s: a field that is missing is %q", auth, r.Fields["id_token"])
 		}
 		if posts.Load() != 1 {
 			t.Errorf("%s: %d POSTs", auth, posts.Load())
@@ -151,7 +185,7 @@ func TestEveryFailureIsOnePost(t *testing.T) {
 		u, posts := server(t, test.handler)
 		e := endpoint(u)
 		for want := int32(1); want <= 3; want++ { // over a fresh connection and over a kept one
-			r := e.Exchange(context.Background(), soon(), ella)
+			r := exchange(e, soon(), ella)
 			if r.Class != test.class || r.Status != test.status || !strings.HasPrefix(r.Cause, test.cause) {
 				t.Errorf("%s: %+v", name, r)
 			}
@@ -182,7 +216,7 @@ func TestWhatCannotBeReachedIsUnavailable(t *testing.T) {
 		"no TLS with the token endpoint":                                               noTLS,
 		"the certificate of the token endpoint is by an authority that is not trusted": untrusted,
 	} {
-		if r := endpoint(u).Exchange(context.Background(), soon(), ella); r.Class != Unavailable || r.Cause != cause {
+		if r := exchange(endpoint(u), soon(), ella); r.Class != Unavailable || r.Cause != cause {
 			t.Errorf("%+v, want the cause %q", r, cause)
 		}
 	}
@@ -192,56 +226,9 @@ func TestADeadlineEndsAnExchange(t *testing.T) {
 	hang := make(chan struct{})
 	u, posts := server(t, func(http.ResponseWriter, *http.Request) { <-hang })
 	defer close(hang)
-	r := endpoint(u).Exchange(context.Background(), time.Now().Add(2*time.Second), ella)
+	r := exchange(endpoint(u), time.Now().Add(2*time.Second), ella)
 	if r.Class != Unavailable || r.Cause != "no answer in time" || posts.Load() != 1 {
 		t.Errorf("%+v after %d POSTs", r, posts.Load())
-	}
-}
-
-func TestOnlySoManyAreInFlight(t *testing.T) {
-	proceed := make(chan struct{})
-	u, posts := server(t, func(w http.ResponseWriter, _ *http.Request) {
-		<-proceed
-		_, _ = io.WriteString(w, `{"access_token":"new"}`)
-	})
-	e := endpoint(u, func(c *Config) { c.MaxInFlight = 1 })
-	first := make(chan Result)
-	go func() { first <- e.Exchange(context.Background(), soon(), ella) }()
-	for posts.Load() == 0 {
-		time.Sleep(time.Millisecond) // until the first has the only place
-	}
-
-	django := login("django", "nuages")
-	if r := e.Exchange(context.Background(), time.Now().Add(20*time.Millisecond), django); r.Class != Overloaded {
-		t.Errorf("without a place in time: %+v", r)
-	}
-	gone, leave := context.WithCancel(context.Background())
-	leave()
-	if r := e.Exchange(gone, soon(), django); r.Class != Overloaded {
-		t.Errorf("of a caller that has gone: %+v", r)
-	}
-	close(proceed)
-	if r := <-first; r.Class != Issued {
-		t.Errorf("with a place: %+v", r)
-	}
-	if r := e.Exchange(context.Background(), soon(), django); r.Class != Issued {
-		t.Errorf("the place is not given back: %+v", r)
-	}
-	if posts.Load() != 2 {
-		t.Errorf("%d POSTs", posts.Load())
-	}
-}
-
-func TestACallerWhoLeavesDoesNotCutItsLogin(t *testing.T) {
-	caller, leave := context.WithCancel(context.Background())
-	u, posts := server(t, func(w http.ResponseWriter, _ *http.Request) {
-		leave()
-		_, _ = io.WriteString(w, `{"access_token":"new"}`)
-	})
-	e := endpoint(u, func(c *Config) { c.Replay = time.Minute })
-	e.Exchange(caller, soon(), ella)
-	if r := e.Exchange(context.Background(), soon(), ella); r.Class != Issued || r.Field("access_token") != "new" || posts.Load() != 1 {
-		t.Errorf("of the next: %+v after %d POSTs", r, posts.Load())
 	}
 }
 
@@ -251,7 +238,7 @@ func TestNothingIsSentAgainOverHTTP2(t *testing.T) {
 	transport.Protocols.SetUnencryptedHTTP2(true)
 	e := endpoint(u, func(c *Config) { c.Transport = transport })
 	for want := int32(1); want <= 2; want++ {
-		if r := e.Exchange(context.Background(), soon(), ella); r.Class != Unavailable || bodies.Load() != want {
+		if r := exchange(e, soon(), ella); r.Class != Unavailable || bodies.Load() != want {
 			t.Fatalf("%+v after %d bodies, want %d", r, bodies.Load(), want)
 		}
 	}
@@ -306,7 +293,7 @@ func TestADeadIdleConnectionIsNoOutage(t *testing.T) {
 		}}
 	})
 	for want := int32(1); want <= 3; want++ {
-		if r := e.Exchange(context.Background(), soon(), ella); r.Class != Issued || posts.Load() != want {
+		if r := exchange(e, soon(), ella); r.Class != Issued || posts.Load() != want {
 			t.Fatalf("%+v after %d POSTs, want %d", r, posts.Load(), want)
 		}
 		last.broken.Store(true)
@@ -324,43 +311,6 @@ func (c *brokenConn) Write(p []byte) (int, error) {
 		return 0, syscall.EPIPE
 	}
 	return c.Conn.Write(p)
-}
-
-func TestBytesBehindAnAnswerAreNotLogged(t *testing.T) {
-	var logged lockedBuffer
-	log.SetOutput(&logged)
-	defer log.SetOutput(os.Stderr)
-	u, _ := server(t, func(w http.ResponseWriter, _ *http.Request) {
-		conn, _, _ := w.(http.Hijacker).Hijack()
-		_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}marker-token")
-		t.Cleanup(func() { _ = conn.Close() })
-	})
-	endpoint(u).Exchange(context.Background(), soon(), ella)
-	for deadline := soon(); !strings.Contains(logged.String(), string(unsolicited)); time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("nothing was logged at all")
-		}
-	}
-	if strings.Contains(logged.String(), "marker") {
-		t.Error(logged.String())
-	}
-}
-
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *lockedBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
 }
 
 func TestAConnectionThatFailsIsTriedOnceMoreWithinTheTime(t *testing.T) {
@@ -386,7 +336,7 @@ func TestAConnectionThatFailsIsTriedOnceMoreWithinTheTime(t *testing.T) {
 		dials.Store(0)
 		posts.Store(0)
 		failing.Store(test.failing)
-		r := e.Exchange(context.Background(), soon(), ella)
+		r := exchange(e, soon(), ella)
 		if r.Class != test.class || dials.Load() != test.dials || posts.Load() != test.posts {
 			t.Errorf("with %d failing: %+v after %d dials and %d POSTs", test.failing, r, dials.Load(), posts.Load())
 		}
@@ -394,7 +344,7 @@ func TestAConnectionThatFailsIsTriedOnceMoreWithinTheTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dials.Store(0)
 		failing.Store(2)
-		r := e.Exchange(context.Background(), time.Now().Add(10*time.Millisecond), ella)
+		r := exchange(e, time.Now().Add(10*time.Millisecond), ella)
 		if r.Class != Unavailable || dials.Load() != 1 {
 			t.Errorf("without time for a second try: %+v after %d dials", r, dials.Load())
 		}

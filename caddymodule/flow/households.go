@@ -1,4 +1,4 @@
-package caddymodule
+package flow
 
 import (
 	"crypto/sha256"
@@ -12,30 +12,33 @@ import (
 // Percent is a share of all homes: from `0%` to `100%`.
 type Percent float64
 
-const allHouseholds Percent = 100
+// AllHouseholds is every home.
+const AllHouseholds Percent = 100
 
 var errPercent = errors.New("has to be a percentage from 0% to 100%, such as 10%")
 
-func parsePercent(text string) (Percent, error) {
+// ParsePercent reads a text such as "10%".
+func ParsePercent(text string) (Percent, error) {
 	number, ok := strings.CutSuffix(text, "%")
 	p, err := strconv.ParseFloat(number, 64)
 	if !ok || err != nil {
 		return 0, errPercent
 	}
-	return Percent(p), Percent(p).check()
+	return Percent(p), Percent(p).Check()
 }
 
-func (p Percent) check() error {
-	if !(p >= 0 && p <= allHouseholds) { // nor is it NaN
+// Check returns an error for what is no share.
+func (p Percent) Check() error {
+	if !(p >= 0 && p <= AllHouseholds) { // nor is it NaN
 		return errPercent
 	}
 	return nil
 }
 
-// chooses tells whether a home is among them. It is by the id alone, and so the same on every node, and a home
-// that is among few is among more.
+// chooses tells whether a home is among them. It is by the id alone, and so the same on every node, and the homes of a
+// smaller share are a subset of those of a larger one.
 func (p Percent) chooses(householdID string) bool {
-	if p == allHouseholds {
+	if p == AllHouseholds {
 		return true
 	}
 	sum := sha256.Sum256([]byte(householdID))
@@ -47,16 +50,18 @@ func (p Percent) chooses(householdID string) bool {
 func (p *Percent) UnmarshalJSON(text []byte) (err error) {
 	var s string
 	if json.Unmarshal(text, &s) == nil {
-		*p, err = parsePercent(s)
+		*p, err = ParsePercent(s)
 		return err
 	}
 	if json.Unmarshal(text, (*float64)(p)) != nil {
 		return errPercent
 	}
-	return p.check()
+	return p.Check()
 }
 
 // MarshalJSON writes a text such as "10%".
 func (p Percent) MarshalJSON() ([]byte, error) {
-	return json.Marshal(strconv.FormatFloat(float64(p), 'f', -1, 64) + "%")
+	return json.Marshal(p.String())
 }
+
+func (p Percent) String() string { return strconv.FormatFloat(float64(p), 'f', -1, 64) + "%" }

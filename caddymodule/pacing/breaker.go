@@ -1,4 +1,4 @@
-package token
+package pacing
 
 import (
 	"errors"
@@ -21,7 +21,7 @@ const (
 
 // breaker turns calls away while the token endpoint gives no definitive answers.
 type breaker struct {
-	*gobreaker.CircuitBreaker[Result]
+	*gobreaker.CircuitBreaker[Report]
 	failing recent
 }
 
@@ -33,7 +33,7 @@ var (
 // newBreaker returns a closed breaker, which calls opened when it opens, and changed at every change.
 func newBreaker(opened func(), changed func(state string)) *breaker {
 	b := new(breaker)
-	b.CircuitBreaker = gobreaker.NewCircuitBreaker[Result](gobreaker.Settings{
+	b.CircuitBreaker = gobreaker.NewCircuitBreaker[Report](gobreaker.Settings{
 		MaxRequests:  breakerProbes,
 		Interval:     breakerWindow,
 		BucketPeriod: breakerWindow / breakerBuckets,
@@ -56,23 +56,19 @@ func newBreaker(opened func(), changed func(state string)) *breaker {
 }
 
 // pass sends unless the breaker is open, and learns from what comes of it.
-func (b *breaker) pass(g Grant, send func() Result) Result {
-	r, err := b.Execute(func() (Result, error) {
+func (b *breaker) pass(account Account, send func() Report) (sent bool) {
+	_, err := b.Execute(func() (Report, error) {
 		r := send()
 		switch {
-		case r.Cause == causeOnError: // it answers, whatever the operator takes that for
-		case r.Class == Unavailable:
-			b.failing.add(digestOf("", g.Account), time.Now())
-			return r, errUnavailable
-		case r.Class == Overloaded:
+		case r.Unsent:
 			return r, errUncounted
+		case r.Failed:
+			b.failing.add(account, time.Now())
+			return r, errUnavailable
 		}
 		return r, nil
 	})
-	if errors.Is(err, gobreaker.ErrOpenState) || errors.Is(err, gobreaker.ErrTooManyRequests) {
-		return Result{}.is(Unavailable, causeOpen, "")
-	}
-	return r
+	return !errors.Is(err, gobreaker.ErrOpenState) && !errors.Is(err, gobreaker.ErrTooManyRequests)
 }
 
 func (b *breaker) open() bool { return b.State() == gobreaker.StateOpen }

@@ -1,4 +1,4 @@
-package token
+package pacing
 
 import (
 	"sync"
@@ -9,13 +9,13 @@ import (
 type recent struct {
 	mu   sync.Mutex
 	seen [breakerAccounts]struct {
-		account digest
+		account Account
 		at      time.Time
 	}
 }
 
 // add notes an account, in the place of the one that was not seen for longest.
-func (r *recent) add(account digest, now time.Time) {
+func (r *recent) add(account Account, now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	oldest := 0

@@ -1,10 +1,11 @@
-package token
+package flow
 
 import (
 	"context"
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"strconv"
 	"strings"
@@ -13,11 +14,56 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/pacing"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/token"
 )
 
-func login(username, password string) Grant {
-	return Grant{
-		Type: "password", Params: []Param{{"username", username}, {"password", password}},
+// config is an Exchanger and its token endpoint.
+type config struct {
+	token.Config
+	MaxInFlight              int
+	Replay, RememberRejected time.Duration
+	State                    *State
+}
+
+type exchanging struct{ *Exchanger }
+
+func (e exchanging) Exchange(ctx context.Context, deadline time.Time, q Request) Result {
+	return e.Exchanger.Exchange(ctx, deadline, &q)
+}
+
+func endpoint(u *url.URL, change ...func(*config)) exchanging {
+	c := config{
+		Config: token.Config{
+			URL: u, Client: token.Client{ID: "the id", Auth: token.Basic, Secret: func() string { return "s&cret%" }},
+			Fields:    []string{"access_token", "refresh_token"},
+			Transport: &http.Transport{}, Context: context.Background(),
+		},
+		MaxInFlight: 4, State: NewState(pacing.Watch{}),
+	}
+	for _, f := range change {
+		f(&c)
+	}
+	return exchanging{&Exchanger{
+		Name: u.String(), Endpoint: token.New(c.Config), State: c.State, Places: c.MaxInFlight,
+		Replay: c.Replay, RememberRejected: c.RememberRejected,
+	}}
+}
+
+func soon() time.Time { return time.Now().Add(10 * time.Second) }
+
+// What opens the breaker, and for how long: see package pacing.
+const (
+	breakerCalls = 20
+	breakerOpen  = 2 * time.Second
+)
+
+var ella = login("ella & söhne", " p+w=%20 ")
+
+func login(username, password string) Request {
+	return Request{
+		Grant:    token.Grant{Type: "password", Params: []token.Param{{Name: "username", Value: username}, {Name: "password", Value: password}}},
 		Identity: []string{"home", username, password}, Account: username,
 	}
 }
@@ -43,8 +89,8 @@ func (s stub) RoundTrip(r *http.Request) (*http.Response, error) {
 
 const issued = `{"access_token":"new","refresh_token":"key"}`
 
-func at(transport http.RoundTripper, change ...func(*Config)) *Endpoint {
-	change = append([]func(*Config){func(c *Config) {
+func at(transport http.RoundTripper, change ...func(*config)) exchanging {
+	change = append([]func(*config){func(c *config) {
 		c.Transport, c.Replay, c.RememberRejected = transport, time.Minute, 30*time.Second
 	}}, change...)
 	return endpoint(&url.URL{Scheme: "https", Host: "auth.example.com"}, change...)
@@ -61,7 +107,7 @@ func TestTheSameCallAtOnceIsOneLogin(t *testing.T) {
 		var all sync.WaitGroup
 		for range 50 {
 			all.Go(func() {
-				if r := e.Exchange(context.Background(), soon(), login("ella", "a")); r.Class != Issued {
+				if r := e.Exchange(context.Background(), soon(), login("ella", "a")); r.Class != token.Issued {
 					t.Errorf("%+v", r)
 				}
 			})
@@ -107,7 +153,7 @@ func TestNothingIsRememberedWhereItIsOff(t *testing.T) {
 	for _, body := range []string{issued, `{"error":"invalid_grant"}`} {
 		posts := 0
 		e := at(stub(func(url.Values) (int, http.Header, string) { posts++; return 200, nil, body }),
-			func(c *Config) { c.Replay, c.RememberRejected = 0, 0 })
+			func(c *config) { c.Replay, c.RememberRejected = 0, 0 })
 		e.Exchange(context.Background(), soon(), ella)
 		if e.Exchange(context.Background(), soon(), ella); posts != 2 {
 			t.Errorf("%d POSTs", posts)
@@ -124,7 +170,7 @@ func TestAnOutageIsNotRemembered(t *testing.T) {
 		return 200, nil, issued
 	}))
 	e.Exchange(context.Background(), soon(), ella)
-	if r := e.Exchange(context.Background(), soon(), ella); r.Class != Issued {
+	if r := e.Exchange(context.Background(), soon(), ella); r.Class != token.Issued {
 		t.Errorf("%+v", r)
 	}
 }
@@ -136,7 +182,7 @@ func TestWhoWaitsIsServedInOrderOfArrival(t *testing.T) {
 			order = append(order, form.Get("username"))
 			time.Sleep(time.Second)
 			return 200, nil, issued
-		}), func(c *Config) { c.MaxInFlight = 1 })
+		}), func(c *config) { c.MaxInFlight = 1 })
 		var all sync.WaitGroup
 		for i := range 5 {
 			all.Go(func() { e.Exchange(context.Background(), soon(), login(strconv.Itoa(i), "x")) })
@@ -156,7 +202,7 @@ func TestWhoHasGoneLeavesTheQueue(t *testing.T) {
 			posts.Add(1)
 			time.Sleep(time.Second)
 			return 200, nil, issued
-		}), func(c *Config) { c.MaxInFlight = 1 })
+		}), func(c *config) { c.MaxInFlight = 1 })
 		go e.Exchange(context.Background(), soon(), login("first", "x"))
 		synctest.Wait()
 
@@ -165,7 +211,7 @@ func TestWhoHasGoneLeavesTheQueue(t *testing.T) {
 		go func() { gone <- e.Exchange(ctx, soon(), login("gone", "x")) }()
 		synctest.Wait()
 		leave()
-		if r := <-gone; r.Class != Overloaded {
+		if r := <-gone; r.Class != NotSent {
 			t.Errorf("%+v", r)
 		}
 		time.Sleep(5 * time.Second)
@@ -182,7 +228,7 @@ func TestALeaderWhoLeavesKeepsThePlaceForTheOthers(t *testing.T) {
 			order = append(order, form.Get("username"))
 			time.Sleep(time.Second)
 			return 200, nil, issued
-		}), func(c *Config) { c.MaxInFlight = 1 })
+		}), func(c *config) { c.MaxInFlight = 1 })
 		ctx, leave := context.WithCancel(context.Background())
 		follower := make(chan Result, 1)
 		for _, call := range []func(){
@@ -195,7 +241,7 @@ func TestALeaderWhoLeavesKeepsThePlaceForTheOthers(t *testing.T) {
 			synctest.Wait()
 		}
 		leave()
-		if r := <-follower; r.Class != Issued {
+		if r := <-follower; r.Class != token.Issued {
 			t.Errorf("%+v", r)
 		}
 		time.Sleep(5 * time.Second)
@@ -206,34 +252,18 @@ func TestALeaderWhoLeavesKeepsThePlaceForTheOthers(t *testing.T) {
 	})
 }
 
-func TestTheQueueIsBounded(t *testing.T) {
-	g := newGate(nil)
-	later := time.Now().Add(time.Hour)
-	if a, _ := g.enter(later, 1); a != in {
-		t.Fatal("no first place")
-	}
-	for range queuePerPlace {
-		if a, _ := g.enter(later, 1); a != queued {
-			t.Fatal("turned away", a)
-		}
-	}
-	if a, _ := g.enter(later, 1); a != late {
-		t.Error("a queue without an end")
-	}
-}
-
 func TestAWaveIsServedAtThePaceOfTheEndpoint(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const accounts, places, each = 5000, 16, 20 * time.Millisecond
 		e := at(stub(func(url.Values) (int, http.Header, string) {
 			time.Sleep(each)
 			return 200, nil, issued
-		}), func(c *Config) { c.MaxInFlight = places })
+		}), func(c *config) { c.MaxInFlight = places })
 		start := time.Now()
 		var all sync.WaitGroup
 		for i := range accounts {
 			all.Go(func() {
-				if r := e.Exchange(context.Background(), start.Add(20*time.Second), login(strconv.Itoa(i), "x")); r.Class != Issued {
+				if r := e.Exchange(context.Background(), start.Add(20*time.Second), login(strconv.Itoa(i), "x")); r.Class != token.Issued {
 					t.Errorf("%+v", r)
 				}
 			})
@@ -259,7 +289,7 @@ func TestWhoCannotMakeItIsToldEarly(t *testing.T) {
 			defer inFlight.Add(-1)
 			time.Sleep(each)
 			return 200, nil, issued
-		}), func(c *Config) { c.MaxInFlight = places })
+		}), func(c *config) { c.MaxInFlight = places })
 		start := time.Now()
 		var served, early, lateOnes atomic.Int32
 		var all sync.WaitGroup
@@ -267,11 +297,11 @@ func TestWhoCannotMakeItIsToldEarly(t *testing.T) {
 			all.Go(func() {
 				r := e.Exchange(context.Background(), start.Add(timeout), login(strconv.Itoa(i), "x"))
 				switch {
-				case r.Class == Issued:
+				case r.Class == token.Issued:
 					served.Add(1)
-				case r.Class == Overloaded && time.Since(start) < timeout/2:
+				case r.Class == NotSent && time.Since(start) < timeout/2:
 					early.Add(1)
-				case r.Class == Overloaded:
+				case r.Class == NotSent:
 					lateOnes.Add(1)
 				default:
 					t.Errorf("%+v", r)
@@ -311,33 +341,17 @@ func TestAServerThatAsksForPatienceGetsIt(t *testing.T) {
 				}
 				return 200, nil, issued
 			}))
-			if r := e.Exchange(context.Background(), soon(), ella); r.Class != Unavailable {
+			if r := e.Exchange(context.Background(), soon(), ella); r.Class != token.Unavailable {
 				t.Errorf("%s: %+v", name, r)
 			}
 			asked := time.Now()
-			if r := e.Exchange(context.Background(), asked.Add(3*time.Second), ella); r.Class != Unavailable || time.Since(asked) != 0 || posts != 1 {
+			if r := e.Exchange(context.Background(), asked.Add(3*time.Second), ella); r.Class != token.Unavailable || time.Since(asked) != 0 || posts != 1 {
 				t.Errorf("%s: of one with less time: %+v after %v", name, r, time.Since(asked))
 			}
-			if r := e.Exchange(context.Background(), soon(), ella); r.Class != Issued || time.Since(asked) < 4*time.Second || time.Since(asked) > 6*time.Second {
+			if r := e.Exchange(context.Background(), soon(), ella); r.Class != token.Issued || time.Since(asked) < 4*time.Second || time.Since(asked) > 6*time.Second {
 				t.Errorf("%s: of one with more: %+v after %v", name, r, time.Since(asked))
 			}
 		})
-	}
-}
-
-func TestHoldingBackIsBounded(t *testing.T) {
-	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
-	for after, want := range map[string]time.Duration{
-		"0": 0, "7": 7 * time.Second, "86400": maxHold, "-1": -1, "soon": -1, "": -1, "99999999999999999999": -1,
-		"Thu, 01 Jan 2026 00:00:09 GMT": 9 * time.Second, "Fri, 01 Jan 2027 00:00:00 GMT": maxHold,
-	} {
-		got := holdUntil(&http.Response{StatusCode: 429, Header: http.Header{"Retry-After": {after}}}, now)
-		if want < 0 && !got.IsZero() || want >= 0 && !got.Equal(now.Add(want)) {
-			t.Errorf("%q: until %v", after, got)
-		}
-	}
-	if got := holdUntil(&http.Response{StatusCode: 500, Header: http.Header{"Retry-After": {"5"}}}, now); !got.IsZero() {
-		t.Errorf("a 500 holds back until %v", got)
 	}
 }
 
@@ -360,7 +374,7 @@ func TestAFailingEndpointIsLeftAloneForAWhile(t *testing.T) {
 		failing = false
 		time.Sleep(breakerOpen + time.Millisecond)
 		for i := range 10 {
-			if r := e.Exchange(context.Background(), soon(), login(strconv.Itoa(i), "x")); r.Class != Issued {
+			if r := e.Exchange(context.Background(), soon(), login(strconv.Itoa(i), "x")); r.Class != token.Issued {
 				t.Errorf("after it has recovered: %+v", r)
 			}
 		}
@@ -372,12 +386,12 @@ func TestWhoWaitsForAHangingEndpointIsToldWhenItIsGivenUp(t *testing.T) {
 		e := at(stub(func(url.Values) (int, http.Header, string) {
 			time.Sleep(5 * time.Second)
 			return 500, nil, ""
-		}), func(c *Config) { c.MaxInFlight = 32 })
+		}), func(c *config) { c.MaxInFlight = 32 })
 		start := time.Now()
 		var all sync.WaitGroup
 		for i := range 500 {
 			all.Go(func() {
-				if r := e.Exchange(context.Background(), start.Add(15*time.Second), login(strconv.Itoa(i), "x")); r.Class != Unavailable {
+				if r := e.Exchange(context.Background(), start.Add(15*time.Second), login(strconv.Itoa(i), "x")); r.Class != token.Unavailable {
 					t.Errorf("%+v", r)
 				}
 			})
@@ -399,11 +413,11 @@ func TestOneAccountsFailureIsNoOutage(t *testing.T) {
 	for i := range 500 {
 		locked := login("locked", strconv.Itoa(i))
 		locked.Identity = append(locked.Identity, "home "+strconv.Itoa(i)) // in many homes, by many passwords
-		if r := e.Exchange(context.Background(), soon(), locked); r.Class != Unavailable || r.Status != 500 {
+		if r := e.Exchange(context.Background(), soon(), locked); r.Class != token.Unavailable || r.Status != 500 {
 			t.Fatalf("%+v", r)
 		}
 	}
-	if r := e.Exchange(context.Background(), soon(), login("ella", "x")); r.Class != Issued {
+	if r := e.Exchange(context.Background(), soon(), login("ella", "x")); r.Class != token.Issued {
 		t.Errorf("%+v", r)
 	}
 }
@@ -413,8 +427,8 @@ func TestWhatOnErrorCallsUnavailableIsNoOutage(t *testing.T) {
 	e := at(stub(func(url.Values) (int, http.Header, string) { posts++; return 400, nil, `{"error":"invalid_grant"}` }))
 	for i := range 100 {
 		g := login(strconv.Itoa(i), "x")
-		g.OnError = map[string]Class{"invalid_grant": Unavailable}
-		if r := e.Exchange(context.Background(), soon(), g); r.Class != Unavailable {
+		g.OnError = map[string]token.Class{"invalid_grant": token.Unavailable}
+		if r := e.Exchange(context.Background(), soon(), g); r.Class != token.Unavailable {
 			t.Fatalf("%+v", r)
 		}
 	}
@@ -441,8 +455,8 @@ func TestAHoldIsToldOfOnceAndOnlyIfThereIsOne(t *testing.T) {
 			e := at(stub(func(url.Values) (int, http.Header, string) {
 				time.Sleep(time.Second)
 				return 429, http.Header{"Retry-After": {after}}, `{}`
-			}), func(c *Config) {
-				c.State = NewState(Watch{Hold: func(time.Time) { told.Add(1) }})
+			}), func(c *config) {
+				c.State = NewState(pacing.Watch{Hold: func(time.Time) { told.Add(1) }})
 			})
 			var all sync.WaitGroup
 			for i := range 4 {
@@ -463,10 +477,10 @@ func TestAHoldIsToldOfOnceAndOnlyIfThereIsOne(t *testing.T) {
 func TestWhatIsOffIsForgottenWhateverItWas(t *testing.T) {
 	for _, body := range []string{issued, `{"error":"invalid_grant"}`} {
 		posts := 0
-		state := NewState(Watch{})
-		with := func(keep time.Duration) *Endpoint {
+		state := NewState(pacing.Watch{})
+		with := func(keep time.Duration) exchanging {
 			return at(stub(func(url.Values) (int, http.Header, string) { posts++; return 200, nil, body }),
-				func(c *Config) { c.State, c.Replay, c.RememberRejected = state, keep, keep })
+				func(c *config) { c.State, c.Replay, c.RememberRejected = state, keep, keep })
 		}
 		with(time.Minute).Exchange(context.Background(), soon(), ella)
 		with(0).Exchange(context.Background(), soon(), ella)
@@ -474,4 +488,174 @@ func TestWhatIsOffIsForgottenWhateverItWas(t *testing.T) {
 			t.Errorf("%s: %d POSTs", body, posts)
 		}
 	}
+}
+
+func refreshOf(old string) Request {
+	return Request{
+		Grant:    token.Grant{Type: token.Refresh, Params: []token.Param{{Name: "refresh_token", Value: old}}},
+		Identity: []string{old},
+	}
+}
+
+func TestARefreshTokenIsUsedOnceAMinuteWhateverReplayIs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		posts := map[string]int{}
+		var mu sync.Mutex
+		e := at(stub(func(form url.Values) (int, http.Header, string) {
+			mu.Lock()
+			defer mu.Unlock()
+			posts[form.Get("refresh_token")]++
+			return 200, nil, issued
+		}), func(c *config) { c.Replay = 0 })
+		use := func(home string) {
+			g := refreshOf("old")
+			g.Params = append(g.Params, token.Param{Name: "home", Value: home})
+			if r := e.Exchange(context.Background(), soon(), g); r.Class != token.Issued || r.Fields["refresh_token"] != "key" {
+				t.Errorf("%+v", r)
+			}
+		}
+		var all sync.WaitGroup
+		for _, home := range []string{"one", "one", "another", "", "one"} {
+			all.Go(func() { use(home) })
+		}
+		all.Wait()
+		time.Sleep(59 * time.Second)
+		use("one")
+		if posts["old"] != 1 {
+			t.Errorf("%d POSTs of one token", posts["old"])
+		}
+		e.Exchange(context.Background(), soon(), refreshOf("new"))
+		if posts["new"] != 1 {
+			t.Errorf("%d POSTs of the next token", posts["new"])
+		}
+		time.Sleep(2 * time.Second)
+		use("one")
+		if posts["old"] != 2 {
+			t.Errorf("%d POSTs after a minute", posts["old"])
+		}
+	})
+}
+
+func TestTheMetadataOfAnIssuerIsGoodForAnHour(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := &metadata{says: func() (int, string) {
+			return 200, `{"issuer":"https://auth.example.com","token_endpoint":"https://login.example.com/one"}`
+		}}
+		e := at(m, func(c *config) {
+			c.Issuer, c.URL = c.URL.String(), nil
+			c.Replay = 0
+		})
+		exchange := func(want token.Class) {
+			t.Helper()
+			if r := e.Exchange(context.Background(), soon(), ella); r.Class != want {
+				t.Errorf("%+v, want %s", r, want)
+			}
+		}
+		var all sync.WaitGroup
+		for _, account := range []string{"a", "b", "c", "d"} {
+			all.Go(func() { e.Exchange(context.Background(), soon(), login(account, "p")) })
+		}
+		all.Wait()
+		time.Sleep(59 * time.Minute)
+		exchange(token.Issued)
+		if m.gets != 1 {
+			t.Errorf("asked %d times within an hour", m.gets)
+		}
+		m.says = func() (int, string) { return 503, "" }
+		time.Sleep(2 * time.Minute)
+		exchange(token.Unavailable)
+		time.Sleep(time.Second)
+		m.says = func() (int, string) {
+			return 200, `{"issuer":"https://auth.example.com","token_endpoint":"https://login.example.com/two"}`
+		}
+		exchange(token.Issued)
+		if last := m.posts[len(m.posts)-1]; last != "https://login.example.com/two" {
+			t.Errorf("posted to %s", last)
+		}
+	})
+}
+
+// metadata is a transport to an authorization server that tells its token endpoint.
+type metadata struct {
+	mu    sync.Mutex
+	gets  int
+	posts []string
+	says  func() (int, string)
+}
+
+func (m *metadata) RoundTrip(r *http.Request) (*http.Response, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	status, body := 200, issued
+	if r.Method == http.MethodGet {
+		m.gets++
+		status, body = m.says()
+	} else {
+		_, _ = io.Copy(io.Discard, r.Body)
+		m.posts = append(m.posts, r.URL.String())
+	}
+	return &http.Response{StatusCode: status, Body: io.NopCloser(strings.NewReader(body)), ProtoMajor: 1}, nil
+}
+
+func TestOnlySoManyAreInFlight(t *testing.T) {
+	proceed := make(chan struct{})
+	u, posts := server(t, func(w http.ResponseWriter, _ *http.Request) {
+		<-proceed
+		_, _ = io.WriteString(w, `{"access_token":"new"}`)
+	})
+	e := endpoint(u, func(c *config) { c.MaxInFlight = 1 })
+	first := make(chan Result)
+	go func() { first <- e.Exchange(context.Background(), soon(), ella) }()
+	for posts.Load() == 0 {
+		time.Sleep(time.Millisecond) // until the first has the only place
+	}
+
+	django := login("django", "nuages")
+	if r := e.Exchange(context.Background(), time.Now().Add(20*time.Millisecond), django); r.Class != NotSent {
+		t.Errorf("without a place in time: %+v", r)
+	}
+	gone, leave := context.WithCancel(context.Background())
+	leave()
+	if r := e.Exchange(gone, soon(), django); r.Class != NotSent {
+		t.Errorf("of a caller that has gone: %+v", r)
+	}
+	close(proceed)
+	if r := <-first; r.Class != token.Issued {
+		t.Errorf("with a place: %+v", r)
+	}
+	if r := e.Exchange(context.Background(), soon(), django); r.Class != token.Issued {
+		t.Errorf("the place is not given back: %+v", r)
+	}
+	if posts.Load() != 2 {
+		t.Errorf("%d POSTs", posts.Load())
+	}
+}
+
+func TestACallerWhoLeavesDoesNotCutItsLogin(t *testing.T) {
+	caller, leave := context.WithCancel(context.Background())
+	u, posts := server(t, func(w http.ResponseWriter, _ *http.Request) {
+		leave()
+		_, _ = io.WriteString(w, `{"access_token":"new"}`)
+	})
+	e := endpoint(u, func(c *config) { c.Replay = time.Minute })
+	e.Exchange(caller, soon(), ella)
+	if r := e.Exchange(context.Background(), soon(), ella); r.Class != token.Issued || r.Fields["access_token"] != "new" || posts.Load() != 1 {
+		t.Errorf("of the next: %+v after %d POSTs", r, posts.Load())
+	}
+}
+
+// server is a token endpoint that counts.
+func server(t *testing.T, handler http.HandlerFunc) (*url.URL, *atomic.Int32) {
+	t.Helper()
+	var posts atomic.Int32
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		posts.Add(1)
+		handler(w, r)
+	}))
+	t.Cleanup(s.Close)
+	u, err := url.Parse(s.URL + "/token?tenant=7")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return u, &posts
 }

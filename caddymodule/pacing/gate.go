@@ -1,4 +1,4 @@
-package token
+package pacing
 
 import (
 	"container/list"
@@ -31,18 +31,23 @@ type gate struct {
 type waiting struct {
 	since    time.Time
 	deadline time.Time
-	admitted chan admission
+	admitted chan Admission
 	place    *list.Element
 }
 
-// admission is what becomes of one who wants to be let in.
-type admission int
+// Admission is what becomes of one who wants to be let in.
+type Admission int
 
 const (
-	in admission = iota
-	late
-	held
-	failing
+	// In: there was a place.
+	In Admission = iota
+	// Late: there is no place in time, or nobody waits for it any more.
+	Late
+	// Held: the endpoint has asked to hold back for longer than there is time.
+	Held
+	// Failing: the breaker is open.
+	Failing
+
 	queued
 )
 
@@ -50,7 +55,7 @@ const (
 func newGate(held func(until time.Time)) *gate { return &gate{held: held} }
 
 // enter asks for a place, which leave gives back. Who has to wait for it is queued.
-func (g *gate) enter(deadline time.Time, places int) (admission, *waiting) {
+func (g *gate) enter(deadline time.Time, places int) (Admission, *waiting) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	now := time.Now()
@@ -58,21 +63,21 @@ func (g *gate) enter(deadline time.Time, places int) (admission, *waiting) {
 	holding := g.hold.After(now)
 	switch {
 	case holding && g.hold.After(deadline):
-		return held, nil
+		return Held, nil
 	case !holding && g.inFlight < places && g.queue.Len() == 0:
 		g.inFlight++
-		return in, nil
+		return In, nil
 	case g.queue.Len() >= places*queuePerPlace, g.tooLate(g.pace.atBest(places, now), g.queue.Len(), now, deadline):
-		return late, nil
+		return Late, nil
 	}
-	w := &waiting{since: now, deadline: deadline, admitted: make(chan admission, 1)}
+	w := &waiting{since: now, deadline: deadline, admitted: make(chan Admission, 1)}
 	w.place = g.queue.PushBack(w)
 	g.admit(now) // a place may be free if the limit was raised
 	return queued, w
 }
 
-// wait waits for a place, unless it is abandoned.
-func (g *gate) wait(w *waiting, abandoned <-chan struct{}) admission {
+// await waits for a place, unless it is abandoned.
+func (g *gate) await(w *waiting, abandoned <-chan struct{}) Admission {
 	select {
 	case a := <-w.admitted:
 		return a
@@ -85,7 +90,7 @@ func (g *gate) wait(w *waiting, abandoned <-chan struct{}) admission {
 		return a
 	default:
 		g.queue.Remove(w.place)
-		return late
+		return Late
 	}
 }
 
@@ -103,12 +108,16 @@ func (g *gate) leave(took time.Duration) {
 	g.admit(now)
 }
 
-// holdBack lets nobody in until then.
-func (g *gate) holdBack(until time.Time) {
+// holdBack lets nobody in for so long. A hold is never shortened.
+func (g *gate) holdBack(pause time.Duration) {
+	if pause <= 0 {
+		return
+	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	now := time.Now()
-	if !until.After(g.hold) || !until.After(now) {
+	until := now.Add(pause)
+	if !until.After(g.hold) {
 		return
 	}
 	if g.held != nil && !g.hold.After(now) {
@@ -130,13 +139,13 @@ func (g *gate) holdBack(until time.Time) {
 func (g *gate) clear() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.turnAway(func(*waiting, int) bool { return true }, failing)
+	g.turnAway(func(*waiting, int) bool { return true }, Failing)
 }
 
 // admit lets in who is next, and sends away who would be too late.
 func (g *gate) admit(now time.Time) {
 	if g.hold.After(now) {
-		g.turnAway(func(w *waiting, _ int) bool { return g.hold.After(w.deadline) }, held)
+		g.turnAway(func(w *waiting, _ int) bool { return g.hold.After(w.deadline) }, Held)
 		return
 	}
 	for g.inFlight < g.places {
@@ -147,21 +156,21 @@ func (g *gate) admit(now time.Time) {
 		w := g.queue.Remove(front).(*waiting)
 		// Who is next but would hardly get an answer in time would only cost the endpoint a login.
 		if now.Add(g.pace.lately(now) * time.Duration(g.places) * 5 / 4).After(w.deadline) {
-			w.admitted <- late
+			w.admitted <- Late
 			continue
 		}
 		g.inFlight++
-		w.admitted <- in
+		w.admitted <- In
 	}
 	if now.Sub(g.swept) >= sweepInterval {
 		g.swept = now
 		each := g.pace.atBest(g.places, now)
-		g.turnAway(func(w *waiting, ahead int) bool { return g.tooLate(each, ahead, now, w.deadline) }, late)
+		g.turnAway(func(w *waiting, ahead int) bool { return g.tooLate(each, ahead, now, w.deadline) }, Late)
 	}
 }
 
 // turnAway sends away those in the queue of whom it is true, given how many stay ahead of them.
-func (g *gate) turnAway(whom func(w *waiting, ahead int) bool, why admission) {
+func (g *gate) turnAway(whom func(w *waiting, ahead int) bool, why Admission) {
 	ahead := 0
 	for el := g.queue.Front(); el != nil; {
 		next := el.Next()

@@ -1,0 +1,48 @@
+package flow
+
+import (
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
+)
+
+// Decision is what was found out about one call, and what its player gets.
+type Decision struct {
+	Call    *smapi.Call
+	Outcome Outcome
+	Reason  Reason
+
+	// Exchange is how to find out, nil where the outcome is known without asking, and Result what came of it.
+	Exchange *Exchange
+	Result   Result
+
+	// AuthToken and PrivateKey are the player's new tokens, blank where it gets none. They are secrets.
+	AuthToken, PrivateKey string
+
+	flow *flow
+}
+
+// Reason is why something was decided without asking.
+type Reason struct {
+	// Cause is for the log, blank where the outcome says it all.
+	Cause string
+
+	// Says is for whoever wants the whole sentence.
+	Says string
+}
+
+// decided is a decision that needs no exchange.
+func decided(o Outcome, cause, says string) Decision {
+	return Decision{Outcome: o, Reason: Reason{cause, says}}
+}
+
+// ask is a decision that an exchange has to find out.
+func ask(x *Exchange, says string) Decision { return Decision{Exchange: x, Reason: Reason{Says: says}} }
+
+// waits tells of a call that its account waits for its listener to sign in again.
+func waits(call *smapi.Call) bool {
+	return call.Credentials.Kind == smapi.LoginToken && call.Credentials.Token == smapi.NeedsReauth
+}
+
+const (
+	causeWaits = "the account waits for its listener"
+	saysWaits  = "the token is the literal needs_reauth, which is no credential: the account waits for its listener"
+)

@@ -1,0 +1,129 @@
+package flow
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+
+	"golang.org/x/net/http/httpguts"
+
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/token"
+)
+
+// Exchange is how one kind of credentials is exchanged: a grant but for the call. NewExchange makes one.
+type Exchange struct {
+	GrantType string
+	Params    []Param
+	Header    []Param // with canonical names
+	OnError   map[string]token.Class
+
+	kind    smapi.Kind
+	proofs  []string // placeholders, of which a call needs one
+	variant string   // a digest of all that, to tell the exchanges of handlers apart
+	// What explains that it is in force, and what a call lacks.
+	says, lacks string
+}
+
+// Param is a named template, and Source what the configuration has in its place.
+type Param struct {
+	Name   string
+	Value  Template
+	Source string
+}
+
+// NewExchange completes an exchange of a kind of credentials, for these households and with these fields of a token
+// response kept.
+func NewExchange(x Exchange, kind smapi.Kind, households Percent, fields ...string) *Exchange {
+	x.kind = kind
+	for _, p := range placeholders {
+		if p.proves && p.kind == kind && slices.ContainsFunc(x.Params, func(param Param) bool { return param.Value.has(p.name) }) {
+			x.proofs = append(x.proofs, p.name)
+		}
+	}
+	hash := sha256.New()
+	fmt.Fprintf(hash, "%q %q", x.GrantType, fields)
+	for _, p := range slices.Concat(x.Params, x.Header) {
+		fmt.Fprintf(hash, " %q %q", p.Name, p.Source)
+	}
+	x.variant = string(hash.Sum(nil))
+	x.says = "households " + households.String() + ": this home is among them; exchange " + string(kind)
+	x.lacks = fmt.Sprintf("the call has nothing of what exchange %s passes on ({%s}); something in front may have taken it, such as the header Authorization",
+		kind, strings.Join(x.proofs, "}, {"))
+	return &x
+}
+
+// Proves tells whether it passes on what proves the account. One that does not would hand out tokens whoever asks.
+func (x *Exchange) Proves() bool { return len(x.proofs) > 0 || x.kind == smapi.Anonymous }
+
+// proven tells whether a call has what proves its account, as far as it is passed on.
+func (x *Exchange) proven(call *smapi.Call) bool {
+	return len(x.proofs) == 0 || slices.ContainsFunc(x.proofs, func(name string) bool { return valueOf(name)(call) != "" })
+}
+
+// MaxHeader is how many bytes a header may have. A server that refuses a longer one would do so for whoever sends it.
+const MaxHeader = 1 << 10
+
+// Request is what is asked of the token endpoint for one call.
+type Request struct {
+	token.Grant
+
+	// Identity is what makes it the same call as another, which then share one exchange and its result.
+	Identity []string
+
+	// Account tells the account from others, whoever asks for it.
+	Account string
+}
+
+// Request returns what is asked for a call.
+func (x *Exchange) Request(call *smapi.Call, lookup Lookup) Request {
+	g := Request{
+		Grant: token.Grant{
+			Type:    x.GrantType,
+			Params:  make([]token.Param, 0, len(x.Params)),
+			OnError: x.OnError,
+		},
+		Identity: x.identity(call),
+		Account:  accountOf(call),
+	}
+	for _, p := range x.Params {
+		if value := p.Value.Fill(call, lookup); value != "" {
+			g.Params = append(g.Params, token.Param{Name: p.Name, Value: value})
+		}
+	}
+	for _, p := range x.Header {
+		// What a player sent may be no header, and is no reason to fail.
+		if value := p.Value.Fill(call, lookup); value != "" && len(value) <= MaxHeader && httpguts.ValidHeaderFieldValue(value) {
+			if g.Header == nil {
+				g.Header = make(http.Header, len(x.Header))
+			}
+			g.Header[p.Name] = append(g.Header[p.Name], value)
+		}
+	}
+	return g
+}
+
+// identity is the account and the home, since a token stands for one user in one household, and not the device. A
+// refresh token is enough, because servers that rotate them take its second use for a theft.
+func (x *Exchange) identity(call *smapi.Call) []string {
+	c := &call.Credentials
+	if x.GrantType == token.Refresh {
+		return []string{c.Key}
+	}
+	return []string{x.variant, call.HouseholdID, string(c.Kind), c.Username, c.Password, c.SessionID, c.Token, c.Key}
+}
+
+// accountOf tells an account from others, in whatever home and by whatever password. Who has none is a home.
+func accountOf(call *smapi.Call) string {
+	switch c := &call.Credentials; c.Kind {
+	case smapi.Login:
+		return c.Username
+	case smapi.SessionID:
+		return c.SessionID
+	case smapi.LoginToken:
+		return c.Token + c.Key
+	}
+	return call.HouseholdID
+}

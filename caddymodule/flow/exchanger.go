@@ -1,0 +1,227 @@
+package flow
+
+import (
+	"context"
+	"time"
+
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/pacing"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/replay"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/token"
+)
+
+// NotSent is the class of a result for which there was no place in time: nothing was sent.
+const NotSent token.Class = "overloaded"
+
+// Result is what came of an exchange. All but the fields is free of secrets.
+type Result struct {
+	token.Verdict
+
+	// Status is the HTTP status of the answer, 0 where there was none.
+	Status int
+
+	// Fields are those of the answer that are kept, as texts. They are secrets.
+	Fields map[string]string
+
+	// Waited is the time for a place at the token endpoint, Took the time from there to the answer, 0 where it was not
+	// asked.
+	Waited, Took time.Duration
+
+	// Replayed tells that the token endpoint was not asked for this call, but for the same one before it.
+	Replayed bool
+}
+
+// State is what is known of a token endpoint beyond a single exchange. It outlives configurations: exchangers of the same
+// endpoint and client share it.
+type State struct {
+	Pacer *pacing.Pacer
+	Calls *replay.Calls[Landed]
+}
+
+// Landed is what came of a flight.
+type Landed struct {
+	Answer token.Answer `json:"answer"`
+
+	// NotSent says why nothing was sent, blank where there is an answer.
+	NotSent string        `json:"not_sent,omitempty"`
+	Failing bool          `json:"failing,omitempty"`
+	Waited  time.Duration `json:"waited,omitempty"`
+}
+
+// Bounds of what is remembered. The players' next tries find an entry, or cost a login as they did before.
+const (
+	maxIssued   = 1 << 14
+	maxRejected = 1 << 16
+)
+
+// NewState returns the State of a token endpoint that has not been used yet.
+func NewState(watch pacing.Watch) *State {
+	return &State{
+		Pacer: pacing.New(watch),
+		Calls: replay.New[Landed](replay.NewMemory[Landed](maxIssued), replay.NewMemory[Landed](maxRejected)),
+	}
+}
+
+// Exchanger takes requests to a token endpoint, each of them once. It is safe for concurrent use.
+type Exchanger struct {
+	// Name tells the token endpoint from others.
+	Name     string
+	Endpoint *token.Endpoint
+	State    *State
+
+	// Places is how many exchanges are under way at once.
+	Places int
+
+	// Replay is for how long the same call gets the same tokens, RememberRejected for how long it gets the
+	// same rejection. 0 is not at all. For a refresh the former is always 60 s.
+	Replay, RememberRejected time.Duration
+}
+
+// refreshReplay is for how long the same refresh token gets the same pair again.
+const refreshReplay = 60 * time.Second
+
+func (x *Exchanger) replayFor(grantType string) time.Duration {
+	if grantType == token.Refresh {
+		return refreshReplay
+	}
+	return x.Replay
+}
+
+const (
+	causeGone    = "the player has gone while it waited"
+	causeLate    = "no place at the token endpoint in time"
+	causeTimeout = "no answer in time"
+	causeHeld    = "the token endpoint is rate-limiting"
+	causeFailing = "not asked, because the token endpoint has been failing"
+)
+
+// Exchange takes a request to the token endpoint, all in all before the deadline. The same call at the same time is one
+// exchange, and for a while after it has the same answer. A caller whose ctx ends stops waiting; what is on its way is
+// finished, because the login it costs may already have happened.
+func (x *Exchanger) Exchange(ctx context.Context, deadline time.Time, q *Request) Result {
+	call := replay.DigestOf(append([]string{x.Name, q.Type}, q.Identity...)...)
+	for {
+		known, flight, lead := x.State.Calls.Board(call, deadline,
+			replay.Wanted{Accepted: x.replayFor(q.Type) > 0, Rejected: x.RememberRejected > 0})
+		switch {
+		case known != nil:
+			return x.again(q, known, false)
+		case lead:
+			return x.lead(ctx, deadline, call, flight, q)
+		}
+		r, landed := x.follow(ctx, deadline, call, flight, q)
+		if !landed || r.Class != NotSent || time.Now().After(deadline) {
+			return r
+		}
+		// Who led had less time left. Lead the next.
+	}
+}
+
+// lead flies, and lands even if the transport panics, since others follow.
+func (x *Exchanger) lead(ctx context.Context, deadline time.Time, call replay.Digest, f *replay.Flight[Landed], q *Request) (r Result) {
+	l := Landed{Answer: token.Answer{Failure: &token.Failure{Class: token.Unavailable, Cause: "the exchange broke off"}}}
+	var keep replay.Keep
+	defer func() {
+		if keep.Rejected > 0 {
+			l.Answer.Fields = nil // which nobody looks at
+		}
+		x.State.Calls.Land(call, f, l, keep)
+	}()
+	l = x.fly(ctx, deadline, call, f, q)
+	r = x.judged(q, &l)
+	switch r.Class {
+	case token.Issued:
+		keep.Accepted = x.replayFor(q.Type)
+	case token.Rejected:
+		keep.Rejected = x.RememberRejected
+	}
+	return r
+}
+
+// follow waits for the result of a flight that another caller leads.
+func (x *Exchanger) follow(ctx context.Context, deadline time.Time, call replay.Digest, f *replay.Flight[Landed], q *Request) (r Result, landed bool) {
+	timer := time.NewTimer(time.Until(deadline))
+	defer timer.Stop()
+	select {
+	case <-f.Done:
+		return x.again(q, &f.Result, true), true
+	case <-ctx.Done():
+		x.State.Calls.Leave(call, f)
+		return notSent(causeGone), false
+	case <-timer.C:
+		if x.State.Calls.Leave(call, f) {
+			return Result{Verdict: token.Verdict{Class: token.Unavailable, Cause: causeTimeout}}, false
+		}
+		return notSent(causeLate), false
+	}
+}
+
+// fly takes a flight to the token endpoint when there is a place. A leader who leaves the queue keeps its place
+// for those who follow.
+func (x *Exchanger) fly(ctx context.Context, deadline time.Time, call replay.Digest, f *replay.Flight[Landed], q *Request) (l Landed) {
+	calls := x.State.Calls
+	trial := pacing.Trial{
+		Account:   pacing.Account(replay.DigestOf(q.Account)),
+		Deadline:  deadline,
+		Places:    x.Places,
+		Context:   ctx,
+		Leave:     func() { calls.Leave(call, f) },
+		Abandoned: f.Abandoned,
+	}
+	sent := false
+	admission, waited := x.State.Pacer.Pass(&trial, func() pacing.Report {
+		l.Answer, sent = x.Endpoint.Exchange(deadline, &q.Grant, func() (time.Time, bool) { return calls.Send(f) })
+		if !sent {
+			return pacing.Report{Unsent: true}
+		}
+		v := x.Endpoint.Judge(&q.Grant, &l.Answer)
+		unavailable := v.Class == token.Unavailable
+		report := pacing.Report{Failed: unavailable && !v.ByOnError} // it answers, whatever the operator takes that for
+		if unavailable {
+			report.HoldBack = l.Answer.HoldBack
+		}
+		return report
+	})
+	l.Waited = waited
+	switch {
+	case admission == pacing.Late:
+		l.NotSent = causeLate
+	case admission == pacing.Held:
+		l.NotSent, l.Failing = causeHeld, true
+	case admission == pacing.Failing:
+		l.NotSent, l.Failing = causeFailing, true
+	case !sent:
+		l.NotSent = causeGone
+	}
+	return l
+}
+
+func notSent(cause string) Result {
+	return Result{Verdict: token.Verdict{Class: NotSent, Cause: cause}}
+}
+
+// judged is what a flight means for a request: the request's own OnError may differ from that of who has asked.
+func (x *Exchanger) judged(q *Request, l *Landed) Result {
+	if l.NotSent != "" {
+		r := notSent(l.NotSent)
+		if r.Waited = l.Waited; l.Failing {
+			r.Class = token.Unavailable
+		}
+		return r
+	}
+	return Result{
+		Verdict: x.Endpoint.Judge(&q.Grant, &l.Answer),
+		Status:  l.Answer.Status,
+		Fields:  l.Answer.Fields,
+		Waited:  l.Waited,
+		Took:    l.Answer.Took,
+	}
+}
+
+// again is the result of the same call for another one: of one that it waited for, or of one before it.
+func (x *Exchanger) again(q *Request, l *Landed, waitedFor bool) Result {
+	r := x.judged(q, l)
+	if r.Replayed = true; !waitedFor {
+		r.Waited, r.Took = 0, 0
+	}
+	return r
+}

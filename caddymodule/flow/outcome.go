@@ -1,0 +1,134 @@
+package flow
+
+import (
+	"go.uber.org/zap/zapcore"
+
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
+)
+
+// Outcome is what happened to a call.
+type Outcome uint8
+
+// The outcomes, in the order in which an operator looks for them.
+const (
+	undecided Outcome = iota
+	Upgraded
+	Refreshed
+	Expired
+	Observed
+	Reauthorized
+	Rejected
+	Unavailable
+	Overloaded
+	Misconfigured
+	Forwarded
+
+	outcomes
+)
+
+// Row is all that there is to say of an outcome.
+type Row struct {
+	Name string
+
+	// Reply is what the player gets. A rejection is told by its flow.
+	Reply Reply
+
+	// Level is that of its line in the log.
+	Level zapcore.Level
+
+	// Asked tells that the token endpoint may have been asked, so that it is timed.
+	Asked bool
+
+	// When and Gets say for the documents when it happens and what the player gets.
+	When, Gets string
+}
+
+// table is the whole policy. A blank pair, NOT_LINKED_FAILURE and AuthTokenExpired cannot be taken back, so nothing but a
+// definitive answer may lead to one.
+var table = [outcomes]Row{
+	undecided: {},
+	Upgraded: {"upgraded", pairOfTokens, zapcore.InfoLevel, true,
+		"tokens were issued, and fit",
+		"200, the pair of tokens"},
+	Refreshed: {"refreshed", pairOfTokens, zapcore.InfoLevel, true,
+		"`refreshAuthToken` with `refresh_auth_tokens`",
+		"200, the new pair; with the old `privateKey` where there is no new one"},
+	Expired: {"expired", startUpgrade, zapcore.InfoLevel, false,
+		"`getSessionId` with `expire_session_ids`",
+		"the fault `Client.AuthTokenExpired`"},
+	Observed: {"observed", upstream, zapcore.InfoLevel, false,
+		"`mode observe`",
+		"what the old service answers"},
+	Reauthorized: {"reauthorize", blankPair, zapcore.InfoLevel, false,
+		"no `exchange` for these credentials, a token that waits for its listener (`needs_reauth`), or `mode reauthorize`",
+		"200, a blank pair: sign in again"},
+	Rejected: {"rejected", blankPair, zapcore.InfoLevel, true,
+		"the token endpoint refused the credentials for good (`invalid_grant`, `access_denied`, `mfa_required`, ...)",
+		"by `on_rejected`: 200 with a blank pair, or the fault `Client.NOT_LINKED_FAILURE`; for a refresh the fault `Client.AuthTokenExpired`"},
+	Unavailable: {"unavailable", tryLater, zapcore.WarnLevel, true,
+		"no connection, timeout, 5xx, 429, an answer that is no token response",
+		"the fault `Server.ServiceUnavailable`"},
+	Overloaded: {"overloaded", tryLater, zapcore.WarnLevel, true,
+		"no place at the token endpoint within `timeout`",
+		"the fault `Server.ServiceUnavailable`"},
+	Misconfigured: {"misconfigured", tryLater, zapcore.ErrorLevel, true,
+		"the client was refused, a redirect, 404, a missing field, a token that no player can take",
+		"the fault `Server.ServiceUnavailable`"},
+	Forwarded: {"forwarded", upstream, zapcore.DebugLevel, false,
+		"everything else",
+		"what the old service answers"},
+}
+
+// Row returns what there is to say of an outcome, which is nothing for one that is none.
+func (o Outcome) Row() *Row {
+	if o >= outcomes {
+		o = undecided
+	}
+	return &table[o]
+}
+
+func (o Outcome) String() string { return o.Row().Name }
+
+// MarshalText writes the name of an outcome, for JSON.
+func (o Outcome) MarshalText() ([]byte, error) { return []byte(o.String()), nil }
+
+// UnmarshalText reads it. A name that is not known is no outcome.
+func (o *Outcome) UnmarshalText(text []byte) error {
+	*o = undecided
+	for _, known := range Outcomes() {
+		if known.String() == string(text) {
+			*o = known
+		}
+	}
+	return nil
+}
+
+// Outcomes are all of them, in their order.
+func Outcomes() []Outcome {
+	all := make([]Outcome, 0, outcomes)
+	for o := undecided + 1; o < outcomes; o++ {
+		all = append(all, o)
+	}
+	return all
+}
+
+// Reply is what a player gets.
+type Reply struct {
+	// Player says it in a few words, Then what a player does upon it.
+	Player, Then string
+
+	// Fault is the SOAP fault, nil for a pair of tokens.
+	Fault *smapi.Fault
+}
+
+var (
+	pairOfTokens = Reply{"the pair of tokens", "plays on with them", nil}
+	blankPair    = Reply{"a blank pair", "its listener signs in again", nil}
+	upstream     = Reply{"what the old service answers", "goes on as before", nil}
+	tryLater     = faulty(&smapi.ServiceUnavailable, "keeps what it has, and may ask again")
+	startUpgrade = faulty(&smapi.AuthTokenExpired, "upgrades, if it knows the new version")
+	signInAgain  = faulty(&smapi.AuthTokenExpired, "its listener signs in again")
+	linkAgain    = faulty(&smapi.NotLinkedFailure, "stops asking, until it is linked again")
+)
+
+func faulty(f *smapi.Fault, then string) Reply { return Reply{f.Code, then, f} }

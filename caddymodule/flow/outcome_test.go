@@ -1,0 +1,84 @@
+package flow
+
+import (
+	"encoding/json"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/token"
+)
+
+func TestEveryOutcomeHasAWholeRow(t *testing.T) {
+	names := map[string]bool{}
+	for _, o := range Outcomes() {
+		r := o.Row()
+		if r.Name == "" || names[r.Name] || r.When == "" || r.Gets == "" || r.Reply.Player == "" || r.Reply.Then == "" {
+			t.Errorf("%d: %+v", o, r)
+		}
+		names[r.Name] = true
+		text, err := json.Marshal(map[Outcome]int{o: 1})
+		var again map[Outcome]int
+		if err != nil || json.Unmarshal(text, &again) != nil || again[o] != 1 {
+			t.Errorf("%s is %s in JSON, %v", o, text, err)
+		}
+	}
+	if none := (outcomes + 7).Row(); none.Name != "" {
+		t.Errorf("what is no outcome is %+v", none)
+	}
+}
+
+// What cannot be taken back needs a definitive answer: rule 3.
+func TestOnlyADefinitiveAnswerSignsAListenerOut(t *testing.T) {
+	final := map[Reply]bool{blankPair: true, signInAgain: true, linkAgain: true}
+	for _, onRejected := range []OnRejected{Reauthorize, NotLinked} {
+		p := &Policy{Mode: ModeUpgrade, Households: AllHouseholds, OnRejected: onRejected}
+		for _, f := range flows {
+			for _, class := range []token.Class{token.Unavailable, token.Misconfigured, NotSent, "", "one that is not known"} {
+				d := Decision{Call: new(smapi.Call), Exchange: new(Exchange), flow: f}
+				p.Conclude(&d, Result{Verdict: token.Verdict{Class: class}})
+				if reply := p.Reply(&d); final[reply] {
+					t.Errorf("%s, %q: the player gets %s", f.method, class, reply.Player)
+				}
+			}
+			d := Decision{Call: new(smapi.Call), Exchange: new(Exchange), flow: f}
+			p.Conclude(&d, Result{Verdict: token.Verdict{Class: token.Rejected}})
+			if d.Outcome != Rejected {
+				t.Errorf("%s: a rejection is %s", f.method, d.Outcome)
+			}
+		}
+	}
+}
+
+func TestACallOfAMethodWithoutAFlowIsForwarded(t *testing.T) {
+	p := &Policy{Mode: ModeUpgrade, Households: AllHouseholds, ExpireSessionIDs: true, RefreshAuthTokens: true}
+	if d := p.Decide(&smapi.Call{Method: "getMetadata"}); d.Outcome != Forwarded || d.Exchange != nil {
+		t.Errorf("%+v", d)
+	}
+}
+
+// The documents say of each outcome what the table says.
+func TestTheDocumentsHaveTheTableOfOutcomes(t *testing.T) {
+	readme, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	handbook, err := os.ReadFile("../../docs/handbook.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, o := range Outcomes() {
+		r := o.Row()
+		name := "`" + r.Name + "`"
+		if o == Forwarded {
+			name = "(" + r.Name + ")"
+		}
+		if row := "| " + name + " | " + r.When + " | " + r.Gets + " |"; !strings.Contains(string(readme), row) {
+			t.Errorf("the README lacks\n%s", row)
+		}
+		if !strings.Contains(string(handbook), "`"+r.Name+"`") {
+			t.Errorf("the handbook says nothing of %s", r.Name)
+		}
+	}
+}

@@ -1,0 +1,125 @@
+// Package pacing protects a token endpoint and those who wait for it: so many trials at once, the others in order of
+// arrival, none while the endpoint fails or has asked to hold back.
+//
+// It knows neither HTTP nor OAuth, and what it keeps is of this process and never written down.
+package pacing
+
+import (
+	"context"
+	"crypto/sha256"
+	"time"
+)
+
+// Account stands for an account, as a digest.
+type Account [sha256.Size]byte
+
+// Pacer paces the trials at one endpoint. It is safe for concurrent use, and outlives configurations, so that a new one
+// in the middle of a storm neither doubles the load nor forgets an outage.
+type Pacer struct {
+	gate    *gate
+	breaker *breaker
+}
+
+// Watch is told when a Pacer changes, by a goroutine of its own. Each may be nil.
+type Watch struct {
+	// Breaker is "open" when the endpoint is left alone, "half-open" when it is tried, "closed" when all is well.
+	Breaker func(state string)
+
+	// Hold is until when the endpoint has asked to hold back.
+	Hold func(until time.Time)
+}
+
+// New returns the Pacer of an endpoint that has not been used yet.
+func New(w Watch) *Pacer {
+	g := newGate(w.Hold)
+	return &Pacer{gate: g, breaker: newBreaker(g.clear, w.Breaker)}
+}
+
+// Trial is one that wants to be let in.
+type Trial struct {
+	Account Account
+
+	// Deadline is when an answer is of no use any more.
+	Deadline time.Time
+
+	// Places is how many may be in at once, as last configured; 1000 for each may wait.
+	Places int
+
+	// Leave is called when Context ends, or the deadline passes, while the trial waits for its place. It keeps the
+	// place until Abandoned is closed.
+	Context   context.Context
+	Leave     func()
+	Abandoned <-chan struct{}
+}
+
+// Report is what came of a trial.
+type Report struct {
+	// Unsent tells that the endpoint was not asked, so that nothing is learned.
+	Unsent bool
+
+	// Failed tells that there was no definitive answer.
+	Failed bool
+
+	// HoldBack is for how long the endpoint has asked to hold back, 0 where it has not.
+	HoldBack time.Duration
+}
+
+// Pass calls send when there is a place, and learns from what it reports. Otherwise it returns why there is none.
+// Waited is the time until then.
+func (p *Pacer) Pass(t *Trial, send func() Report) (a Admission, waited time.Duration) {
+	if p.breaker.open() {
+		return Failing, 0
+	}
+	arrived := time.Now()
+	a, w := p.gate.enter(t.Deadline, t.Places)
+	if a == queued {
+		a = p.queue(t, w)
+	}
+	admitted := time.Now()
+	waited = admitted.Sub(arrived)
+	if a != In {
+		return a, waited
+	}
+	defer func() { p.gate.leave(time.Since(admitted)) }()
+	if !p.breaker.pass(t.Account, func() Report {
+		r := send()
+		p.gate.holdBack(r.HoldBack)
+		return r
+	}) {
+		return Failing, waited
+	}
+	return In, waited
+}
+
+func (p *Pacer) queue(t *Trial, w *waiting) Admission {
+	ctx, cancel := context.WithDeadline(t.Context, t.Deadline)
+	defer cancel()
+	defer context.AfterFunc(ctx, t.Leave)()
+	return p.gate.await(w, t.Abandoned)
+}
+
+// Status is a Pacer at one moment.
+type Status struct {
+	InFlight, Waiting int
+
+	// OldestWaiting is since when the one at the head of the queue waits, zero where nobody does.
+	OldestWaiting time.Time
+
+	// Breaker is "closed", "open" or "half-open".
+	Breaker string
+
+	// Hold is until when nobody is let in, zero or past where that is not so.
+	Hold time.Time
+}
+
+// Status returns how it is now.
+func (p *Pacer) Status() Status {
+	status := Status{Breaker: p.breaker.State().String()}
+	p.gate.mu.Lock()
+	defer p.gate.mu.Unlock()
+	status.InFlight, status.Waiting, status.Hold = p.gate.inFlight, p.gate.queue.Len(), p.gate.hold
+	if front := p.gate.queue.Front(); front != nil {
+		status.OldestWaiting = front.Value.(*waiting).since
+	}
+	return status
+}
