@@ -78,7 +78,7 @@ type secretStatus secret.Status
 func currentStatus(now time.Time) Status {
 	all := Status{Endpoints: []EndpointStatus{}}
 	for _, e := range endpoints() {
-		state := e.Pacer.Status()
+		state := e.pacing()
 		s := EndpointStatus{
 			Endpoint: e.where,
 			ClientID: e.client,

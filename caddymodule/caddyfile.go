@@ -4,6 +4,7 @@ import (
 	"errors"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
@@ -48,6 +49,7 @@ func parseCaddyfile(helper httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, e
 //
 //		replay            <duration>|off
 //		remember_rejected <duration>|off
+//		failed_logins     <n> <duration>|off
 //
 //		exchange login|session_id|login_token|anonymous [<grant_type>] {
 //			param    <name> <value>
@@ -146,6 +148,14 @@ func (h *Handler) unmarshalField(name string, d *caddyfile.Dispenser) error {
 		return parsed(d, name, &h.Replay, parseMemory)
 	case "remember_rejected":
 		return parsed(d, name, &h.RememberRejected, parseMemory)
+	case "failed_logins":
+		h.FailedLogins = new(FailedLogins)
+		text := strings.Join(d.RemainingArgs(), " ")
+		var err error
+		if *h.FailedLogins, err = parseFailedLogins(text); err != nil {
+			return d.Errf("%s: %v", name, err)
+		}
+		return nil
 	case "exchange":
 		return h.unmarshalExchange(d)
 	case "auth_token":

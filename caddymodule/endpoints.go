@@ -19,6 +19,14 @@ import (
 // pool has the sharedEndpoints in use. They outlive configurations.
 var pool = caddy.NewUsagePool()
 
+// budgetsPool has the failed logins by token endpoint.
+var budgetsPool = caddy.NewUsagePool()
+
+type sharedBudgets struct{ *pacing.Budgets }
+
+// Destruct closes nothing.
+func (sharedBudgets) Destruct() error { return nil }
+
 // sharedEndpoint is what handlers with the same token endpoint and client have in common: what is known of the
 // endpoint, and what became of the calls.
 type sharedEndpoint struct {
@@ -67,6 +75,14 @@ func (h *Handler) share() error {
 		return err
 	}
 	h.shared = shared.(*sharedEndpoint)
+	// An account is the same whichever client asks for it.
+	budgets, _, err := budgetsPool.LoadOrNew(h.settings.where(), func() (caddy.Destructor, error) {
+		return sharedBudgets{pacing.NewBudgets()}, nil
+	})
+	if err != nil {
+		return err
+	}
+	h.budgets = budgets.(sharedBudgets).Budgets
 	h.shared.logger.Store(h.logger)
 	h.shared.mu.Lock()
 	defer h.shared.mu.Unlock()
@@ -81,6 +97,9 @@ func (h *Handler) leave() error {
 	h.shared.mu.Lock()
 	delete(h.shared.secrets, h)
 	h.shared.mu.Unlock()
+	if h.budgets != nil {
+		_, _ = budgetsPool.Delete(h.settings.where()) // nothing of it can fail
+	}
 	_, err := pool.Delete(h.settings.key())
 	return err
 }
@@ -98,6 +117,23 @@ func newSharedEndpoint(where, client string) *sharedEndpoint {
 		},
 	})
 	return e
+}
+
+// pacing is how the exchanges are paced now, logins and refreshes together.
+func (e *sharedEndpoint) pacing() pacing.Status {
+	s, r := e.Logins.Status(), e.Refreshes.Status()
+	s.InFlight += r.InFlight
+	s.Waiting += r.Waiting
+	if s.OldestWaiting.IsZero() || !r.OldestWaiting.IsZero() && r.OldestWaiting.Before(s.OldestWaiting) {
+		s.OldestWaiting = r.OldestWaiting
+	}
+	if s.Breaker == "closed" || r.Breaker == "open" {
+		s.Breaker = r.Breaker
+	}
+	if r.Hold.After(s.Hold) {
+		s.Hold = r.Hold
+	}
+	return s
 }
 
 // endpoints are those in use.

@@ -14,6 +14,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/pacing"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/secret"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/token"
@@ -86,8 +87,9 @@ type Handler struct {
 	// endpoint included. At most 20s, when players give up. Default: `15s`.
 	Timeout caddy.Duration `json:"timeout,omitempty"`
 
-	// How many exchanges are under way at the token endpoint at once. The others wait in order of arrival, at
-	// most 1000 for each of these; who cannot get an answer in time at the recent pace is turned away early.
+	// How many logins are under way at the token endpoint at once. Refreshes have a quarter as many places beside, and
+	// at least one. The others wait in order of arrival, at most 1000 for each of these and with 64 MiB in all; those
+	// from a network (an IPv4 /24 or an IPv6 /48) whose logins nearly all failed lately wait behind the others; who cannot get an answer in time at the recent pace is turned away early.
 	// Handlers with the same token endpoint and client share the places, across configuration reloads too, and
 	// should have the same number.
 	// Default: 64.
@@ -102,6 +104,14 @@ type Handler struct {
 	// Other credentials are tried at once. At most 65536 are kept, in memory only. A duration or `off`.
 	// Default: `30s`.
 	RememberRejected Memory `json:"remember_rejected,omitempty"`
+
+	// How many failed logins of one account may reach the token endpoint within which time, whoever tries and from
+	// whichever home, so that nobody can have an account locked there: such as `4 30m`, or `off`. From 1 to 100
+	// within 1m to 24h. Beyond it the account is `guarded`: not asked for, and told to come again. A quarter of it,
+	// and at least one of two, is kept for networks that have not failed with the account. A failed login counts for
+	// a third of the time longer at most. Only user names and passwords can be guessed at, so that it is for those
+	// alone. It is kept in memory only, for all handlers with the same token endpoint. Default: `4 30m`.
+	FailedLogins *FailedLogins `json:"failed_logins,omitempty"`
 
 	// The HTTP transport to the token endpoint, as in `reverse_proxy`: certificate authorities, client
 	// certificates, a proxy, timeouts. Only `http` is supported, without `proxy_protocol`. Differing from
@@ -163,6 +173,7 @@ type Handler struct {
 	exchanger *flow.Exchanger
 	through   func(http.RoundTripper) http.RoundTripper // looks at what is sent, for `check` alone
 	shared    *sharedEndpoint
+	budgets   *pacing.Budgets
 	secrets   []watched
 	logger    *zap.Logger
 	calls     *zap.Logger
@@ -241,6 +252,9 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		}),
 		State:            h.shared.State,
 		Places:           s.maxInFlight,
+		Fair:             p.Timeout / 2,
+		Budgets:          h.budgets,
+		Budget:           s.failedLogins.budget(),
 		Replay:           s.replay,
 		RememberRejected: s.rememberRejected,
 	}
@@ -344,6 +358,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 // exchange takes a call to the token endpoint.
 func (h *Handler) exchange(r *http.Request, d *flow.Decision) {
 	q := d.Exchange.Request(d.Call, lookup(r))
+	q.Network = networkOf(r)
 	smapi.Drop(r) // it may wait, and needs no body any more
 	ctx, span := traceExchange(r.Context(), &q.Grant)
 	result := h.exchanger.Exchange(ctx, d.Call.Arrived.Add(h.settings.policy.Timeout), &q)

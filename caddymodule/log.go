@@ -72,27 +72,28 @@ func (h *Handler) observe(d flow.Decision) {
 
 // fieldsOf are what every line about a call has.
 func fieldsOf(d *flow.Decision) []zap.Field {
-	return append(make([]zap.Field, 0, 12),
+	return append(make([]zap.Field, 0, 14),
 		zap.String("method", string(d.Call.Method)),
 		zap.String("outcome", d.Outcome.String()),
 		zap.String("credentials", string(d.Call.Credentials.Kind)),
-		household(d.Call.HouseholdID),
+		digest("household", d.Call.HouseholdID),
+		digest("account", flow.Account(d.Call)),
 	)
 }
 
-// householdKey makes digests of homes that lead back to none, and that no other process has.
-var householdKey = func() []byte {
+// digestKey makes digests that lead back to nobody, and that no other process has.
+var digestKey = func() []byte {
 	key := make([]byte, sha256.Size)
 	_, _ = rand.Read(key) // which never fails
 	return key
 }()
 
-// household follows one home through the log without naming it.
-func household(id string) zap.Field {
-	if id == "" {
+// digest follows one home or account through the log without naming it.
+func digest(field, text string) zap.Field {
+	if text == "" {
 		return zap.Skip()
 	}
-	mac := hmac.New(sha256.New, householdKey)
-	mac.Write([]byte(id))
-	return zap.String("household", hex.EncodeToString(mac.Sum(nil)[:8]))
+	mac := hmac.New(sha256.New, digestKey)
+	mac.Write([]byte(field + " " + text))
+	return zap.String(field, hex.EncodeToString(mac.Sum(nil)[:8]))
 }

@@ -126,7 +126,7 @@ func (endpointsCollector) Describe(descs chan<- *prometheus.Desc) {
 func (endpointsCollector) Collect(values chan<- prometheus.Metric) {
 	var inFlight, waiting, open float64
 	for _, e := range endpoints() {
-		status := e.Pacer.Status()
+		status := e.pacing()
 		inFlight += float64(status.InFlight)
 		waiting += float64(status.Waiting)
 		if status.Breaker != "closed" { // half-open, it is left alone but for a few tries

@@ -257,7 +257,7 @@ func onlyEndpoint(t testing.TB, o *operated) endpointStatus {
 func TestTheStatusTellsOfHoldsAndBreakersAndSoDoesTheLog(t *testing.T) {
 	var answers http.HandlerFunc = func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Retry-After", "60")
-		says(http.StatusTooManyRequests, `{}`)(w, r)
+		says(http.StatusServiceUnavailable, `{}`)(w, r)
 	}
 	endpoint := serve(t, func(w http.ResponseWriter, r *http.Request) { answers(w, r) })
 	o := operate(t, directive(endpoint, oldService(t)))
@@ -542,7 +542,7 @@ func TestWithoutTracingNothingIsTraced(t *testing.T) {
 func TestAKeyInTheQueryOfTheTokenEndpointIsNotShown(t *testing.T) {
 	endpoint := serve(t, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Retry-After", "60")
-		says(http.StatusTooManyRequests, "")(w, r)
+		says(http.StatusServiceUnavailable, "")(w, r)
 	})
 	t.Setenv("SMAPI_TEST_KEY", "marker-key")
 	o := operate(t, fmt.Sprintf("smapi_upgrade %s/token?key={env.SMAPI_TEST_KEY} {\nclient_id id\nclient_auth none\n}", endpoint.URL))

@@ -38,6 +38,7 @@ type settings struct {
 	maxInFlight      int
 	replay           time.Duration
 	rememberRejected time.Duration
+	failedLogins     FailedLogins
 	policy           flow.Policy
 	methods          []smapi.Method // that are answered
 }
@@ -94,6 +95,10 @@ func (h *Handler) resolve(repl *caddy.Replacer, watch watchText) (s settings, er
 	h.resolveClient(&r, &s)
 	s.replay = r.memory("replay", orDefault(h.Replay, defaultReplay))
 	s.rememberRejected = r.memory("remember_rejected", orDefault(h.RememberRejected, defaultRememberRejected))
+	s.failedLogins = defaultFailedLogins
+	if h.FailedLogins != nil {
+		s.failedLogins = *h.FailedLogins
+	}
 	if p.Timeout < minTimeout || p.Timeout > maxTimeout {
 		r.fail("timeout", fmt.Errorf("has to be at least %v, and at most %v, when players give up", minTimeout, maxTimeout))
 	}

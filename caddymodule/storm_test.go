@@ -385,7 +385,7 @@ func TestRetryAfterHoldsEveryoneBack(t *testing.T) {
 	endpoint := count(t, func(w http.ResponseWriter, r *http.Request) {
 		if asked.CompareAndSwap(0, time.Now().UnixNano()) {
 			w.Header().Set("Retry-After", "1")
-			says(http.StatusTooManyRequests, `{"error":"too_many_requests"}`)(w, r)
+			says(http.StatusServiceUnavailable, `{"error":"temporarily_unavailable"}`)(w, r)
 			return
 		}
 		issuesTokens(w, r)

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"golang.org/x/net/http/httpguts"
+	"golang.org/x/text/unicode/norm"
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/token"
@@ -23,6 +24,8 @@ type Exchange struct {
 	kind    smapi.Kind
 	proofs  []string // placeholders, of which a call needs one
 	variant string   // a digest of all that, to tell the exchanges of handlers apart
+
+	sendsHome bool // or what else a caller can make up beside the credentials
 	// What explains that it is in force, and what a call lacks.
 	says, lacks string
 }
@@ -43,6 +46,11 @@ func NewExchange(x Exchange, kind smapi.Kind, households Percent, fields ...stri
 			x.proofs = append(x.proofs, p.name)
 		}
 	}
+	for _, p := range slices.Concat(x.Params, x.Header) {
+		for _, piece := range p.Value {
+			x.sendsHome = x.sendsHome || piece.Text == nil && !slices.Contains(x.ofKind(), piece.Placeholder)
+		}
+	}
 	hash := sha256.New()
 	fmt.Fprintf(hash, "%q %q", x.GrantType, fields)
 	for _, p := range slices.Concat(x.Params, x.Header) {
@@ -53,6 +61,16 @@ func NewExchange(x Exchange, kind smapi.Kind, households Percent, fields ...stri
 	x.lacks = fmt.Sprintf("the call has nothing of what exchange %s passes on ({%s}); something in front may have taken it, such as the header Authorization",
 		kind, strings.Join(x.proofs, "}, {"))
 	return &x
+}
+
+// ofKind are the placeholders of its kind of credentials.
+func (x *Exchange) ofKind() (names []string) {
+	for _, p := range placeholders {
+		if p.kind != "" && p.kind == x.kind {
+			names = append(names, p.name)
+		}
+	}
+	return names
 }
 
 // Proves tells whether it passes on what proves the account. One that does not would hand out tokens whoever asks.
@@ -73,8 +91,18 @@ type Request struct {
 	// Identity is what makes it the same call as another, which then share one exchange and its result.
 	Identity []string
 
-	// Account tells the account from others, whoever asks for it.
+	// Proof is what makes a rejection the same as another: the credentials alone, unless the home goes to the token
+	// endpoint. Nil is Identity.
+	Proof []string
+
+	// Account tells the account from others, whoever asks for it and however its name is spelled.
 	Account string
+
+	// Guessable tells that the credentials can be guessed, as a password can.
+	Guessable bool
+
+	// Network is where the call comes from, blank where that is not known.
+	Network string
 }
 
 // Request returns what is asked for a call.
@@ -85,8 +113,12 @@ func (x *Exchange) Request(call *smapi.Call, lookup Lookup) Request {
 			Params:  make([]token.Param, 0, len(x.Params)),
 			OnError: x.OnError,
 		},
-		Identity: x.identity(call),
-		Account:  accountOf(call),
+		Identity:  x.identity(call),
+		Account:   Account(call),
+		Guessable: call.Credentials.Kind == smapi.Login,
+	}
+	if x.GrantType != token.Refresh && !x.sendsHome {
+		g.Proof = slices.Concat(g.Identity[:1], g.Identity[2:])
 	}
 	for _, p := range x.Params {
 		if value := p.Value.Fill(call, lookup); value != "" {
@@ -115,15 +147,21 @@ func (x *Exchange) identity(call *smapi.Call) []string {
 	return []string{x.variant, call.HouseholdID, string(c.Kind), c.Username, c.Password, c.SessionID, c.Token, c.Key}
 }
 
-// accountOf tells an account from others, in whatever home and by whatever password. Who has none is a home.
-func accountOf(call *smapi.Call) string {
+// Account tells an account from others, in whatever home, by whatever password and however its name is spelled. Who has
+// none is a home; of a getSessionId the account is not known.
+func Account(call *smapi.Call) string {
 	switch c := &call.Credentials; c.Kind {
 	case smapi.Login:
-		return c.Username
+		return nameOf(c.Username)
 	case smapi.SessionID:
 		return c.SessionID
 	case smapi.LoginToken:
 		return c.Token + c.Key
 	}
 	return call.HouseholdID
+}
+
+// nameOf is a user name in one spelling for all that a server may take for the same: case, Unicode form, outer blanks.
+func nameOf(name string) string {
+	return strings.ToLower(strings.ToUpper(strings.TrimSpace(norm.NFKC.String(name))))
 }

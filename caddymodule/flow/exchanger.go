@@ -2,6 +2,7 @@ package flow
 
 import (
 	"context"
+	"net/http"
 	"time"
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/pacing"
@@ -9,8 +10,11 @@ import (
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/token"
 )
 
-// NotSent is the class of a result for which there was no place in time: nothing was sent.
-const NotSent token.Class = "overloaded"
+// The classes of results for which nothing was sent: there was no place in time, or the account has had its failed logins.
+const (
+	NotSent        token.Class = "overloaded"
+	AccountGuarded token.Class = "guarded"
+)
 
 // Result is what came of an exchange. All but the fields is free of secrets.
 type Result struct {
@@ -33,7 +37,9 @@ type Result struct {
 // State is what is known of a token endpoint beyond a single exchange. It outlives configurations: exchangers of the same
 // endpoint and client share it.
 type State struct {
-	Pacer *pacing.Pacer
+	// Logins and Refreshes are paced apart: who guesses passwords is in no refresh's way.
+	Logins, Refreshes *pacing.Pacer
+
 	Calls *replay.Calls[Landed]
 }
 
@@ -41,10 +47,10 @@ type State struct {
 type Landed struct {
 	Answer token.Answer `json:"answer"`
 
-	// NotSent says why nothing was sent, blank where there is an answer.
-	NotSent string        `json:"not_sent,omitempty"`
-	Failing bool          `json:"failing,omitempty"`
-	Waited  time.Duration `json:"waited,omitempty"`
+	// Unsent is what it is instead where nothing was sent, nil where there is an answer.
+	Unsent *token.Failure `json:"unsent,omitempty"`
+
+	Waited time.Duration `json:"waited,omitempty"`
 }
 
 // Bounds of what is remembered. The players' next tries find an entry, or cost a login as they did before.
@@ -56,8 +62,9 @@ const (
 // NewState returns the State of a token endpoint that has not been used yet.
 func NewState(watch pacing.Watch) *State {
 	return &State{
-		Pacer: pacing.New(watch),
-		Calls: replay.New[Landed](replay.NewMemory[Landed](maxIssued), replay.NewMemory[Landed](maxRejected)),
+		Logins:    pacing.New(watch),
+		Refreshes: pacing.New(watch),
+		Calls:     replay.New[Landed](replay.NewMemory[Landed](maxIssued), replay.NewMemory[Landed](maxRejected)),
 	}
 }
 
@@ -68,8 +75,15 @@ type Exchanger struct {
 	Endpoint *token.Endpoint
 	State    *State
 
-	// Places is how many exchanges are under way at once.
+	// Places is how many logins are under way at once. Refreshes have a quarter as many, and at least one, beside.
 	Places int
+
+	// Fair is how much time the endpoint has to have had before no answer in time counts against it.
+	Fair time.Duration
+
+	// Budgets has the failed logins of accounts at this endpoint, of which Budget may reach it. Nil is no bound.
+	Budgets *pacing.Budgets
+	Budget  pacing.Budget
 
 	// Replay is for how long the same call gets the same tokens, RememberRejected for how long it gets the
 	// same rejection. 0 is not at all. For a refresh the former is always 60 s.
@@ -89,9 +103,9 @@ func (x *Exchanger) replayFor(grantType string) time.Duration {
 const (
 	causeGone    = "the player has gone while it waited"
 	causeLate    = "no place at the token endpoint in time"
-	causeTimeout = "no answer in time"
 	causeHeld    = "the token endpoint is rate-limiting"
 	causeFailing = "not asked, because the token endpoint has been failing"
+	causeGuarded = "not asked, because the account has had too many failed logins"
 )
 
 // Exchange takes a request to the token endpoint, all in all before the deadline. The same call at the same time is one
@@ -99,9 +113,13 @@ const (
 // finished, because the login it costs may already have happened.
 func (x *Exchanger) Exchange(ctx context.Context, deadline time.Time, q *Request) Result {
 	call := replay.DigestOf(append([]string{x.Name, q.Type}, q.Identity...)...)
+	want := replay.Wanted{Accepted: x.replayFor(q.Type) > 0}
+	rejection := x.rejection(q, call)
+	if x.RememberRejected > 0 {
+		want.Rejected = &rejection
+	}
 	for {
-		known, flight, lead := x.State.Calls.Board(call, deadline,
-			replay.Wanted{Accepted: x.replayFor(q.Type) > 0, Rejected: x.RememberRejected > 0})
+		known, flight, lead := x.State.Calls.Board(call, deadline, want)
 		switch {
 		case known != nil:
 			return x.again(q, known, false)
@@ -116,6 +134,14 @@ func (x *Exchanger) Exchange(ctx context.Context, deadline time.Time, q *Request
 	}
 }
 
+// rejection is by what a rejection of the request is known.
+func (x *Exchanger) rejection(q *Request, call replay.Digest) replay.Digest {
+	if q.Proof == nil {
+		return call
+	}
+	return replay.DigestOf(append([]string{x.Name, q.Type}, q.Proof...)...)
+}
+
 // lead flies, and lands even if the transport panics, since others follow.
 func (x *Exchanger) lead(ctx context.Context, deadline time.Time, call replay.Digest, f *replay.Flight[Landed], q *Request) (r Result) {
 	l := Landed{Answer: token.Answer{Failure: &token.Failure{Class: token.Unavailable, Cause: "the exchange broke off"}}}
@@ -124,7 +150,7 @@ func (x *Exchanger) lead(ctx context.Context, deadline time.Time, call replay.Di
 		if keep.Rejected > 0 {
 			l.Answer.Fields = nil // which nobody looks at
 		}
-		x.State.Calls.Land(call, f, l, keep)
+		x.State.Calls.Land(call, x.rejection(q, call), f, l, keep)
 	}()
 	l = x.fly(ctx, deadline, call, f, q)
 	r = x.judged(q, &l)
@@ -149,7 +175,7 @@ func (x *Exchanger) follow(ctx context.Context, deadline time.Time, call replay.
 		return notSent(causeGone), false
 	case <-timer.C:
 		if x.State.Calls.Leave(call, f) {
-			return Result{Verdict: token.Verdict{Class: token.Unavailable, Cause: causeTimeout}}, false
+			return Result{Verdict: token.Verdict{Class: token.Unavailable, Cause: token.CauseTimeout}}, false
 		}
 		return notSent(causeLate), false
 	}
@@ -159,40 +185,66 @@ func (x *Exchanger) follow(ctx context.Context, deadline time.Time, call replay.
 // for those who follow.
 func (x *Exchanger) fly(ctx context.Context, deadline time.Time, call replay.Digest, f *replay.Flight[Landed], q *Request) (l Landed) {
 	calls := x.State.Calls
+	account := x.account(q.Account)
+	guard := x.guard(q, account)
+	if !guard.open() {
+		return Landed{Unsent: &token.Failure{Class: AccountGuarded, Cause: causeGuarded}}
+	}
+	pacer, places := x.State.Logins, x.Places
+	if q.Type == token.Refresh {
+		pacer, places = x.State.Refreshes, max(1, x.Places/4)
+	}
 	trial := pacing.Trial{
-		Account:   pacing.Account(replay.DigestOf(q.Account)),
+		Account:   account,
 		Deadline:  deadline,
-		Places:    x.Places,
+		Places:    places,
+		Size:      q.Size(),
+		Network:   q.Network,
+		Fair:      x.Fair,
 		Context:   ctx,
 		Leave:     func() { calls.Leave(call, f) },
 		Abandoned: f.Abandoned,
 	}
-	sent := false
-	admission, waited := x.State.Pacer.Pass(&trial, func() pacing.Report {
-		l.Answer, sent = x.Endpoint.Exchange(deadline, &q.Grant, func() (time.Time, bool) { return calls.Send(f) })
+	l.Unsent = &token.Failure{Class: NotSent, Cause: causeGone}
+	admission, waited := pacer.Pass(&trial, func() pacing.Report {
+		answer, sent := x.Endpoint.Exchange(deadline, &q.Grant, func() (time.Time, bool) {
+			if !guard.pass() {
+				l.Unsent = &token.Failure{Class: AccountGuarded, Cause: causeGuarded}
+				return deadline, false
+			}
+			return calls.Send(f)
+		})
+		v := x.Endpoint.Judge(&q.Grant, &answer)
+		guard.end(sent && v.Class == token.Rejected)
 		if !sent {
 			return pacing.Report{Unsent: true}
 		}
-		v := x.Endpoint.Judge(&q.Grant, &l.Answer)
-		unavailable := v.Class == token.Unavailable
-		report := pacing.Report{Failed: unavailable && !v.ByOnError} // it answers, whatever the operator takes that for
-		if unavailable {
-			report.HoldBack = l.Answer.HoldBack
+		l.Answer, l.Unsent = answer, nil
+		report := pacing.Report{
+			Failed:   v.Class == token.Unavailable && !v.ByOnError, // it answers, whatever the operator takes that for
+			Timeout:  v.Cause == token.CauseTimeout,
+			Accepted: v.Class == token.Issued,
+		}
+		if v.Class == token.Unavailable {
+			report.HoldBack = answer.HoldBack
+			report.OfAccount = answer.Status == http.StatusTooManyRequests
 		}
 		return report
 	})
 	l.Waited = waited
-	switch {
-	case admission == pacing.Late:
-		l.NotSent = causeLate
-	case admission == pacing.Held:
-		l.NotSent, l.Failing = causeHeld, true
-	case admission == pacing.Failing:
-		l.NotSent, l.Failing = causeFailing, true
-	case !sent:
-		l.NotSent = causeGone
+	switch admission {
+	case pacing.Late:
+		l.Unsent = &token.Failure{Class: NotSent, Cause: causeLate}
+	case pacing.Held:
+		l.Unsent = &token.Failure{Class: token.Unavailable, Cause: causeHeld}
+	case pacing.Failing:
+		l.Unsent = &token.Failure{Class: token.Unavailable, Cause: causeFailing}
 	}
 	return l
+}
+
+func (x *Exchanger) account(name string) pacing.Account {
+	return pacing.Account(replay.DigestOf(x.Name, name))
 }
 
 func notSent(cause string) Result {
@@ -201,12 +253,8 @@ func notSent(cause string) Result {
 
 // judged is what a flight means for a request: the request's own OnError may differ from that of who has asked.
 func (x *Exchanger) judged(q *Request, l *Landed) Result {
-	if l.NotSent != "" {
-		r := notSent(l.NotSent)
-		if r.Waited = l.Waited; l.Failing {
-			r.Class = token.Unavailable
-		}
-		return r
+	if u := l.Unsent; u != nil {
+		return Result{Verdict: token.Verdict{Class: u.Class, Cause: u.Cause, Fix: u.Fix}, Waited: l.Waited}
 	}
 	return Result{
 		Verdict: x.Endpoint.Judge(&q.Grant, &l.Answer),

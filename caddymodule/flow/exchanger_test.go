@@ -24,6 +24,8 @@ type config struct {
 	token.Config
 	MaxInFlight              int
 	Replay, RememberRejected time.Duration
+	Fair                     time.Duration
+	Budget                   pacing.Budget
 	State                    *State
 }
 
@@ -48,6 +50,7 @@ func endpoint(u *url.URL, change ...func(*config)) exchanging {
 	return exchanging{&Exchanger{
 		Name: u.String(), Endpoint: token.New(c.Config), State: c.State, Places: c.MaxInFlight,
 		Replay: c.Replay, RememberRejected: c.RememberRejected,
+		Fair: c.Fair, Budgets: pacing.NewBudgets(), Budget: c.Budget,
 	}}
 }
 
@@ -324,12 +327,12 @@ func TestWhoCannotMakeItIsToldEarly(t *testing.T) {
 
 func TestAServerThatAsksForPatienceGetsIt(t *testing.T) {
 	for name, ask := range map[string]func() (int, http.Header){
-		"seconds": func() (int, http.Header) { return 429, http.Header{"Retry-After": {"5"}} },
+		"seconds": func() (int, http.Header) { return 503, http.Header{"Retry-After": {"5"}} },
 		"a date": func() (int, http.Header) {
 			return 503, http.Header{"Retry-After": {time.Now().Add(5 * time.Second).UTC().Format(http.TimeFormat)}}
 		},
 		"seconds of the epoch": func() (int, http.Header) {
-			return 429, http.Header{"X-Rate-Limit-Reset": {strconv.FormatInt(time.Now().Add(5*time.Second).Unix(), 10)}}
+			return 503, http.Header{"X-Rate-Limit-Reset": {strconv.FormatInt(time.Now().Add(5*time.Second).Unix(), 10)}}
 		},
 	} {
 		synctest.Test(t, func(t *testing.T) {
@@ -454,7 +457,7 @@ func TestAHoldIsToldOfOnceAndOnlyIfThereIsOne(t *testing.T) {
 			var told atomic.Int32
 			e := at(stub(func(url.Values) (int, http.Header, string) {
 				time.Sleep(time.Second)
-				return 429, http.Header{"Retry-After": {after}}, `{}`
+				return 503, http.Header{"Retry-After": {after}}, `{}`
 			}), func(c *config) {
 				c.State = NewState(pacing.Watch{Hold: func(time.Time) { told.Add(1) }})
 			})
@@ -563,11 +566,19 @@ func TestTheMetadataOfAnIssuerIsGoodForAnHour(t *testing.T) {
 		}
 		m.says = func() (int, string) { return 503, "" }
 		time.Sleep(2 * time.Minute)
-		exchange(token.Unavailable)
-		time.Sleep(time.Second)
+		exchange(token.Issued) // the last good one stays in force
+		synctest.Wait()
+		exchange(token.Issued)
+		synctest.Wait()
+		if m.gets != 2 {
+			t.Errorf("asked %d times for what was not there", m.gets-1)
+		}
 		m.says = func() (int, string) {
 			return 200, `{"issuer":"https://auth.example.com","token_endpoint":"https://login.example.com/two"}`
 		}
+		time.Sleep(2 * time.Minute)
+		exchange(token.Issued) // in the background the next one is found
+		synctest.Wait()
 		exchange(token.Issued)
 		if last := m.posts[len(m.posts)-1]; last != "https://login.example.com/two" {
 			t.Errorf("posted to %s", last)
@@ -658,4 +669,216 @@ func server(t *testing.T, handler http.HandlerFunc) (*url.URL, *atomic.Int32) {
 		t.Fatal(err)
 	}
 	return u, &posts
+}
+
+func TestAnEndpointForClientCertificatesIsPreferredWithThem(t *testing.T) {
+	for auth, want := range map[token.ClientAuth]string{
+		token.TLS:  "https://mtls.example.com/token",
+		token.None: "https://login.example.com/token",
+	} {
+		m := &metadata{says: func() (int, string) {
+			return 200, `{"issuer":"https://auth.example.com","token_endpoint":"https://login.example.com/token",
+				"mtls_endpoint_aliases":{"token_endpoint":"https://mtls.example.com/token"}}`
+		}}
+		e := at(m, func(c *config) {
+			c.Issuer, c.URL = c.URL.String(), nil
+			c.Client = token.Client{ID: "the id", Auth: auth}
+		})
+		if r := e.Exchange(context.Background(), soon(), ella); r.Class != token.Issued || m.posts[0] != want {
+			t.Errorf("%s: %+v, posted to %v", auth, r, m.posts)
+		}
+	}
+}
+
+// guessing is a login by name in whichever home and network.
+func guessing(name, password, home, network string) Request {
+	q := login(name, password)
+	q.Identity = []string{"variant", home, name, password}
+	q.Proof = []string{"variant", name, password}
+	q.Guessable, q.Network = true, network
+	return q
+}
+
+func guarded(c *config) { c.Budget = pacing.Budget{Failures: 4, Window: 30 * time.Minute} }
+
+// knows accepts one password, and counts what it is asked.
+func knows(password string, posts *atomic.Int32) stub {
+	return func(form url.Values) (int, http.Header, string) {
+		posts.Add(1)
+		if form.Get("password") == password {
+			return 200, nil, issued
+		}
+		return 400, nil, `{"error":"invalid_grant"}`
+	}
+}
+
+func TestGuessesAtOneAccountAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var posts atomic.Int32
+		e := at(knows("right", &posts), guarded)
+		become := map[token.Class]int{}
+		for i := range 500 {
+			r := e.Exchange(context.Background(), soon(), guessing("ella", strconv.Itoa(i), strconv.Itoa(i), "10.0.0.0/24"))
+			become[r.Class]++
+		}
+		if posts.Load() != 3 || become[token.Rejected] != 3 || become[AccountGuarded] != 497 {
+			t.Errorf("%d POSTs, %v", posts.Load(), become)
+		}
+		// A part is kept for another network, where the owner is.
+		if r := e.Exchange(context.Background(), soon(), guessing("ella", "right", "home", "10.0.1.0/24")); r.Class != token.Issued {
+			t.Errorf("the owner: %+v", r)
+		}
+		if r := e.Exchange(context.Background(), soon(), guessing("django", "right", "home", "10.0.0.0/24")); r.Class != token.Issued {
+			t.Errorf("another account: %+v", r)
+		}
+		for i := range 10 { // from everywhere
+			e.Exchange(context.Background(), soon(), guessing("ella", "x"+strconv.Itoa(i), "", "10.1."+strconv.Itoa(i)+".0/24"))
+		}
+		if posts.Load() != 6 {
+			t.Errorf("%d POSTs", posts.Load()-5)
+		}
+		time.Sleep(41 * time.Minute)
+		if r := e.Exchange(context.Background(), soon(), guessing("ella", "right", "home", "10.0.0.0/24")); r.Class != token.Issued {
+			t.Errorf("after the window: %+v", r)
+		}
+	})
+}
+
+func TestTheSameWrongPasswordIsWrongInEveryHome(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var posts atomic.Int32
+		e := at(knows("right", &posts), guarded)
+		for i := range 20 {
+			if r := e.Exchange(context.Background(), soon(), guessing("ella", "wrong", strconv.Itoa(i), "")); r.Class != token.Rejected {
+				t.Errorf("%+v", r)
+			}
+		}
+		if posts.Load() != 1 {
+			t.Errorf("%d failed logins", posts.Load())
+		}
+	})
+}
+
+func TestGuessesAtOnceAreBoundedToo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var posts atomic.Int32
+		slow := func(form url.Values) (int, http.Header, string) {
+			time.Sleep(time.Second)
+			return knows("right", &posts)(form)
+		}
+		e := at(stub(slow), guarded, func(c *config) { c.MaxInFlight = 64 })
+		var all sync.WaitGroup
+		for i := range 50 {
+			all.Go(func() {
+				e.Exchange(context.Background(), soon(), guessing("ella", strconv.Itoa(i), "", strconv.Itoa(i)))
+			})
+		}
+		all.Wait()
+		if posts.Load() > 4 {
+			t.Errorf("%d failed logins", posts.Load())
+		}
+	})
+}
+
+func TestA429IsOneAccountsUntilSeveralAreTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		posts := map[string]int{}
+		var mu sync.Mutex
+		e := at(stub(func(form url.Values) (int, http.Header, string) {
+			mu.Lock()
+			defer mu.Unlock()
+			name := form.Get("username") + form.Get("refresh_token")
+			posts[name]++
+			if strings.HasPrefix(name, "busy") {
+				return 429, http.Header{"Retry-After": {"300"}}, ""
+			}
+			return 200, nil, issued
+		}))
+		for range 3 {
+			if r := e.Exchange(context.Background(), soon(), login("busy", "x")); r.Class != token.Unavailable {
+				t.Errorf("%+v", r)
+			}
+			if r := e.Exchange(context.Background(), soon(), login("ella"+strconv.Itoa(len(posts)), "x")); r.Class != token.Issued {
+				t.Errorf("another account: %+v", r)
+			}
+		}
+		if posts["busy"] != 1 {
+			t.Errorf("it was asked %d times for an account that it holds", posts["busy"])
+		}
+		e.Exchange(context.Background(), soon(), login("busy2", "x"))
+		e.Exchange(context.Background(), soon(), login("busy3", "x"))
+		if r := e.Exchange(context.Background(), soon(), login("django", "x")); r.Class != token.Unavailable {
+			t.Errorf("when several are told: %+v", r)
+		}
+		if r := e.Exchange(context.Background(), soon(), refreshOf("key")); r.Class != token.Issued {
+			t.Errorf("a refresh waits for logins: %+v", r)
+		}
+		time.Sleep(301 * time.Second)
+		if r := e.Exchange(context.Background(), soon(), login("django", "x")); r.Class != token.Issued {
+			t.Errorf("after the hold: %+v", r)
+		}
+	})
+}
+
+// 400 guesses a second from one network, at an endpoint that does 50: the others are served, and so are refreshes.
+func TestWhoGuessesWaitsBehindTheOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := at(stub(func(form url.Values) (int, http.Header, string) {
+			if form.Get("grant_type") == token.Refresh {
+				time.Sleep(2 * time.Millisecond)
+				return 200, nil, issued
+			}
+			time.Sleep(80 * time.Millisecond) // with four places
+			if form.Get("password") == "right" {
+				return 200, nil, issued
+			}
+			return 400, nil, `{"error":"invalid_grant"}`
+		}))
+		var all sync.WaitGroup
+		var good, refreshed atomic.Int32
+		for i := range 400 * 30 {
+			all.Go(func() {
+				time.Sleep(time.Duration(i) * time.Second / 400)
+				e.Exchange(context.Background(), time.Now().Add(15*time.Second), guessing(strconv.Itoa(i), "wrong", "", "10.0.0.0/24"))
+			})
+		}
+		for i := range 200 {
+			all.Go(func() {
+				time.Sleep(5*time.Second + time.Duration(i)*100*time.Millisecond)
+				name := "good" + strconv.Itoa(i)
+				if r := e.Exchange(context.Background(), time.Now().Add(15*time.Second), guessing(name, "right", "", "10.0."+strconv.Itoa(i+1)+".0/24")); r.Class == token.Issued {
+					good.Add(1)
+				}
+				if r := e.Exchange(context.Background(), time.Now().Add(15*time.Second), refreshOf(name)); r.Class == token.Issued {
+					refreshed.Add(1)
+				}
+			})
+		}
+		all.Wait()
+		if good.Load() < 190 || refreshed.Load() != 200 {
+			t.Errorf("of 200 good ones %d were upgraded and %d refreshed", good.Load(), refreshed.Load())
+		}
+	})
+}
+
+// A call that has used up its own time says nothing of the endpoint.
+func TestATimeoutCountsOnlyAfterAFairTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := at(stub(func(form url.Values) (int, http.Header, string) {
+			time.Sleep(500 * time.Millisecond)
+			return 200, nil, issued
+		}), func(c *config) { c.MaxInFlight, c.Fair = 64, 7*time.Second })
+		var all sync.WaitGroup
+		for i := range 240 {
+			all.Go(func() {
+				e.Exchange(context.Background(), time.Now().Add(100*time.Millisecond), login("slow"+strconv.Itoa(i), "x"))
+			})
+		}
+		all.Wait()
+		for i := range 50 {
+			if r := e.Exchange(context.Background(), soon(), login("good"+strconv.Itoa(i), "x")); r.Class != token.Issued {
+				t.Fatalf("%+v", r)
+			}
+		}
+	})
 }

@@ -18,6 +18,7 @@ const (
 	Observed
 	Reauthorized
 	Rejected
+	Guarded
 	Unavailable
 	Overloaded
 	Misconfigured
@@ -65,6 +66,9 @@ var table = [outcomes]Row{
 	Rejected: {"rejected", blankPair, zapcore.InfoLevel, true,
 		"the token endpoint refused the credentials for good (`invalid_grant`, `access_denied`, `mfa_required`, ...)",
 		"by `on_rejected`: 200 with a blank pair, or the fault `Client.NOT_LINKED_FAILURE`; for a refresh the fault `Client.AuthTokenExpired`"},
+	Guarded: {"guarded", tryLater, zapcore.WarnLevel, false,
+		"the account has had its `failed_logins`, and the token endpoint is not asked",
+		"the fault `Server.ServiceUnavailable`"},
 	Unavailable: {"unavailable", tryLater, zapcore.WarnLevel, true,
 		"no connection, timeout, 5xx, 429, an answer that is no token response",
 		"the fault `Server.ServiceUnavailable`"},

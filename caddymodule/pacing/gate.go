@@ -19,7 +19,9 @@ type gate struct {
 	mu       sync.Mutex
 	places   int // as last configured
 	inFlight int
-	queue    list.List // of *waiting
+	queues   [2]list.List // of *waiting, by rank: nobody of the second is let in while somebody of the first waits
+	bytes    int          // of all who wait
+	usual    time.Duration
 	pace     pace
 	hold     time.Time // nobody is let in before
 	resume   *time.Timer
@@ -31,9 +33,14 @@ type gate struct {
 type waiting struct {
 	since    time.Time
 	deadline time.Time
+	rank     int
+	size     int
 	admitted chan Admission
 	place    *list.Element
 }
+
+// maxBytes bounds what those who wait hold.
+const maxBytes = 64 << 20
 
 // Admission is what becomes of one who wants to be let in.
 type Admission int
@@ -55,25 +62,47 @@ const (
 func newGate(held func(until time.Time)) *gate { return &gate{held: held} }
 
 // enter asks for a place, which leave gives back. Who has to wait for it is queued.
-func (g *gate) enter(deadline time.Time, places int) (Admission, *waiting) {
+func (g *gate) enter(t *Trial, rank int) (Admission, *waiting) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	now := time.Now()
-	g.places = places
+	g.places = t.Places
 	holding := g.hold.After(now)
+	ahead := g.queues[0].Len() + rank*g.queues[1].Len()
 	switch {
-	case holding && g.hold.After(deadline):
+	case holding && g.hold.After(t.Deadline):
 		return Held, nil
-	case !holding && g.inFlight < places && g.queue.Len() == 0:
+	case now.Add(min(g.usual, t.Fair)).After(t.Deadline): // it would only cost the endpoint a login
+		return Late, nil
+	case !holding && g.inFlight < g.places && ahead == 0:
 		g.inFlight++
 		return In, nil
-	case g.queue.Len() >= places*queuePerPlace, g.tooLate(g.pace.atBest(places, now), g.queue.Len(), now, deadline):
+	case g.waiting() >= g.places*queuePerPlace, g.bytes+t.Size > maxBytes, g.tooLate(g.pace.atBest(g.places, now), ahead, now, t.Deadline):
 		return Late, nil
 	}
-	w := &waiting{since: now, deadline: deadline, admitted: make(chan Admission, 1)}
-	w.place = g.queue.PushBack(w)
+	w := &waiting{since: now, deadline: t.Deadline, rank: rank, size: t.Size, admitted: make(chan Admission, 1)}
+	w.place = g.queues[rank].PushBack(w)
+	g.bytes += w.size
 	g.admit(now) // a place may be free if the limit was raised
 	return queued, w
+}
+
+func (g *gate) waiting() int { return g.queues[0].Len() + g.queues[1].Len() }
+
+// first is who is next, nil where nobody waits.
+func (g *gate) first() *waiting {
+	for i := range g.queues {
+		if front := g.queues[i].Front(); front != nil {
+			return front.Value.(*waiting)
+		}
+	}
+	return nil
+}
+
+// remove takes one out of its queue.
+func (g *gate) remove(w *waiting) {
+	g.queues[w.rank].Remove(w.place)
+	g.bytes -= w.size
 }
 
 // await waits for a place, unless it is abandoned.
@@ -89,18 +118,22 @@ func (g *gate) await(w *waiting, abandoned <-chan struct{}) Admission {
 	case a := <-w.admitted: // at the same moment
 		return a
 	default:
-		g.queue.Remove(w.place)
+		g.remove(w)
 		return Late
 	}
 }
 
-// leave gives a place back, which was held for so long.
-func (g *gate) leave(took time.Duration) {
+// leave gives a place back, which was held for so long. Definitive tells that there was an answer, so that the time says
+// what an exchange usually takes.
+func (g *gate) leave(took time.Duration, definitive bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.inFlight--
+	if definitive {
+		g.usual += (took - g.usual) / 8
+	}
 	now := time.Now()
-	if g.queue.Len() > 0 {
+	if g.waiting() > 0 {
 		g.pace.mark(now, took)
 	} else {
 		g.pace.reset() // without a queue it says nothing of what the endpoint can bear
@@ -149,11 +182,11 @@ func (g *gate) admit(now time.Time) {
 		return
 	}
 	for g.inFlight < g.places {
-		front := g.queue.Front()
-		if front == nil {
+		w := g.first()
+		if w == nil {
 			return
 		}
-		w := g.queue.Remove(front).(*waiting)
+		g.remove(w)
 		// Who is next but would hardly get an answer in time would only cost the endpoint a login.
 		if now.Add(g.pace.lately(now) * time.Duration(g.places) * 5 / 4).After(w.deadline) {
 			w.admitted <- Late
@@ -172,15 +205,17 @@ func (g *gate) admit(now time.Time) {
 // turnAway sends away those in the queue of whom it is true, given how many stay ahead of them.
 func (g *gate) turnAway(whom func(w *waiting, ahead int) bool, why Admission) {
 	ahead := 0
-	for el := g.queue.Front(); el != nil; {
-		next := el.Next()
-		if w := el.Value.(*waiting); whom(w, ahead) {
-			g.queue.Remove(el)
-			w.admitted <- why
-		} else {
-			ahead++
+	for i := range g.queues {
+		for el := g.queues[i].Front(); el != nil; {
+			next := el.Next()
+			if w := el.Value.(*waiting); whom(w, ahead) {
+				g.remove(w)
+				w.admitted <- why
+			} else {
+				ahead++
+			}
+			el = next
 		}
-		el = next
 	}
 }
 

@@ -7,16 +7,16 @@ import (
 
 func TestTheQueueIsBounded(t *testing.T) {
 	g := newGate(nil)
-	later := time.Now().Add(time.Hour)
-	if a, _ := g.enter(later, 1); a != In {
+	later := &Trial{Deadline: time.Now().Add(time.Hour), Places: 1}
+	if a, _ := g.enter(later, 0); a != In {
 		t.Fatal("no first place")
 	}
 	for range queuePerPlace {
-		if a, _ := g.enter(later, 1); a != queued {
+		if a, _ := g.enter(later, 0); a != queued {
 			t.Fatal("turned away", a)
 		}
 	}
-	if a, _ := g.enter(later, 1); a != Late {
+	if a, _ := g.enter(later, 0); a != Late {
 		t.Error("a queue without an end")
 	}
 }

@@ -16,8 +16,10 @@ type Account [sha256.Size]byte
 // Pacer paces the trials at one endpoint. It is safe for concurrent use, and outlives configurations, so that a new one
 // in the middle of a storm neither doubles the load nor forgets an outage.
 type Pacer struct {
-	gate    *gate
-	breaker *breaker
+	gate     *gate
+	breaker  *breaker
+	accounts accountHolds
+	networks networks
 }
 
 // Watch is told when a Pacer changes, by a goroutine of its own. Each may be nil.
@@ -32,7 +34,7 @@ type Watch struct {
 // New returns the Pacer of an endpoint that has not been used yet.
 func New(w Watch) *Pacer {
 	g := newGate(w.Hold)
-	return &Pacer{gate: g, breaker: newBreaker(g.clear, w.Breaker)}
+	return &Pacer{gate: g, breaker: newBreaker(g.clear, w.Breaker), accounts: newAccountHolds(), networks: newNetworks()}
 }
 
 // Trial is one that wants to be let in.
@@ -42,8 +44,18 @@ type Trial struct {
 	// Deadline is when an answer is of no use any more.
 	Deadline time.Time
 
-	// Places is how many may be in at once, as last configured; 1000 for each may wait.
+	// Places is how many may be in at once, as last configured; 1000 for each may wait, with 64 MiB in all.
 	Places int
+
+	// Size is how many bytes the trial holds while it waits.
+	Size int
+
+	// Network is where it comes from. Those of a network whose trials nearly all fail wait behind the others. Blank is
+	// not known.
+	Network string
+
+	// Fair is how much time the endpoint has to have had before no answer in time counts against it.
+	Fair time.Duration
 
 	// Leave is called when Context ends, or the deadline passes, while the trial waits for its place. It keeps the
 	// place until Abandoned is closed.
@@ -57,11 +69,16 @@ type Report struct {
 	// Unsent tells that the endpoint was not asked, so that nothing is learned.
 	Unsent bool
 
-	// Failed tells that there was no definitive answer.
-	Failed bool
+	// Failed tells that there was no definitive answer, Timeout that there was none in time.
+	Failed, Timeout bool
 
-	// HoldBack is for how long the endpoint has asked to hold back, 0 where it has not.
-	HoldBack time.Duration
+	// Accepted tells that the credentials were.
+	Accepted bool
+
+	// HoldBack is for how long the endpoint has asked to hold back, 0 where it has not. OfAccount tells that this may
+	// be meant for the account alone: it holds the others only when several accounts are told so within seconds.
+	HoldBack  time.Duration
+	OfAccount bool
 }
 
 // Pass calls send when there is a place, and learns from what it reports. Otherwise it returns why there is none.
@@ -71,7 +88,10 @@ func (p *Pacer) Pass(t *Trial, send func() Report) (a Admission, waited time.Dur
 		return Failing, 0
 	}
 	arrived := time.Now()
-	a, w := p.gate.enter(t.Deadline, t.Places)
+	if p.accounts.held(t.Account, arrived) {
+		return Held, 0
+	}
+	a, w := p.gate.enter(t, p.networks.rank(t.Network, arrived))
 	if a == queued {
 		a = p.queue(t, w)
 	}
@@ -80,15 +100,36 @@ func (p *Pacer) Pass(t *Trial, send func() Report) (a Admission, waited time.Dur
 	if a != In {
 		return a, waited
 	}
-	defer func() { p.gate.leave(time.Since(admitted)) }()
+	definitive := false
+	defer func() { p.gate.leave(time.Since(admitted), definitive) }()
 	if !p.breaker.pass(t.Account, func() Report {
 		r := send()
-		p.gate.holdBack(r.HoldBack)
+		if r.Timeout && t.Deadline.Sub(admitted) < t.Fair {
+			r.Unsent = true // it says nothing of the endpoint
+		}
+		if r.Unsent {
+			return r
+		}
+		definitive = !r.Failed
+		p.holdBack(t, r)
+		if definitive {
+			p.networks.note(t.Network, r.Accepted, time.Now())
+		}
 		return r
 	}) {
 		return Failing, waited
 	}
 	return In, waited
+}
+
+func (p *Pacer) holdBack(t *Trial, r Report) {
+	if r.HoldBack <= 0 {
+		return
+	}
+	if now := time.Now(); r.OfAccount && !p.accounts.hold(t.Account, r.HoldBack, now) {
+		return
+	}
+	p.gate.holdBack(r.HoldBack)
 }
 
 func (p *Pacer) queue(t *Trial, w *waiting) Admission {
@@ -117,9 +158,14 @@ func (p *Pacer) Status() Status {
 	status := Status{Breaker: p.breaker.State().String()}
 	p.gate.mu.Lock()
 	defer p.gate.mu.Unlock()
-	status.InFlight, status.Waiting, status.Hold = p.gate.inFlight, p.gate.queue.Len(), p.gate.hold
-	if front := p.gate.queue.Front(); front != nil {
-		status.OldestWaiting = front.Value.(*waiting).since
+	status.InFlight, status.Waiting, status.Hold = p.gate.inFlight, p.gate.waiting(), p.gate.hold
+	for i := range p.gate.queues {
+		if front := p.gate.queues[i].Front(); front != nil {
+			since := front.Value.(*waiting).since
+			if status.OldestWaiting.IsZero() || since.Before(status.OldestWaiting) {
+				status.OldestWaiting = since
+			}
+		}
 	}
 	return status
 }

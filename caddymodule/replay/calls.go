@@ -67,8 +67,12 @@ type Flight[V any] struct {
 	sent     bool
 }
 
-// Wanted are the kinds of remembered answers that a call takes.
-type Wanted struct{ Accepted, Rejected bool }
+// Wanted are the kinds of remembered answers that a call takes. Rejected is the digest by which a rejection is known, nil
+// for none: the same wrong password is wrong for every home.
+type Wanted struct {
+	Accepted bool
+	Rejected *Digest
+}
 
 // Board returns the answer of the same call if one that is wanted is known, or the flight that is to find it out. The
 // caller leads the flight if lead is true, and has to Land it then.
@@ -80,8 +84,8 @@ func (c *Calls[V]) Board(d Digest, deadline time.Time, want Wanted) (known *V, f
 			return &v, nil, false
 		}
 	}
-	if want.Rejected {
-		if v, ok := c.rejected.Get(d); ok {
+	if want.Rejected != nil {
+		if v, ok := c.rejected.Get(*want.Rejected); ok {
 			return &v, nil, false
 		}
 	}
@@ -123,11 +127,11 @@ func (c *Calls[V]) Send(f *Flight[V]) (deadline time.Time, ok bool) {
 // Keep says for how long a result is remembered, and as what; 0 is not at all.
 type Keep struct{ Accepted, Rejected time.Duration }
 
-// Land ends a flight with its result.
-func (c *Calls[V]) Land(d Digest, f *Flight[V], result V, keep Keep) {
+// Land ends a flight with its result. A rejection is known by a digest of its own.
+func (c *Calls[V]) Land(d, rejected Digest, f *Flight[V], result V, keep Keep) {
 	c.mu.Lock()
 	c.accepted.Put(d, result, keep.Accepted)
-	c.rejected.Put(d, result, keep.Rejected)
+	c.rejected.Put(rejected, result, keep.Rejected)
 	if c.flights[d] == f {
 		delete(c.flights, d)
 	}

@@ -147,6 +147,9 @@ func known(code string) string {
 	return "other"
 }
 
+// CauseTimeout is the cause of a verdict where there was no answer in time.
+const CauseTimeout = "no answer in time"
+
 // describe says why there is no whole answer. The texts of transport errors can quote what the server sent, so the
 // cause is told in words of our own.
 func describe(err error) string {
@@ -161,7 +164,7 @@ func describe(err error) string {
 	)
 	switch {
 	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
-		return "no answer in time"
+		return CauseTimeout
 	case errors.As(err, &dns):
 		return causeNoHost
 	case errors.As(err, &unknown):

@@ -16,6 +16,8 @@ const (
 	metadataLife = time.Hour
 	// failureLife is for how long a failure to have it is not tried again.
 	failureLife = time.Second
+	// staleLife is how long the last good metadata is used before it is looked for again, once that has failed.
+	staleLife = time.Minute
 	// metadataTimeout bounds the time for asking for it, beside the callers' own deadlines.
 	metadataTimeout = 10 * time.Second
 )
@@ -25,6 +27,7 @@ const (
 type discovery struct {
 	issuer   string
 	insecure bool
+	mtls     bool // RFC 8705 section 5: prefer the endpoint for client certificates
 	get      func(context.Context, *url.URL) (Answer, map[string]string)
 	asking   singleflight.Group
 
@@ -34,15 +37,28 @@ type discovery struct {
 	expires time.Time
 }
 
-// metadataFields are what is kept of an issuer's metadata.
+// metadataFields are what is kept of an issuer's metadata, and mtlsTokenEndpoint is where its alias for client
+// certificates is kept.
 var metadataFields = []string{"issuer", "token_endpoint"}
+
+const mtlsTokenEndpoint = "mtls_endpoint_aliases.token_endpoint"
+
+// addAlias adds the token endpoint for client certificates, if the metadata has one.
+func addAlias(to map[string]string, metadata []byte) {
+	members, _ := readJSON(metadata)
+	aliases, _ := readJSON(members["mtls_endpoint_aliases"])
+	if alias := textOf(aliases["token_endpoint"]); alias != "" && to != nil {
+		to[mtlsTokenEndpoint] = alias
+	}
+}
 
 const causeNoMetadata = "the issuer's metadata is not available"
 
 // locate returns the token endpoint, or what came in between: unavailable where there was no answer,
 // misconfigured where there was one of no use.
 func (d *discovery) locate(ctx context.Context) (*url.URL, *Answer) {
-	if u, failed, ok := d.known(); ok {
+	u, failed, fresh := d.known()
+	if fresh {
 		return u, failed
 	}
 	asked := d.asking.DoChan("", func() (any, error) {
@@ -55,6 +71,9 @@ func (d *discovery) locate(ctx context.Context) (*url.URL, *Answer) {
 		d.learn(ctx)
 		return nil, nil
 	})
+	if u != nil {
+		return u, nil // the last good one, while the next is looked for
+	}
 	select {
 	case <-asked:
 		u, failed, _ := d.known()
@@ -73,27 +92,33 @@ func (d *discovery) learn(ctx context.Context) {
 		_ = recover() // singleflight would end the process
 		d.mu.Lock()
 		defer d.mu.Unlock()
-		d.found, d.failed, d.expires = u, failed, time.Now().Add(failureLife)
-		if u != nil {
-			d.expires = time.Now().Add(metadataLife)
+		now := time.Now()
+		switch {
+		case u != nil:
+			d.found, d.expires = u, now.Add(metadataLife)
+		case d.found != nil:
+			d.expires = now.Add(staleLife)
+		default:
+			d.failed, d.expires = failed, now.Add(failureLife)
 		}
 	}()
 	u, failed = d.ask(ctx)
 }
 
-// known returns what is known, if that is still good.
-func (d *discovery) known() (u *url.URL, failed *Answer, ok bool) {
+// known returns what is known, and whether that is still fresh. The last good endpoint stays in force: an issuer whose
+// metadata is gone is no reason to leave an endpoint alone that works.
+func (d *discovery) known() (u *url.URL, failed *Answer, fresh bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	a := d.failed
-	switch {
-	case !time.Now().Before(d.expires):
-		a = broken(a.Status, Unavailable, causeNoMetadata, "")
-		return nil, &a, false
-	case d.found == nil:
-		return nil, &a, true
+	fresh = time.Now().Before(d.expires)
+	if d.found != nil {
+		return d.found, nil, fresh
 	}
-	return d.found, nil, true
+	a := d.failed
+	if !fresh {
+		a = broken(a.Status, Unavailable, causeNoMetadata, "")
+	}
+	return nil, &a, fresh
 }
 
 func (d *discovery) ask(ctx context.Context) (*url.URL, Answer) {
@@ -136,7 +161,11 @@ func (d *discovery) read(status int, metadata map[string]string) (*url.URL, Answ
 		return nil, broken(status, Misconfigured, "the metadata is that of another issuer",
 			"give issuer as the server itself spells it, to the slash at its end")
 	}
-	u, err := ParseURL(metadata["token_endpoint"], d.insecure)
+	endpoint := metadata["token_endpoint"]
+	if alias := metadata[mtlsTokenEndpoint]; d.mtls && alias != "" {
+		endpoint = alias
+	}
+	u, err := ParseURL(endpoint, d.insecure)
 	if err == nil && u.Scheme == "http" && strings.HasPrefix(d.issuer, "https:") {
 		err = errHTTP // not even on loopback
 	}

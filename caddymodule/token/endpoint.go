@@ -81,7 +81,7 @@ type Endpoint struct {
 func New(c Config) *Endpoint {
 	e := &Endpoint{url: c.URL, client: c.Client, fields: c.Fields, transport: c.Transport, context: c.Context}
 	if c.URL == nil {
-		e.discovery = &discovery{issuer: c.Issuer, insecure: c.Insecure, get: e.get}
+		e.discovery = &discovery{issuer: c.Issuer, insecure: c.Insecure, mtls: c.Client.Auth == TLS, get: e.get}
 	}
 	return e
 }
@@ -178,6 +178,7 @@ func (e *Endpoint) get(ctx context.Context, from *url.URL) (a Answer, metadata m
 		return *failed, nil
 	}
 	a = newAnswer(response, content, metadataFields)
+	addAlias(a.Fields, content)
 	return a, a.Fields
 }
 

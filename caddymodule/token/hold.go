@@ -1,28 +1,61 @@
 package token
 
 import (
+	"math"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 )
 
 // maxHold bounds for how long a token endpoint can have us hold back.
 const maxHold = 5 * time.Minute
 
+// largeSeconds are too many for a duration: it is a time then, in seconds of the epoch.
+const largeSeconds = 1e8
+
+// resetHeaders say in seconds, or in seconds of the epoch, when a limit ends.
+var resetHeaders = [...]string{"X-Rate-Limit-Reset", "X-Ratelimit-Reset", "Ratelimit-Reset"}
+
 // holdBack is for how long an answer asks to hold back, with a 429 or a 503: by Retry-After (RFC 9110 section 10.2.3,
-// seconds or a date) or by X-Rate-Limit-Reset, which is in seconds of the epoch. It is 0 where it does not ask.
-func holdBack(answer *http.Response, now time.Time) (hold time.Duration) {
+// seconds or a date) or by a header that says when the limit ends. It is 0 where it does not ask.
+func holdBack(answer *http.Response, now time.Time) time.Duration {
 	if answer.StatusCode != http.StatusTooManyRequests && answer.StatusCode != http.StatusServiceUnavailable {
 		return 0
 	}
-	after := answer.Header.Get("Retry-After")
-	reset := answer.Header.Get("X-Rate-Limit-Reset")
-	if seconds, err := strconv.ParseUint(after, 10, 31); err == nil {
-		hold = time.Duration(seconds) * time.Second
-	} else if date, err := http.ParseTime(after); err == nil {
-		hold = date.Sub(now)
-	} else if epoch, err := strconv.ParseInt(reset, 10, 64); err == nil {
-		hold = time.Unix(epoch, 0).Sub(now)
+	if hold, ok := retryAfter(answer.Header.Get("Retry-After"), now); ok {
+		return hold
 	}
-	return max(0, min(hold, maxHold))
+	for _, name := range resetHeaders {
+		if seconds, ok := readSeconds(answer.Header.Get(name)); ok {
+			if seconds >= largeSeconds {
+				seconds -= float64(now.Unix())
+			}
+			return bounded(seconds)
+		}
+	}
+	return 0
+}
+
+func retryAfter(value string, now time.Time) (time.Duration, bool) {
+	if seconds, ok := readSeconds(value); ok {
+		return bounded(seconds), true
+	}
+	for _, layout := range [...]string{http.TimeFormat, time.RFC1123, time.RFC1123Z, time.RFC850, time.ANSIC} {
+		if date, err := time.Parse(layout, value); err == nil {
+			return bounded(date.Sub(now).Seconds()), true
+		}
+	}
+	return 0, false
+}
+
+// readSeconds reads a number, also one with a fraction, and the first where a proxy has added a second.
+func readSeconds(value string) (float64, bool) {
+	value, _, _ = strings.Cut(value, ",")
+	seconds, err := strconv.ParseFloat(strings.TrimSpace(value), 64)
+	return seconds, err == nil && seconds >= 0 && !math.IsInf(seconds, 0)
+}
+
+func bounded(seconds float64) time.Duration {
+	return time.Duration(max(0, min(seconds, maxHold.Seconds())) * float64(time.Second))
 }

@@ -9,12 +9,20 @@ import (
 func TestHoldingBackIsBounded(t *testing.T) {
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	for after, want := range map[string]time.Duration{
-		"0": 0, "7": 7 * time.Second, "86400": maxHold, "-1": 0, "soon": 0, "": 0, "99999999999999999999": 0,
+		"0": 0, "7": 7 * time.Second, "86400": maxHold, "-1": 0, "soon": 0, "": 0, "99999999999999999999": maxHold, "7.5": 7500 * time.Millisecond, "30, 30": 30 * time.Second,
+		"Thu, 01 Jan 2026 00:00:09 UTC": 9 * time.Second, "NaN": 0, "Inf": 0,
 		"Thu, 01 Jan 2026 00:00:09 GMT": 9 * time.Second, "Fri, 01 Jan 2027 00:00:00 GMT": maxHold,
 		"Thu, 01 Jan 1970 00:00:00 GMT": 0,
 	} {
 		if got := holdBack(&http.Response{StatusCode: 429, Header: http.Header{"Retry-After": {after}}}, now); got != want {
 			t.Errorf("%q: for %v", after, got)
+		}
+	}
+	for name, value := range map[string]string{
+		"X-Rate-Limit-Reset": "1767225607", "X-Ratelimit-Reset": "7", "Ratelimit-Reset": "7.0",
+	} {
+		if got := holdBack(&http.Response{StatusCode: 429, Header: http.Header{name: {value}}}, now); got != 7*time.Second {
+			t.Errorf("%s %s: for %v", name, value, got)
 		}
 	}
 	if got := holdBack(&http.Response{StatusCode: 500, Header: http.Header{"Retry-After": {"5"}}}, now); got != 0 {

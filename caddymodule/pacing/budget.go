@@ -1,0 +1,139 @@
+package pacing
+
+import (
+	"encoding/binary"
+	"sync"
+	"time"
+)
+
+// Budgets bound how many failed logins of one account reach an endpoint, whoever tries, so that nobody can have an
+// account locked there. It is safe for concurrent use.
+//
+// Failures are counted in a count-min sketch: its size is fixed however many accounts are made up, and it never counts
+// too few, so that filling it up frees none. It counts too many for one account in a million after some hundred thousand
+// failures within the window.
+type Budgets struct {
+	mu     sync.Mutex
+	slots  [budgetSlots]budgetSlot
+	trying map[Account]int // trials under way, which may fail
+	epoch  time.Time       // with a monotonic clock, so that nobody is freed by a step of the wall clock
+}
+
+// budgetSlots are what the window is divided into, and one more: a failure counts for the window at least, and for a
+// third of it longer at most.
+const budgetSlots = 4
+
+type budgetSlot struct {
+	at    int64
+	cells [][sketchRow]uint8 // nil until the first failure
+}
+
+const (
+	sketchRows = 4
+	sketchRow  = 1 << 18
+)
+
+// NewBudgets returns Budgets of which nothing is spent.
+func NewBudgets() *Budgets { return &Budgets{trying: make(map[Account]int), epoch: time.Now()} }
+
+// Budget is how many failures of an account may reach the endpoint within a window. 0 failures are no bound.
+type Budget struct {
+	Failures int
+	Window   time.Duration
+}
+
+// reserved is the part of a budget that is kept for a network that has not failed with the account yet, so that its owner
+// gets through while somebody guesses elsewhere.
+func (b Budget) reserved() int {
+	if b.Failures < 2 {
+		return 0
+	}
+	return max(1, b.Failures/4)
+}
+
+// Spend tells whether a trial of an account may be sent, from a network of which there is a digest for this account. If
+// so the caller has to call done with what came of it.
+func (b *Budgets) Spend(budget Budget, account, network Account) (done func(failed bool), ok bool) {
+	if budget.Failures <= 0 {
+		return func(bool) {}, true
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.left(budget, account, network) {
+		return nil, false
+	}
+	b.trying[account]++
+	return func(failed bool) {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		if b.trying[account]--; b.trying[account] == 0 {
+			delete(b.trying, account)
+		}
+		if failed {
+			now := time.Now()
+			b.add(account, budget, now)
+			b.add(network, budget, now)
+		}
+	}, true
+}
+
+// Left tells whether Spend would be true now.
+func (b *Budgets) Left(budget Budget, account, network Account) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return budget.Failures <= 0 || b.left(budget, account, network)
+}
+
+func (b *Budgets) left(budget Budget, account, network Account) bool {
+	now := time.Now()
+	bound := budget.Failures
+	if b.count(network, budget, now) > 0 {
+		bound -= budget.reserved()
+	}
+	return b.count(account, budget, now)+b.trying[account] < bound
+}
+
+func (b *Budgets) slot(budget Budget, now time.Time) int64 {
+	return int64(now.Sub(b.epoch) / (budget.Window / (budgetSlots - 1)))
+}
+
+func (b *Budgets) count(a Account, budget Budget, now time.Time) (n int) {
+	at := b.slot(budget, now)
+	for i := range b.slots {
+		if s := &b.slots[i]; s.cells != nil && s.at > at-budgetSlots && s.at <= at {
+			n += s.least(a)
+		}
+	}
+	return n
+}
+
+func (b *Budgets) add(a Account, budget Budget, now time.Time) {
+	at := b.slot(budget, now)
+	s := &b.slots[at%budgetSlots]
+	if s.cells == nil {
+		s.cells = make([][sketchRow]uint8, sketchRows)
+	} else if s.at != at {
+		clear(s.cells)
+	}
+	s.at = at
+	// Only the cells that say the least are raised, which makes others count too many less often.
+	least := s.least(a)
+	for row := range s.cells {
+		if cell := &s.cells[row][place(a, row)]; int(*cell) == least && *cell < 255 {
+			*cell++
+		}
+	}
+}
+
+func (s *budgetSlot) least(a Account) int {
+	n := 255
+	for row := range s.cells {
+		n = min(n, int(s.cells[row][place(a, row)]))
+	}
+	return n
+}
+
+// place is where an account counts in a row. An Account is a digest, whose parts are independent.
+func place(a Account, row int) uint32 {
+	return binary.LittleEndian.Uint32(a[row*4:]) % sketchRow
+}

@@ -1,0 +1,107 @@
+package pacing
+
+import (
+	"crypto/sha256"
+	"strconv"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func name(text string) Account { return sha256.Sum256([]byte(text)) }
+
+var budget = Budget{Failures: 4, Window: 30 * time.Minute}
+
+// fail spends what is left, and returns how much that was.
+func fail(b *Budgets, account, network string) (n int) {
+	for {
+		done, ok := b.Spend(budget, name(account), name(account+network))
+		if !ok {
+			return n
+		}
+		done(true)
+		n++
+	}
+}
+
+func TestFillingTheMemoryUpFreesNoAccount(t *testing.T) {
+	b := NewBudgets()
+	fail(b, "ella", "1")
+	fail(b, "ella", "2")
+	for i := range 200_000 {
+		fill := name(strconv.Itoa(i))
+		if done, ok := b.Spend(budget, fill, fill); ok {
+			done(true)
+		}
+	}
+	if n := fail(b, "ella", "3"); n != 0 {
+		t.Errorf("%d more", n)
+	}
+	wrong := 0
+	for i := range 10_000 {
+		if account := name("good" + strconv.Itoa(i)); !b.Left(budget, account, account) {
+			wrong++
+		}
+	}
+	if wrong > 10 {
+		t.Errorf("%d of 10000 accounts are guarded that never failed", wrong)
+	}
+}
+
+func TestAFailureCountsForTheWindowAndAThirdOfItLongerAtMost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := NewBudgets()
+		for _, wait := range []time.Duration{0, time.Minute, 7 * time.Minute, 13 * time.Minute} {
+			time.Sleep(wait)
+			if n := fail(b, "ella", "1") + fail(b, "ella", "2"); n != 4 {
+				t.Errorf("after %v: %d", wait, n)
+			}
+			time.Sleep(30 * time.Minute)
+			if b.Left(budget, name("ella"), name("ella3")) {
+				t.Error("freed within the window")
+			}
+			time.Sleep(10*time.Minute + time.Second)
+			if !b.Left(budget, name("ella"), name("ella1")) {
+				t.Error("not freed after it")
+			}
+		}
+	})
+}
+
+func TestAPartOfTheBudgetIsKeptForANetworkThatHasNotFailed(t *testing.T) {
+	b := NewBudgets()
+	if n := fail(b, "ella", "guesser"); n != 3 {
+		t.Errorf("one network has %d of 4", n)
+	}
+	if n := fail(b, "ella", "home"); n != 1 {
+		t.Errorf("another one has %d", n)
+	}
+	if n := fail(b, "django", "guesser"); n != 3 {
+		t.Errorf("another account has %d", n)
+	}
+}
+
+func TestASuccessCostsNothing(t *testing.T) {
+	b := NewBudgets()
+	for range 100 {
+		done, ok := b.Spend(budget, name("ella"), name("home"))
+		if !ok {
+			t.Fatal("guarded")
+		}
+		done(false)
+	}
+}
+
+func TestANetworkWhoseCallsSucceedKeepsItsPlace(t *testing.T) {
+	n, now := newNetworks(), time.Now()
+	for i := range 1000 {
+		n.note("cloud", i%5 == 0, now) // four of five fail
+		n.note("guesser", false, now)
+	}
+	if n.rank("cloud", now) != 0 || n.rank("guesser", now) != 1 || n.rank("unknown", now) != 0 || n.rank("", now) != 0 {
+		t.Error("wrong order")
+	}
+	if n.rank("guesser", now.Add(networkWindow+time.Second)) != 0 {
+		t.Error("never forgiven")
+	}
+}
