@@ -12,6 +12,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/pacing"
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/secret"
 )
@@ -69,7 +70,20 @@ type EndpointStatus struct {
 	// For how long the endpoint has asked to hold back, 0 where it has not.
 	HoldSeconds float64 `json:"hold_seconds"`
 
+	// The fuses that doubt rejections, of logins and of refreshes.
+	LoginFuse   FuseStatus `json:"login_fuse"`
+	RefreshFuse FuseStatus `json:"refresh_fuse"`
+
 	Secrets []secretStatus `json:"secrets"`
+}
+
+// FuseStatus is how a fuse is. Tried and Rejected are distinct accounts of the last ten minutes, since it has last
+// changed, 512 at most; OAuthError is what was said most often of those that were rejected.
+type FuseStatus struct {
+	Blown      bool   `json:"blown"`
+	Tried      int    `json:"tried"`
+	Rejected   int    `json:"rejected"`
+	OAuthError string `json:"oauth_error,omitempty"`
 }
 
 // secretStatus is how a secret that comes from files is.
@@ -80,12 +94,14 @@ func currentStatus(now time.Time) Status {
 	for _, e := range endpoints() {
 		state := e.pacing()
 		s := EndpointStatus{
-			Endpoint: e.where,
-			ClientID: e.client,
-			InFlight: state.InFlight,
-			Waiting:  state.Waiting,
-			Breaker:  state.Breaker,
-			Secrets:  e.secretStatuses(now),
+			Endpoint:    e.where,
+			ClientID:    e.client,
+			InFlight:    state.InFlight,
+			Waiting:     state.Waiting,
+			Breaker:     state.Breaker,
+			LoginFuse:   fuseStatus(e.LoginFuse),
+			RefreshFuse: fuseStatus(e.RefreshFuse),
+			Secrets:     e.secretStatuses(now),
 		}
 		s.SinceStart, s.Last5Minutes, s.History = e.tally.sums(now)
 		if !state.OldestWaiting.IsZero() {
@@ -97,6 +113,11 @@ func currentStatus(now time.Time) Status {
 		all.Endpoints = append(all.Endpoints, s)
 	}
 	return all
+}
+
+func fuseStatus(f *pacing.Fuse) FuseStatus {
+	s := f.Status()
+	return FuseStatus{Blown: s.Blown, Tried: s.Tried, Rejected: s.Rejected, OAuthError: s.Reason}
 }
 
 // secretStatuses are by field: sites with the same client have the same ones, each read by its own handler.

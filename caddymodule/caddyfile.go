@@ -50,6 +50,7 @@ func parseCaddyfile(helper httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, e
 //		replay            <duration>|off
 //		remember_rejected <duration>|off
 //		failed_logins     <n> <duration>|off
+//		fuse              <percent>|off
 //
 //		exchange login|session_id|login_token|anonymous [<grant_type>] {
 //			param    <name> <value>
@@ -156,6 +157,8 @@ func (h *Handler) unmarshalField(name string, d *caddyfile.Dispenser) error {
 			return d.Errf("%s: %v", name, err)
 		}
 		return nil
+	case "fuse":
+		return parsed(d, name, &h.Fuse, parseFuse)
 	case "exchange":
 		return h.unmarshalExchange(d)
 	case "auth_token":

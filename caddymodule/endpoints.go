@@ -115,6 +115,14 @@ func newSharedEndpoint(where, client string) *sharedEndpoint {
 		Hold: func(until time.Time) {
 			e.logger.Load().Warn("holding back, as the token endpoint has asked", endpoint, zap.Time("until", until))
 		},
+	}, func(fuse pacing.FuseStatus) {
+		accounts := []zap.Field{endpoint, zap.Int("tried", fuse.Tried), zap.Int("rejected", fuse.Rejected), zap.String("oauth_error", fuse.Reason)}
+		if !fuse.Blown {
+			e.logger.Load().Info("fuse is whole again: rejections are believed", accounts...)
+			return
+		}
+		e.logger.Load().Error("fuse blown: most accounts are rejected, and rejections are doubted", append(accounts,
+			zap.String("fix", "see what has changed at the authorization server: its host name, the client's secret, consent, or a proxy in front"))...)
 	})
 	return e
 }

@@ -113,6 +113,13 @@ type Handler struct {
 	// alone. It is kept in memory only, for all handlers with the same token endpoint. Default: `4 30m`.
 	FailedLogins *FailedLogins `json:"failed_logins,omitempty"`
 
+	// The share of accounts above which rejections are doubted, such as `50%`, or `off`. A fuse blows when of at least 20
+	// accounts that were tried within ten minutes more than that share was rejected, or of the last 20 at most one was
+	// accepted. While it is blown tokens are handed out as ever, and who is rejected is told to come again (`doubted`).
+	// It mends when most that are tried are accepted again, 10 percent points below the share. Upgrades and refreshes
+	// have one each, which outlive configuration reloads, in memory only. Default: `50%`.
+	Fuse Fuse `json:"fuse,omitempty"`
+
 	// The HTTP transport to the token endpoint, as in `reverse_proxy`: certificate authorities, client
 	// certificates, a proxy, timeouts. Only `http` is supported, without `proxy_protocol`. Differing from
 	// `reverse_proxy`, idle connections are kept for 4s, which is less than the 5s after which some servers
@@ -139,8 +146,10 @@ type Handler struct {
 	OnRejected OnRejected `json:"on_rejected,omitempty"`
 
 	// What failures of exchanges mean: `rejected`, `unavailable` or `misconfigured`, by the OAuth error or the
-	// HTTP status of the answer. A status counts where the answer has no OAuth error with a fixed meaning. For
-	// example, `{"403": "rejected"}` is for servers that answer a wrong password with a bare 403.
+	// HTTP status of the answer. An error may be followed by a suberror of Entra's, as in
+	// `invalid_grant/consent_required`. A status counts where the answer has no OAuth error with a fixed meaning, and a
+	// body that is empty or a JSON object, without Retry-After. For example, `{"403": "rejected"}` is for servers that
+	// answer a wrong password with a bare 403.
 	OnError OnError `json:"on_error,omitempty"`
 
 	// How each kind of credentials is exchanged. Upgrade calls with a kind that is not here get a blank pair.
@@ -253,6 +262,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		State:            h.shared.State,
 		Places:           s.maxInFlight,
 		Fair:             p.Timeout / 2,
+		Fuse:             float64(s.fuse),
 		Budgets:          h.budgets,
 		Budget:           s.failedLogins.budget(),
 		Replay:           s.replay,

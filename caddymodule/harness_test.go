@@ -239,7 +239,7 @@ func serve(t testing.TB, handler http.HandlerFunc) *server {
 	s.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
 		if err != nil {
-			t.Error(err)
+			return // it was cut, and whoever sent it hears of it
 		}
 		r.Body = io.NopCloser(bytes.NewReader(body))
 		s.mu.Lock()

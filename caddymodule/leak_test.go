@@ -33,7 +33,7 @@ var leakyAnswers = map[string]http.HandlerFunc{
 	"issued, no text":  says(200, `{"access_token":"marker-new-token\u0000","refresh_token":"marker-new-key"}`),
 	"no JSON":          says(200, `marker-password`),
 	"rejected":         says(400, `{"error":"invalid_grant","error_description":"marker-user has not marker-password"}`),
-	"an odd error":     says(400, `{"error":"marker-user","error_uri":"marker-password"}`),
+	"an odd error":     says(400, `{"error":"marker-user is locked","error_uri":"marker-password"}`),
 	"the client":       says(401, `{"error":"invalid_client","error_description":"marker-secret"}`),
 	"failing":          says(500, `marker-password`),
 	"patience": func(w http.ResponseWriter, r *http.Request) {

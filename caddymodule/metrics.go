@@ -6,6 +6,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/pacing"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
 )
 
@@ -115,16 +116,19 @@ var (
 		"Exchanges that wait for a place at a token endpoint.", nil, nil)
 	breakerDesc = prometheus.NewDesc(prometheus.BuildFQName(metricsNamespace, metricsSubsystem, "breaker_open"),
 		"Token endpoints that are left alone, because they have been failing.", nil, nil)
+	fuseDesc = prometheus.NewDesc(prometheus.BuildFQName(metricsNamespace, metricsSubsystem, "fuses_blown"),
+		"Fuses that are blown, so that rejections are doubted. Each token endpoint has one for logins and one for refreshes.", nil, nil)
 )
 
 func (endpointsCollector) Describe(descs chan<- *prometheus.Desc) {
 	descs <- inFlightDesc
 	descs <- waitingDesc
 	descs <- breakerDesc
+	descs <- fuseDesc
 }
 
 func (endpointsCollector) Collect(values chan<- prometheus.Metric) {
-	var inFlight, waiting, open float64
+	var inFlight, waiting, open, blown float64
 	for _, e := range endpoints() {
 		status := e.pacing()
 		inFlight += float64(status.InFlight)
@@ -132,8 +136,14 @@ func (endpointsCollector) Collect(values chan<- prometheus.Metric) {
 		if status.Breaker != "closed" { // half-open, it is left alone but for a few tries
 			open++
 		}
+		for _, fuse := range []*pacing.Fuse{e.LoginFuse, e.RefreshFuse} {
+			if fuse.Blown() {
+				blown++
+			}
+		}
 	}
 	values <- prometheus.MustNewConstMetric(inFlightDesc, prometheus.GaugeValue, inFlight)
 	values <- prometheus.MustNewConstMetric(waitingDesc, prometheus.GaugeValue, waiting)
 	values <- prometheus.MustNewConstMetric(breakerDesc, prometheus.GaugeValue, open)
+	values <- prometheus.MustNewConstMetric(fuseDesc, prometheus.GaugeValue, blown)
 }

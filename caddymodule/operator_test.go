@@ -16,6 +16,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -223,6 +224,13 @@ func TestTheTokenEndpointIsShownAsItIs(t *testing.T) {
 }
 
 // endpointStatus is what the admin API says of a token endpoint, as others read it.
+type fuseStatus struct {
+	Blown      bool   `json:"blown"`
+	Tried      int    `json:"tried"`
+	Rejected   int    `json:"rejected"`
+	OAuthError string `json:"oauth_error"`
+}
+
 type endpointStatus struct {
 	Endpoint             string              `json:"endpoint"`
 	ClientID             string              `json:"client_id"`
@@ -234,6 +242,8 @@ type endpointStatus struct {
 	OldestWaitingSeconds float64             `json:"oldest_waiting_seconds"`
 	Breaker              string              `json:"breaker"`
 	HoldSeconds          float64             `json:"hold_seconds"`
+	LoginFuse            fuseStatus          `json:"login_fuse"`
+	RefreshFuse          fuseStatus          `json:"refresh_fuse"`
 	Secrets              []struct {
 		Field          string     `json:"field"`
 		ReadSecondsAgo float64    `json:"read_seconds_ago"`
@@ -565,5 +575,37 @@ func TestWhatWasNotAskedTookNoTime(t *testing.T) {
 	}
 	if took, asked := o.scrape(t)[durations]-before, len(endpoint.asked()); took != float64(asked) || asked == 50 {
 		t.Errorf("%v durations of %d exchanges", took, asked)
+	}
+}
+
+// A stranger who blows the fuse with made-up accounts harms nobody: who is accepted is served, and who is refused is asked
+// again later. The operator sees it.
+func TestABlownFuseIsSeenAndHarmsNobody(t *testing.T) {
+	var failed atomic.Int32
+	o := operate(t, directive(serve(t, passwords(&failed)), oldService(t)))
+	for i := range 30 {
+		a := o.post(t, tries(t, "made-up-"+strconv.Itoa(i), "wrong", "home"))
+		if i < 19 {
+			checkAnswer(t, a, "reauthorize.xml")
+		} else {
+			checkAnswer(t, a, "service-unavailable.xml")
+		}
+	}
+	if got := onlyEndpoint(t, o); !got.LoginFuse.Blown || got.RefreshFuse.Blown {
+		t.Errorf("the status is %+v", got)
+	}
+	waitForLog(t, o.site, "fuse blown: most accounts are rejected")
+	if n := o.scrape(t)["caddy_smapi_upgrade_fuses_blown"]; n != 1 {
+		t.Errorf("the metric is %v", n)
+	}
+	for i := range 5 {
+		checkAnswer(t, o.post(t, tries(t, "good-"+strconv.Itoa(i), "right", "home")), "upgraded.xml")
+	}
+	for i := range 30 {
+		checkAnswer(t, o.post(t, tries(t, "more-"+strconv.Itoa(i), "right", "home")), "upgraded.xml")
+	}
+	waitForLog(t, o.site, "fuse is whole again")
+	if got := onlyEndpoint(t, o); got.LoginFuse.Blown {
+		t.Errorf("the status is %+v", got)
 	}
 }

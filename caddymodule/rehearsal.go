@@ -43,7 +43,7 @@ func (h *Handler) rehearse(d *flow.Decision, q flow.Request) (*exchangeFacts, er
 			Context:   context.Background(),
 		}),
 		Places: 1,
-		State:  flow.NewState(pacing.Watch{}),
+		State:  flow.NewState(pacing.Watch{}, nil),
 	}
 	s.policy.Conclude(d, exchanger.Exchange(context.Background(), time.Now().Add(s.policy.Timeout), &q))
 	x := &exchangeFacts{GrantType: q.Type, Headers: slices.Sorted(maps.Keys(sent.header)), OnError: q.OnError}

@@ -39,6 +39,7 @@ type settings struct {
 	replay           time.Duration
 	rememberRejected time.Duration
 	failedLogins     FailedLogins
+	fuse             Fuse
 	policy           flow.Policy
 	methods          []smapi.Method // that are answered
 }
@@ -95,7 +96,7 @@ func (h *Handler) resolve(repl *caddy.Replacer, watch watchText) (s settings, er
 	h.resolveClient(&r, &s)
 	s.replay = r.memory("replay", orDefault(h.Replay, defaultReplay))
 	s.rememberRejected = r.memory("remember_rejected", orDefault(h.RememberRejected, defaultRememberRejected))
-	s.failedLogins = defaultFailedLogins
+	s.failedLogins, s.fuse = defaultFailedLogins, orDefault(h.Fuse, defaultFuse)
 	if h.FailedLogins != nil {
 		s.failedLogins = *h.FailedLogins
 	}

@@ -16,6 +16,9 @@ const (
 	AccountGuarded token.Class = "guarded"
 )
 
+// InDoubt is the class of a result whose credentials were refused while most are.
+const InDoubt token.Class = "doubted"
+
 // Result is what came of an exchange. All but the fields is free of secrets.
 type Result struct {
 	token.Verdict
@@ -40,6 +43,9 @@ type State struct {
 	// Logins and Refreshes are paced apart: who guesses passwords is in no refresh's way.
 	Logins, Refreshes *pacing.Pacer
 
+	// LoginFuse and RefreshFuse doubt rejections, apart for the same reason.
+	LoginFuse, RefreshFuse *pacing.Fuse
+
 	Calls *replay.Calls[Landed]
 }
 
@@ -60,11 +66,12 @@ const (
 )
 
 // NewState returns the State of a token endpoint that has not been used yet.
-func NewState(watch pacing.Watch) *State {
+func NewState(watch pacing.Watch, fuse func(pacing.FuseStatus)) *State {
 	return &State{
 		Logins:    pacing.New(watch),
 		Refreshes: pacing.New(watch),
-		Calls:     replay.New[Landed](replay.NewMemory[Landed](maxIssued), replay.NewMemory[Landed](maxRejected)),
+		LoginFuse: pacing.NewFuse(fuse), RefreshFuse: pacing.NewFuse(fuse),
+		Calls: replay.New[Landed](replay.NewMemory[Landed](maxIssued), replay.NewMemory[Landed](maxRejected)),
 	}
 }
 
@@ -84,6 +91,9 @@ type Exchanger struct {
 	// Budgets has the failed logins of accounts at this endpoint, of which Budget may reach it. Nil is no bound.
 	Budgets *pacing.Budgets
 	Budget  pacing.Budget
+
+	// Fuse is the share of accounts in percent above which rejections are doubted, 100 for never.
+	Fuse float64
 
 	// Replay is for how long the same call gets the same tokens, RememberRejected for how long it gets the
 	// same rejection. 0 is not at all. For a refresh the former is always 60 s.
@@ -134,6 +144,22 @@ func (x *Exchanger) Exchange(ctx context.Context, deadline time.Time, q *Request
 	}
 }
 
+func (x *Exchanger) fuse(q *Request) *pacing.Fuse {
+	if q.Type == token.Refresh {
+		return x.State.RefreshFuse
+	}
+	return x.State.LoginFuse
+}
+
+// doubt takes a rejection back while the fuse is blown.
+func (x *Exchanger) doubt(q *Request, r Result) Result {
+	if r.Class == token.Rejected && x.Fuse < 100 && x.fuse(q).Blown() {
+		r.Class, r.Cause = InDoubt, "the credentials were refused, as those of most accounts lately"
+		r.Fix = "see what has changed at the authorization server: its host name, the client's secret, consent, or a proxy in front"
+	}
+	return r
+}
+
 // rejection is by what a rejection of the request is known.
 func (x *Exchanger) rejection(q *Request, call replay.Digest) replay.Digest {
 	if q.Proof == nil {
@@ -154,6 +180,10 @@ func (x *Exchanger) lead(ctx context.Context, deadline time.Time, call replay.Di
 	}()
 	l = x.fly(ctx, deadline, call, f, q)
 	r = x.judged(q, &l)
+	if r.Class == token.Issued || r.Class == token.Rejected { // weighed before it is told
+		x.fuse(q).Weigh(x.Fuse, x.account(q.Account), r.Class == token.Rejected, r.Error)
+	}
+	defer func() { r = x.doubt(q, r) }()
 	switch r.Class {
 	case token.Issued:
 		keep.Accepted = x.replayFor(q.Type)
@@ -267,7 +297,7 @@ func (x *Exchanger) judged(q *Request, l *Landed) Result {
 
 // again is the result of the same call for another one: of one that it waited for, or of one before it.
 func (x *Exchanger) again(q *Request, l *Landed, waitedFor bool) Result {
-	r := x.judged(q, l)
+	r := x.doubt(q, x.judged(q, l))
 	if r.Replayed = true; !waitedFor {
 		r.Waited, r.Took = 0, 0
 	}

@@ -25,6 +25,7 @@ type config struct {
 	MaxInFlight              int
 	Replay, RememberRejected time.Duration
 	Fair                     time.Duration
+	Fuse                     float64
 	Budget                   pacing.Budget
 	State                    *State
 }
@@ -42,7 +43,7 @@ func endpoint(u *url.URL, change ...func(*config)) exchanging {
 			Fields:    []string{"access_token", "refresh_token"},
 			Transport: &http.Transport{}, Context: context.Background(),
 		},
-		MaxInFlight: 4, State: NewState(pacing.Watch{}),
+		MaxInFlight: 4, Fuse: 100, State: NewState(pacing.Watch{}, nil),
 	}
 	for _, f := range change {
 		f(&c)
@@ -50,7 +51,7 @@ func endpoint(u *url.URL, change ...func(*config)) exchanging {
 	return exchanging{&Exchanger{
 		Name: u.String(), Endpoint: token.New(c.Config), State: c.State, Places: c.MaxInFlight,
 		Replay: c.Replay, RememberRejected: c.RememberRejected,
-		Fair: c.Fair, Budgets: pacing.NewBudgets(), Budget: c.Budget,
+		Fuse: c.Fuse, Fair: c.Fair, Budgets: pacing.NewBudgets(), Budget: c.Budget,
 	}}
 }
 
@@ -459,7 +460,7 @@ func TestAHoldIsToldOfOnceAndOnlyIfThereIsOne(t *testing.T) {
 				time.Sleep(time.Second)
 				return 503, http.Header{"Retry-After": {after}}, `{}`
 			}), func(c *config) {
-				c.State = NewState(pacing.Watch{Hold: func(time.Time) { told.Add(1) }})
+				c.State = NewState(pacing.Watch{Hold: func(time.Time) { told.Add(1) }}, nil)
 			})
 			var all sync.WaitGroup
 			for i := range 4 {
@@ -480,7 +481,7 @@ func TestAHoldIsToldOfOnceAndOnlyIfThereIsOne(t *testing.T) {
 func TestWhatIsOffIsForgottenWhateverItWas(t *testing.T) {
 	for _, body := range []string{issued, `{"error":"invalid_grant"}`} {
 		posts := 0
-		state := NewState(pacing.Watch{})
+		state := NewState(pacing.Watch{}, nil)
 		with := func(keep time.Duration) exchanging {
 			return at(stub(func(url.Values) (int, http.Header, string) { posts++; return 200, nil, body }),
 				func(c *config) { c.State, c.Replay, c.RememberRejected = state, keep, keep })
@@ -881,4 +882,72 @@ func TestATimeoutCountsOnlyAfterAFairTime(t *testing.T) {
 			}
 		}
 	})
+}
+
+func halved(c *config) { c.Fuse, c.RememberRejected = 50, 30*time.Second }
+
+// A server that accepted everybody and then refuses everybody: at most 20 homes hear of it, and who is accepted is served.
+func TestAServerThatRefusesEverybodyIsDoubted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var broken atomic.Bool
+		e := at(stub(func(form url.Values) (int, http.Header, string) {
+			time.Sleep(100 * time.Millisecond)
+			if broken.Load() && !strings.HasPrefix(form.Get("username"), "lucky") {
+				return 400, nil, `{"error":"invalid_grant"}`
+			}
+			return 200, nil, issued
+		}), halved, func(c *config) { c.MaxInFlight = 64 })
+		for i := range 600 {
+			e.Exchange(context.Background(), soon(), login("before"+strconv.Itoa(i), "x"))
+			time.Sleep(900 * time.Millisecond)
+		}
+		broken.Store(true)
+		var all sync.WaitGroup
+		var rejected, doubted, served atomic.Int32
+		for i := range 500 {
+			name := "home" + strconv.Itoa(i)
+			if i%50 == 49 {
+				name = "lucky" + strconv.Itoa(i)
+			}
+			all.Go(func() {
+				switch r := e.Exchange(context.Background(), soon(), login(name, "x")); r.Class {
+				case token.Rejected:
+					rejected.Add(1)
+				case InDoubt:
+					doubted.Add(1)
+				case token.Issued:
+					served.Add(1)
+				default:
+					t.Errorf("%+v", r)
+				}
+			})
+		}
+		all.Wait()
+		if rejected.Load() > 20 || served.Load() != 10 || doubted.Load()+rejected.Load() != 490 {
+			t.Errorf("%d rejected, %d doubted, %d served", rejected.Load(), doubted.Load(), served.Load())
+		}
+		if r := e.Exchange(context.Background(), soon(), login("home0", "x")); r.Class != InDoubt {
+			t.Errorf("a rejection that is remembered is told while the fuse is blown: %+v", r)
+		}
+		broken.Store(false)
+		time.Sleep(time.Minute)
+		for i := range 500 {
+			if r := e.Exchange(context.Background(), soon(), login("home"+strconv.Itoa(i), "x")); r.Class != token.Issued {
+				t.Fatalf("after it: %+v", r)
+			}
+		}
+	})
+}
+
+func TestABlownFuseOfLoginsDoubtsNoRefresh(t *testing.T) {
+	e := at(stub(func(form url.Values) (int, http.Header, string) { return 400, nil, `{"error":"invalid_grant"}` }), halved)
+	for i := range 30 {
+		e.Exchange(context.Background(), soon(), login("made up "+strconv.Itoa(i), "x"))
+	}
+	if r := e.Exchange(context.Background(), soon(), login("ella", "x")); r.Class != InDoubt {
+		t.Errorf("%+v", r)
+	}
+	if r := e.Exchange(context.Background(), soon(), refreshOf("dead")); r.Class != token.Rejected {
+		t.Errorf("%+v", r)
+	}
 }

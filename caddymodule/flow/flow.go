@@ -128,6 +128,8 @@ func outcomeOf(class token.Class) Outcome {
 		return Misconfigured
 	case NotSent:
 		return Overloaded
+	case InDoubt:
+		return Doubted
 	case AccountGuarded:
 		return Guarded
 	}

@@ -18,6 +18,7 @@ const (
 	Observed
 	Reauthorized
 	Rejected
+	Doubted
 	Guarded
 	Unavailable
 	Overloaded
@@ -64,8 +65,11 @@ var table = [outcomes]Row{
 		"no `exchange` for these credentials, a token that waits for its listener (`needs_reauth`), or `mode reauthorize`",
 		"200, a blank pair: sign in again"},
 	Rejected: {"rejected", blankPair, zapcore.InfoLevel, true,
-		"the token endpoint refused the credentials for good (`invalid_grant`, `access_denied`, `mfa_required`, ...)",
+		"the token endpoint refused the credentials for good (`invalid_grant`, `mfa_required`, ...), and the `fuse` is whole",
 		"by `on_rejected`: 200 with a blank pair, or the fault `Client.NOT_LINKED_FAILURE`; for a refresh the fault `Client.AuthTokenExpired`"},
+	Doubted: {"doubted", tryLater, zapcore.ErrorLevel, true,
+		"the token endpoint refused the credentials for good, while the `fuse` is blown: most accounts are refused",
+		"the fault `Server.ServiceUnavailable`"},
 	Guarded: {"guarded", tryLater, zapcore.WarnLevel, false,
 		"the account has had its `failed_logins`, and the token endpoint is not asked",
 		"the fault `Server.ServiceUnavailable`"},

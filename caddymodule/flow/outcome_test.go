@@ -35,7 +35,7 @@ func TestOnlyADefinitiveAnswerSignsAListenerOut(t *testing.T) {
 	for _, onRejected := range []OnRejected{Reauthorize, NotLinked} {
 		p := &Policy{Mode: ModeUpgrade, Households: AllHouseholds, OnRejected: onRejected}
 		for _, f := range flows {
-			for _, class := range []token.Class{token.Unavailable, token.Misconfigured, NotSent, AccountGuarded, "", "one that is not known"} {
+			for _, class := range []token.Class{token.Unavailable, token.Misconfigured, NotSent, AccountGuarded, InDoubt, "", "one that is not known"} {
 				d := Decision{Call: new(smapi.Call), Exchange: new(Exchange), flow: f}
 				p.Conclude(&d, Result{Verdict: token.Verdict{Class: class}})
 				if reply := p.Reply(&d); final[reply] {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"net/http"
+	"net/url"
 	"time"
 )
 
@@ -16,8 +17,18 @@ type Answer struct {
 	// Error is the OAuth error as it came, which can be anything: it is not for people. Blank where there is none.
 	Error string `json:"error,omitempty"`
 
-	// Readable tells that the body was JSON.
+	// Suberror says more of some errors of Entra's, such as consent_required of an invalid_grant.
+	Suberror string `json:"suberror,omitempty"`
+
+	// Readable tells that the body was JSON, Object that it was a JSON object, Empty that there was none, Form that it
+	// was a form with an access_token.
 	Readable bool `json:"readable,omitempty"`
+	Object   bool `json:"object,omitempty"`
+	Empty    bool `json:"empty,omitempty"`
+	Form     bool `json:"form,omitempty"`
+
+	// RetryAfter tells that there was such a header.
+	RetryAfter bool `json:"retry_after,omitempty"`
 
 	// Fields are those of Config.Fields that the answer has as a text, nil where it has none. They are secrets.
 	Fields map[string]string `json:"fields,omitempty"`
@@ -47,7 +58,12 @@ func broken(status int, class Class, cause, fix string) Answer {
 func newAnswer(response *http.Response, content []byte, wanted []string) Answer {
 	a := Answer{Status: response.StatusCode, HoldBack: holdBack(response, time.Now())}
 	members, readable := readJSON(content)
-	a.Error, a.Readable = textOf(members["error"]), readable
+	a.Error, a.Suberror = textOf(members["error"]), textOf(members["suberror"])
+	a.Readable, a.Object, a.Empty = readable, members != nil, len(bytes.TrimSpace(content)) == 0
+	a.RetryAfter = response.Header.Get("Retry-After") != ""
+	if form, err := url.ParseQuery(string(content)); !readable && err == nil {
+		a.Form = form.Has("access_token")
+	}
 	for _, name := range wanted {
 		if text := textOf(members[name]); text != "" {
 			if a.Fields == nil {

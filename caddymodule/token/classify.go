@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -45,6 +46,7 @@ var (
 	errorsSubject = []string{"invalid_request", "invalid_target", "invalid_token"}
 
 	errorsClient = map[string]string{
+		"access_denied":          "see why the server denies this client; if it says so of a wrong password, as Dex does, on_error access_denied rejected",
 		"invalid_client":         "check client_id and its secret, key or certificate, and whether the server wants another client_auth",
 		"unauthorized_client":    "allow this client the grant type at the authorization server",
 		"unsupported_grant_type": "enable the grant type at the authorization server, or exchange by another one",
@@ -57,8 +59,8 @@ var (
 type Verdict struct {
 	Class Class
 
-	// Error is the OAuth error of the answer where it is one that this package knows or that OnError names, "other"
-	// where it is another one, blank where there is none.
+	// Error is the OAuth error of the answer where it is a name of at most 40 lower-case letters, digits, dots, dashes and
+	// underscores, "other" where it is not, blank where there is none.
 	Error string
 
 	// Cause says in a few words what happened, and Fix what the operator can do about it. Both are fixed texts, blank
@@ -74,7 +76,7 @@ func judge(g *Grant, auth ClientAuth, a *Answer) Verdict {
 	if a.Failure != nil {
 		return Verdict{Class: a.Failure.Class, Cause: a.Failure.Cause, Fix: a.Failure.Fix}
 	}
-	v := Verdict{Error: known(a.Error)}
+	v := Verdict{Error: g.known(a.Error)}
 	status, code := a.Status, a.Error
 	subject := g.Type == Refresh || g.Type == TokenExchange
 	// fosite says invalid_request of an assertion whose key it does not know, and invalid_grant of a dead token.
@@ -83,14 +85,15 @@ func judge(g *Grant, auth ClientAuth, a *Answer) Verdict {
 	}
 	success := status >= 200 && status <= 299
 
-	if class := g.OnError[code]; class != "" && code != "" {
-		v.Error = code
-		return v.byOnError(class)
+	for _, name := range [...]string{code + "/" + a.Suberror, code} {
+		if class := g.OnError[name]; class != "" && code != "" {
+			return v.byOnError(class)
+		}
 	}
 	// An error with a meaning is more than its status: a refused client must not be taken for a listener
-	// because both are a 401.
+	// because both are a 401. And a firewall's page is nothing that the server says.
 	class := g.OnError[strconv.Itoa(status)]
-	if class != "" && !success && (v.Error == "" || v.Error == "other" || v.Error == "server_error") {
+	if class != "" && !success && !a.RetryAfter && (a.Empty || a.Object) && (!meaningful(code) || code == "server_error") {
 		return v.byOnError(class)
 	}
 
@@ -99,10 +102,9 @@ func judge(g *Grant, auth ClientAuth, a *Answer) Verdict {
 		return v.is(Unavailable, "the token endpoint is rate-limiting", "")
 	case slices.Contains(errorsListener, code):
 		return v.is(Rejected, "the listener has to act", "")
-	case code == "invalid_grant",
-		code == "access_denied" && (success || status == 400 || status == 401 || status == 403):
+	case code == "invalid_grant":
 		return v.is(Rejected, "the credentials were refused", "")
-	case subject && slices.Contains(errorsSubject, code):
+	case subject && slices.Contains(errorsSubject, code) && (code != "invalid_request" || status == http.StatusBadRequest):
 		return v.is(Rejected, "the old token was refused", "")
 	case errorsClient[code] != "":
 		return v.is(Misconfigured, "the client was refused", errorsClient[code])
@@ -119,6 +121,8 @@ func judge(g *Grant, auth ClientAuth, a *Answer) Verdict {
 	case !success:
 		return v.is(Misconfigured, "a refusal without an OAuth error",
 			"check token_endpoint and what stands in front of it, and whether the server wants another client_auth")
+	case a.Form:
+		return v.is(Misconfigured, "an answer that is form-encoded and not JSON", "have the authorization server answer in JSON (RFC 6749 section 5.1)")
 	case !a.Readable:
 		return v.is(Unavailable, "an answer that is no JSON, as from a proxy in between", "")
 	}
@@ -135,16 +139,28 @@ func (v Verdict) byOnError(class Class) Verdict {
 	return v.is(class, "as on_error says", "")
 }
 
-// known returns the error if it is one of a fixed list: a server may put anything into it.
-func known(code string) string {
-	switch {
-	case code == "",
-		code == "invalid_grant", code == "access_denied", errorsClient[code] != "",
-		slices.Contains(errorsPassing, code), slices.Contains(errorsListener, code),
-		slices.Contains(errorsSubject, code), code == "server_error":
+// meaningful tells whether an error has a fixed meaning.
+func meaningful(code string) bool {
+	return code == "invalid_grant" || code == "server_error" || errorsClient[code] != "" ||
+		slices.Contains(errorsPassing, code) || slices.Contains(errorsListener, code) || slices.Contains(errorsSubject, code)
+}
+
+var errorName = regexp.MustCompile(`^[a-z0-9_.-]{1,40}$`)
+
+// known returns the error if it is a name, and nothing of what was sent: a server may put anything into it.
+func (g *Grant) known(code string) string {
+	if code == "" || meaningful(code) {
 		return code
 	}
-	return "other"
+	for _, p := range g.Params {
+		if len(p.Value) > 2 && strings.Contains(code, strings.ToLower(p.Value)) {
+			return "other"
+		}
+	}
+	if !errorName.MatchString(code) {
+		return "other"
+	}
+	return code
 }
 
 // CauseTimeout is the cause of a verdict where there was no answer in time.

@@ -31,7 +31,7 @@ func TestAnswersAreClassedByErrorFirstAndStatusSecond(t *testing.T) {
 		{"Auth0, too many attempts", password, 403, `{"error":"too_many_attempts"}`, Unavailable, "too_many_attempts"},
 		{"Okta, too many", password, 429, `{"errorCode":"E0000047"}`, Unavailable, ""},
 		{"Entra, MFA", password, 400, `{"error":"interaction_required"}`, Rejected, "interaction_required"},
-		{"Dex, wrong password", password, 401, `{"error":"access_denied"}`, Rejected, "access_denied"},
+		{"Dex, wrong password", password, 401, `{"error":"access_denied"}`, Misconfigured, "access_denied"},
 		{"Dex, wrong client", password, 401, `{"error":"invalid_client"}`, Misconfigured, "invalid_client"},
 		{"Dex, dead refresh token", Refresh, 400, `{"error":"invalid_request"}`, Rejected, "invalid_request"},
 		{"fosite, locked account", password, 500, `{"error":"server_error"}`, Unavailable, "server_error"},
@@ -46,7 +46,9 @@ func TestAnswersAreClassedByErrorFirstAndStatusSecond(t *testing.T) {
 		{"patience with 503", password, 503, `{"error":"temporarily_unavailable"}`, Unavailable, "temporarily_unavailable"},
 		{"429 before all else", password, 429, `{"error":"invalid_grant"}`, Unavailable, "invalid_grant"},
 		{"invalid_grant at any status", password, 500, `{"error":"invalid_grant"}`, Rejected, "invalid_grant"},
-		{"access_denied by an outage", password, 503, `{"error":"access_denied"}`, Unavailable, "access_denied"},
+		{"access_denied at any status", password, 503, `{"error":"access_denied"}`, Misconfigured, "access_denied"},
+		{"Keycloak, HTTPS required", Refresh, 403, `{"error":"invalid_request"}`, Misconfigured, "invalid_request"},
+		{"a form", password, 200, `access_token=a&token_type=bearer`, Misconfigured, ""},
 		{"access_denied elsewhere", password, 404, `{"error":"access_denied"}`, Misconfigured, "access_denied"},
 		{"a token exchange's old token", TokenExchange, 400, `{"error":"invalid_token"}`, Rejected, "invalid_token"},
 		{"a token exchange's target", TokenExchange, 400, `{"error":"invalid_target"}`, Rejected, "invalid_target"},
@@ -55,7 +57,7 @@ func TestAnswersAreClassedByErrorFirstAndStatusSecond(t *testing.T) {
 		{"the grant", Refresh, 400, `{"error":"unsupported_grant_type"}`, Misconfigured, "unsupported_grant_type"},
 		{"an unknown client at go-oauth2", password, 500, `{"error":"server_error"}`, Unavailable, "server_error"},
 		{"an error of the server's own", password, 400, `{"error":"ella is locked"}`, Misconfigured, "other"},
-		{"an error of the server's own, at an outage", password, 502, `{"error":"oops"}`, Unavailable, "other"},
+		{"an error of the server's own, at an outage", password, 502, `{"error":"oops"}`, Unavailable, "oops"},
 		{"an error that is no text", password, 400, `{"error":{"code":7}}`, Misconfigured, ""},
 
 		{"a failing server", password, 500, `oops`, Unavailable, ""},
@@ -70,7 +72,7 @@ func TestAnswersAreClassedByErrorFirstAndStatusSecond(t *testing.T) {
 		{"tokens", password, 200, `{"access_token":"a"}`, Issued, ""},
 		{"tokens and a blank error", password, 200, `{"access_token":"a","error":"","x":null}`, Issued, ""},
 		{"an error in a success", password, 200, `{"error":"invalid_grant"}`, Rejected, "invalid_grant"},
-		{"a denial in a success", password, 200, `{"error":"access_denied"}`, Rejected, "access_denied"},
+		{"a denial in a success", password, 200, `{"error":"access_denied"}`, Misconfigured, "access_denied"},
 		{"a client's error in a success", password, 200, `{"error":"invalid_client"}`, Misconfigured, "invalid_client"},
 		{"an empty success", password, 200, ``, Unavailable, ""},
 		{"no content", password, 204, ``, Unavailable, ""},
@@ -117,7 +119,10 @@ func TestOnErrorIsByErrorFirstAndByStatusWhereThatSaysNothing(t *testing.T) {
 		class   Class
 	}{
 		{map[string]Class{"403": Rejected}, 403, ``, Rejected},
-		{map[string]Class{"403": Rejected}, 403, `<html>`, Rejected},
+		{map[string]Class{"403": Rejected}, 403, `<html>`, Misconfigured},
+		{map[string]Class{"403": Rejected}, 403, `{"message":"Forbidden"}`, Rejected},
+		{map[string]Class{"invalid_grant/consent_required": Misconfigured}, 400, `{"error":"invalid_grant","suberror":"consent_required"}`, Misconfigured},
+		{map[string]Class{"invalid_grant/consent_required": Misconfigured}, 400, `{"error":"invalid_grant"}`, Rejected},
 		{map[string]Class{"403": Rejected}, 403, `{"error":"invalid_client"}`, Misconfigured},
 		{map[string]Class{"403": Rejected}, 403, `{"error":"temporarily_unavailable"}`, Unavailable},
 		{map[string]Class{"403": Rejected}, 403, `{"error":"something_else"}`, Rejected},
@@ -131,6 +136,18 @@ func TestOnErrorIsByErrorFirstAndByStatusWhereThatSaysNothing(t *testing.T) {
 	} {
 		if r := judged(&Grant{OnError: test.onError}, Basic, test.status, test.body); r.Class != test.class {
 			t.Errorf("%v, %d %s: %s, want %s", test.onError, test.status, test.body, r.Class, test.class)
+		}
+	}
+}
+
+func TestAnErrorThatHoldsWhatWasSentIsNotShown(t *testing.T) {
+	g := &Grant{Params: []Param{{"username", "Ella"}, {"password", "nuages"}}}
+	for code, want := range map[string]string{
+		"account_locked": "account_locked", "ella": "other", "unknown_user_ella": "other", "nuages": "other",
+		"Account locked": "other", "a-name-that-is-longer-than-forty-characters": "other", "invalid_grant": "invalid_grant",
+	} {
+		if v := judged(g, Basic, 400, `{"error":"`+code+`"}`); v.Error != want {
+			t.Errorf("%s is shown as %s", code, v.Error)
 		}
 	}
 }

@@ -1,0 +1,49 @@
+package caddymodule
+
+import (
+	"encoding/json"
+	"errors"
+	"strconv"
+
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
+)
+
+// Fuse is the share of accounts above which rejections are doubted: from `1%` to `100%`, or "off", which is 100%. The
+// zero value is the default.
+type Fuse flow.Percent
+
+const (
+	defaultFuse Fuse = 50
+	fuseOff     Fuse = 100
+)
+
+var errFuse = errors.New("must be off, or a percentage from 1% to 100%, such as 50%")
+
+func parseFuse(text string) (Fuse, error) {
+	if text == "off" {
+		return fuseOff, nil
+	}
+	p, err := flow.ParsePercent(text)
+	if err != nil || p < 1 {
+		return 0, errFuse
+	}
+	return Fuse(p), nil
+}
+
+// UnmarshalJSON reads "off" or a text such as "50%".
+func (f *Fuse) UnmarshalJSON(text []byte) (err error) {
+	var s string
+	if json.Unmarshal(text, &s) != nil {
+		return errFuse
+	}
+	*f, err = parseFuse(s)
+	return err
+}
+
+// MarshalJSON writes such a text.
+func (f Fuse) MarshalJSON() ([]byte, error) {
+	if f == fuseOff {
+		return []byte(`"off"`), nil
+	}
+	return json.Marshal(strconv.FormatFloat(float64(f), 'f', -1, 64) + "%")
+}

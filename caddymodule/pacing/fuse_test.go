@@ -1,0 +1,106 @@
+package pacing
+
+import (
+	"math/rand/v2"
+	"strconv"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// weigh tries accounts that were not tried before, and counts what is told.
+type weighing struct {
+	*Fuse
+	percent       float64
+	n             int
+	told, doubted int
+}
+
+func (w *weighing) try(rejected bool) {
+	w.n++
+	switch doubted := w.Weigh(w.percent, name(strconv.Itoa(w.n)), rejected, "invalid_grant"); {
+	case doubted:
+		w.doubted++
+	case rejected:
+		w.told++
+	}
+}
+
+func TestAServerThatBeginsToRefuseEverybodyIsDoubtedAfter20(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &weighing{Fuse: NewFuse(nil), percent: 50}
+		for range 1000 {
+			w.try(false)
+		}
+		for range 1000 {
+			w.try(true)
+		}
+		if w.told > 20 || w.told+w.doubted != 1000 || !w.Blown() {
+			t.Errorf("%d homes were told a rejection, %d are in doubt", w.told, w.doubted)
+		}
+		for range 2 * fuseAccounts {
+			w.try(false)
+		}
+		if w.Blown() {
+			t.Error("it does not mend")
+		}
+	})
+}
+
+func TestTheSameAccountAgainAndAgainBlowsNothing(t *testing.T) {
+	f := NewFuse(nil)
+	for range 1000 {
+		if f.Weigh(50, name("ella"), true, "") {
+			t.Fatal("doubted")
+		}
+	}
+}
+
+func TestASmallServiceIsBelieved(t *testing.T) {
+	w := &weighing{Fuse: NewFuse(nil), percent: 50}
+	for range fuseAccounts - 1 {
+		w.try(true)
+	}
+	if w.doubted > 0 {
+		t.Errorf("%d of %d are in doubt", w.doubted, w.n)
+	}
+	synctest.Test(t, func(t *testing.T) { // whose accounts come one by one
+		w := &weighing{Fuse: NewFuse(nil), percent: 50}
+		for range 100 {
+			w.try(true)
+			time.Sleep(time.Minute)
+		}
+		if w.doubted > 0 {
+			t.Errorf("%d of %d are in doubt", w.doubted, w.n)
+		}
+	})
+}
+
+// A service of which many accounts are truly refused migrates, with a share that fits.
+func TestAMixtureBelowTheShareIsBelieved(t *testing.T) {
+	for _, test := range []struct{ percent, refused float64 }{{50, 0.3}, {50, 0.4}, {80, 0.7}, {90, 0.8}, {100, 1}} {
+		r := rand.New(rand.NewPCG(1, uint64(test.percent)))
+		w := &weighing{Fuse: NewFuse(nil), percent: test.percent}
+		for range 3000 {
+			w.try(r.Float64() < test.refused)
+		}
+		if share := float64(w.doubted) / 3000; share > 0.02 {
+			t.Errorf("fuse %v%%, %v refused: %d are in doubt", test.percent, test.refused, w.doubted)
+		}
+	}
+}
+
+// No order of answers has a rejection told while the fuse is blown.
+func TestNothingIsRejectedWhileTheFuseIsBlown(t *testing.T) {
+	for seed := range uint64(200) {
+		r := rand.New(rand.NewPCG(seed, 1))
+		w := &weighing{Fuse: NewFuse(nil), percent: 10 + 80*r.Float64()}
+		for range 500 {
+			blown, told := w.Blown(), w.told
+			w.try(r.Float64() < float64(seed%11)/10)
+			if blown && w.Blown() && w.told > told {
+				t.Fatalf("seed %d: a rejection was told while the fuse was blown", seed)
+			}
+		}
+	}
+}
