@@ -12,7 +12,6 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
-
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/secret"
 )
 
@@ -69,11 +68,8 @@ type EndpointStatus struct {
 	// For how long the endpoint has asked to hold back, 0 where it has not.
 	HoldSeconds float64 `json:"hold_seconds"`
 
-	Secrets []secretStatus `json:"secrets"`
+	Secrets []secret.Status `json:"secrets"`
 }
-
-// secretStatus is how a secret that comes from files is.
-type secretStatus secret.Status
 
 func currentStatus(now time.Time) Status {
 	all := Status{Endpoints: []EndpointStatus{}}
@@ -100,13 +96,13 @@ func currentStatus(now time.Time) Status {
 }
 
 // secretStatuses are by field: sites with the same client have the same ones, each read by its own handler.
-func (e *sharedEndpoint) secretStatuses(now time.Time) []secretStatus {
+func (e *sharedEndpoint) secretStatuses(now time.Time) []secret.Status {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	byField := map[string]secretStatus{}
+	byField := map[string]secret.Status{}
 	for _, secrets := range e.secrets {
 		for _, one := range secrets {
-			s := secretStatus(one.Status(now))
+			s := one.Status(now)
 			if other, ok := byField[s.Field]; ok {
 				s.Stale = s.Stale || other.Stale
 				s.ReadSecondsAgo = min(s.ReadSecondsAgo, other.ReadSecondsAgo)
@@ -114,7 +110,7 @@ func (e *sharedEndpoint) secretStatuses(now time.Time) []secretStatus {
 			byField[s.Field] = s
 		}
 	}
-	all := []secretStatus{}
+	all := []secret.Status{}
 	for _, field := range slices.Sorted(maps.Keys(byField)) {
 		all = append(all, byField[field])
 	}

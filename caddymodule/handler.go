@@ -161,7 +161,7 @@ type Handler struct {
 
 	settings  settings
 	exchanger *flow.Exchanger
-	through   func(http.RoundTripper) http.RoundTripper // looks at what is sent, for `check` alone
+	endpoint  token.Config // what the exchanger asks
 	shared    *sharedEndpoint
 	secrets   []watched
 	logger    *zap.Logger
@@ -222,23 +222,20 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if p.Mode != ModeUpgrade {
 		return nil
 	}
-	var way http.RoundTripper = transport
-	if h.through != nil {
-		way = h.through(transport)
+	h.endpoint = token.Config{
+		URL:       s.url,
+		Issuer:    s.issuer,
+		Insecure:  h.InsecureHTTP,
+		Client:    client,
+		Fields:    []string{p.AuthToken, p.PrivateKey},
+		Transport: transport,
+		// Not the request's context: reverse_proxy, and so forward_auth, leaves there where to dial, and
+		// the transport would send the password to that address.
+		Context: context.WithValue(context.Background(), caddy.ReplacerCtxKey, caddy.NewReplacer()),
 	}
 	h.exchanger = &flow.Exchanger{
-		Name: s.where(),
-		Endpoint: token.New(token.Config{
-			URL:       s.url,
-			Issuer:    s.issuer,
-			Insecure:  h.InsecureHTTP,
-			Client:    client,
-			Fields:    []string{p.AuthToken, p.PrivateKey},
-			Transport: way,
-			// Not the request's context: reverse_proxy, and so forward_auth, leaves there where to dial, and
-			// the transport would send the password to that address.
-			Context: context.WithValue(context.Background(), caddy.ReplacerCtxKey, caddy.NewReplacer()),
-		}),
+		Name:             s.where(),
+		Endpoint:         token.New(h.endpoint),
 		State:            h.shared.State,
 		Places:           s.maxInFlight,
 		Replay:           s.replay,
