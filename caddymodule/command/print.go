@@ -17,7 +17,10 @@ import (
 func show(out io.Writer, what any, asJSON bool, asText func(io.Writer)) error {
 	var text bytes.Buffer
 	if asJSON {
-		if err := encode(&text, what); err != nil {
+		encoder := json.NewEncoder(&text)
+		encoder.SetIndent("", "  ")
+		encoder.SetEscapeHTML(false)
+		if err := encoder.Encode(what); err != nil {
 			return err
 		}
 	} else {
@@ -25,13 +28,6 @@ func show(out io.Writer, what any, asJSON bool, asText func(io.Writer)) error {
 	}
 	_, err := out.Write(text.Bytes())
 	return err
-}
-
-func encode(w io.Writer, what any) error {
-	encoder := json.NewEncoder(w)
-	encoder.SetIndent("", "  ")
-	encoder.SetEscapeHTML(false)
-	return encoder.Encode(what)
 }
 
 func capitalized(text string) string { return strings.ToUpper(text[:1]) + text[1:] }

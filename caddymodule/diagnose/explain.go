@@ -14,7 +14,7 @@ import (
 
 // Explanation is what becomes of a request, without anything secret.
 type Explanation struct {
-	// Request is what was captured, Notes what was mended of it.
+	// Request is what was captured, Notes what was odd about it.
 	Request  RequestFacts `json:"request"`
 	Notes    []string     `json:"notes,omitempty"`
 	Handlers []Explained  `json:"handlers"`
@@ -129,6 +129,7 @@ type ExchangeFacts struct {
 	OnError caddymodule.OnError `json:"on_error,omitempty"`
 }
 
+// Named is a parameter or a header, with a value that can be shown.
 type Named struct {
 	Name  string `json:"name"`
 	Value string `json:"value"`
