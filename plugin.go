@@ -2,7 +2,10 @@
 //
 //	xcaddy build --with github.com/smapi-tools/caddy-smapi-upgrade
 //
-// The handler itself lives in package caddymodule.
+// The handler itself lives in package caddymodule, the commands in caddymodule/command.
 package smapiupgrade
 
-import _ "github.com/smapi-tools/caddy-smapi-upgrade/caddymodule"
+import (
+	_ "github.com/smapi-tools/caddy-smapi-upgrade/caddymodule"
+	_ "github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/command"
+)

@@ -13,7 +13,6 @@ import (
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/pacing"
-
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/secret"
 )
 
@@ -74,7 +73,7 @@ type EndpointStatus struct {
 	LoginFuse   FuseStatus `json:"login_fuse"`
 	RefreshFuse FuseStatus `json:"refresh_fuse"`
 
-	Secrets []secretStatus `json:"secrets"`
+	Secrets []secret.Status `json:"secrets"`
 }
 
 // FuseStatus is how a fuse is. Tried and Rejected are distinct accounts of the last ten minutes, since it has last
@@ -85,9 +84,6 @@ type FuseStatus struct {
 	Rejected   int    `json:"rejected"`
 	OAuthError string `json:"oauth_error,omitempty"`
 }
-
-// secretStatus is how a secret that comes from files is.
-type secretStatus secret.Status
 
 func currentStatus(now time.Time) Status {
 	all := Status{Endpoints: []EndpointStatus{}}
@@ -121,13 +117,13 @@ func fuseStatus(f *pacing.Fuse) FuseStatus {
 }
 
 // secretStatuses are by field: sites with the same client have the same ones, each read by its own handler.
-func (e *sharedEndpoint) secretStatuses(now time.Time) []secretStatus {
+func (e *sharedEndpoint) secretStatuses(now time.Time) []secret.Status {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	byField := map[string]secretStatus{}
+	byField := map[string]secret.Status{}
 	for _, secrets := range e.secrets {
 		for _, one := range secrets {
-			s := secretStatus(one.Status(now))
+			s := one.Status(now)
 			if other, ok := byField[s.Field]; ok {
 				s.Stale = s.Stale || other.Stale
 				s.ReadSecondsAgo = min(s.ReadSecondsAgo, other.ReadSecondsAgo)
@@ -135,7 +131,7 @@ func (e *sharedEndpoint) secretStatuses(now time.Time) []secretStatus {
 			byField[s.Field] = s
 		}
 	}
-	all := []secretStatus{}
+	all := []secret.Status{}
 	for _, field := range slices.Sorted(maps.Keys(byField)) {
 		all = append(all, byField[field])
 	}

@@ -180,7 +180,7 @@ type Handler struct {
 
 	settings  settings
 	exchanger *flow.Exchanger
-	through   func(http.RoundTripper) http.RoundTripper // looks at what is sent, for `check` alone
+	endpoint  token.Config // what the exchanger asks
 	shared    *sharedEndpoint
 	budgets   *pacing.Budgets
 	secrets   []watched
@@ -242,23 +242,20 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if p.Mode != ModeUpgrade {
 		return nil
 	}
-	var way http.RoundTripper = transport
-	if h.through != nil {
-		way = h.through(transport)
+	h.endpoint = token.Config{
+		URL:       s.url,
+		Issuer:    s.issuer,
+		Insecure:  h.InsecureHTTP,
+		Client:    client,
+		Fields:    []string{p.AuthToken, p.PrivateKey},
+		Transport: transport,
+		// Not the request's context: reverse_proxy, and so forward_auth, leaves there where to dial, and
+		// the transport would send the password to that address.
+		Context: context.WithValue(context.Background(), caddy.ReplacerCtxKey, caddy.NewReplacer()),
 	}
 	h.exchanger = &flow.Exchanger{
-		Name: s.where(),
-		Endpoint: token.New(token.Config{
-			URL:       s.url,
-			Issuer:    s.issuer,
-			Insecure:  h.InsecureHTTP,
-			Client:    client,
-			Fields:    []string{p.AuthToken, p.PrivateKey},
-			Transport: way,
-			// Not the request's context: reverse_proxy, and so forward_auth, leaves there where to dial, and
-			// the transport would send the password to that address.
-			Context: context.WithValue(context.Background(), caddy.ReplacerCtxKey, caddy.NewReplacer()),
-		}),
+		Name:             s.where(),
+		Endpoint:         token.New(h.endpoint),
 		State:            h.shared.State,
 		Places:           s.maxInFlight,
 		Fair:             p.Timeout / 2,

@@ -92,7 +92,7 @@ type Exchanger struct {
 	Budgets *pacing.Budgets
 	Budget  pacing.Budget
 
-	// Fuse is the share of accounts in percent above which rejections are doubted, 100 for never.
+	// Fuse is the share of accounts in percent above which rejections are doubted. 0 and 100 are never.
 	Fuse float64
 
 	// Replay is for how long the same call gets the same tokens, RememberRejected for how long it gets the
@@ -153,7 +153,7 @@ func (x *Exchanger) fuse(q *Request) *pacing.Fuse {
 
 // doubt takes a rejection back while the fuse is blown.
 func (x *Exchanger) doubt(q *Request, r Result) Result {
-	if r.Class == token.Rejected && x.Fuse < 100 && x.fuse(q).Blown() {
+	if r.Class == token.Rejected && x.Fuse > 0 && x.Fuse < 100 && x.fuse(q).Blown() {
 		r.Class, r.Cause = InDoubt, "the credentials were refused, as those of most accounts lately"
 		r.Fix = "see what has changed at the authorization server: its host name, the client's secret, consent, or a proxy in front"
 	}

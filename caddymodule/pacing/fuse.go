@@ -51,9 +51,9 @@ func NewFuse(changed func(FuseStatus)) *Fuse { return &Fuse{changed: changed} }
 
 // Weigh notes that an account was accepted or rejected, and tells whether a rejection is in doubt. The fuse blows when of
 // at least 20 accounts more than percent were rejected, or of the last 20 at most one was accepted; with more than 50
-// percent it takes a longer row of them. At 100 percent or more it never blows.
+// percent it takes a longer row of them. At 0 and at 100 it never blows.
 func (f *Fuse) Weigh(percent float64, a Account, rejected bool, reason string) (doubted bool) {
-	if percent >= 100 {
+	if percent <= 0 || percent >= 100 {
 		return false
 	}
 	f.mu.Lock()

@@ -1,4 +1,4 @@
-package caddymodule
+package diagnose
 
 import (
 	"bytes"
@@ -15,10 +15,13 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
 )
 
-// loadConfig reads a configuration as `caddy validate` does, without what that logs meanwhile.
-func loadConfig(file, adapter string) ([]byte, error) {
+// LoadConfig reads a configuration as `caddy validate` does, without what that logs meanwhile.
+func LoadConfig(file, adapter string) ([]byte, error) {
 	caddy.BufferedLog() // and never flushed
 	config, _, _, err := caddycmd.LoadConfig(file, adapter)
 	if err != nil {
@@ -30,29 +33,29 @@ func loadConfig(file, adapter string) ([]byte, error) {
 	return caddy.RemoveMetaFields(config), nil
 }
 
-// configured is a smapi_upgrade of a configuration.
-type configured struct {
+// Configured is a smapi_upgrade of a configuration.
+type Configured struct {
 	at      string   // its path in the configuration, blank where there is no configuration
 	matches []string // what the routes around it match
 	raw     json.RawMessage
 }
 
-// defaultHandler is what is asked without a configuration. Its endpoint and client are never seen.
-func defaultHandler() configured {
-	return configured{raw: json.RawMessage(`{"token_endpoint":"https://token-endpoint.invalid","client_id":"client","client_secret":"secret"}`)}
+// Default is what is asked without a configuration. Its endpoint and client are never seen.
+func Default() Configured {
+	return Configured{raw: json.RawMessage(`{"token_endpoint":"https://token-endpoint.invalid","client_id":"client","client_secret":"secret"}`)}
 }
 
 // handler is the one that it configures, not set up yet.
-func (c *configured) handler() (*Handler, error) {
-	h := new(Handler)
+func (c *Configured) handler() (*caddymodule.Handler, error) {
+	h := new(caddymodule.Handler)
 	if err := caddy.StrictUnmarshalJSON(c.raw, h); err != nil {
 		return nil, fmt.Errorf("the smapi_upgrade at %s: %w", c.at, err)
 	}
 	return h, nil
 }
 
-// findHandlers finds every smapi_upgrade, wherever a module may hold a handler.
-func findHandlers(config []byte) ([]configured, error) {
+// Find finds every smapi_upgrade of a configuration in JSON, wherever a module may hold a handler. None is an error.
+func Find(config []byte) ([]Configured, error) {
 	decoder := json.NewDecoder(bytes.NewReader(config))
 	decoder.UseNumber()
 	var root struct {
@@ -68,7 +71,7 @@ func findHandlers(config []byte) ([]configured, error) {
 	return all, nil
 }
 
-func walk(value any, at string, matches []string) (all []configured) {
+func walk(value any, at string, matches []string) (all []Configured) {
 	switch value := value.(type) {
 	case []any:
 		for i, v := range value {
@@ -79,7 +82,7 @@ func walk(value any, at string, matches []string) (all []configured) {
 			options := maps.Clone(value)
 			delete(options, "handler")
 			raw, _ := json.Marshal(options) // it has been JSON before
-			return []configured{{at, matches, raw}}
+			return []Configured{{at, matches, raw}}
 		}
 		if sets, ok := value["match"].([]any); ok {
 			matches = append(slices.Clip(matches), matched(sets))
@@ -111,8 +114,13 @@ func matched(sets []any) string {
 	return strings.Join(alternatives, ", or ")
 }
 
-// prepared is a request as Caddy's server hands it on, for the placeholders that look at it.
-func prepared(ctx context.Context, r *http.Request) *http.Request {
-	ctx = context.WithValue(ctx, http.LocalAddrContextKey, &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
-	return caddyhttp.PrepareRequest(r.WithContext(ctx), caddy.NewReplacer(), nil, &caddyhttp.Server{})
+// placeholders are those of a request as Caddy's server has them.
+func placeholders(r *http.Request) flow.Lookup {
+	repl := caddy.NewReplacer()
+	ctx := context.WithValue(context.Background(), http.LocalAddrContextKey, &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	caddyhttp.PrepareRequest(r.WithContext(ctx), repl, nil, &caddyhttp.Server{})
+	return func(name string) string {
+		text, _ := repl.GetString(name)
+		return text
+	}
 }

@@ -1,4 +1,4 @@
-package caddymodule
+package diagnose
 
 import (
 	"bytes"
@@ -18,40 +18,40 @@ import (
 	"strings"
 	"time"
 
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/pacing"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/token"
 )
 
 // rehearse has the exchange send its request to nowhere, and concludes that it brought tokens that fit.
-func (h *Handler) rehearse(d *flow.Decision, q flow.Request) (*exchangeFacts, error) {
-	s, sent := &h.settings, &rehearsal{answer: h.tokens()}
+func rehearse(s *caddymodule.Settings, d *flow.Decision, q flow.Request) (*ExchangeFacts, error) {
+	sent := &rehearsal{answer: tokens(&s.Policy)}
 	key, err := anyKey()
 	if err != nil {
 		return nil, err
 	}
+	client := s.Client
+	client.Secret = func() string { return "not read" }
+	client.Key = func() *token.Key { return key }
 	exchanger := flow.Exchanger{
 		Endpoint: token.New(token.Config{
-			URL: cmp.Or(s.url, &url.URL{Scheme: "https", Host: "token-endpoint.invalid"}),
-			Client: token.Client{
-				ID: s.clientID, Auth: s.clientAuth, Audience: s.audience,
-				Secret: func() string { return "not read" },
-				Key:    func() *token.Key { return key },
-			},
-			Fields:    []string{s.policy.AuthToken, s.policy.PrivateKey},
+			URL:       cmp.Or(s.URL, &url.URL{Scheme: "https", Host: "token-endpoint.invalid"}),
+			Client:    client,
+			Fields:    []string{s.Policy.AuthToken, s.Policy.PrivateKey},
 			Transport: sent,
 			Context:   context.Background(),
 		}),
 		Places: 1,
 		State:  flow.NewState(pacing.Watch{}, nil),
 	}
-	s.policy.Conclude(d, exchanger.Exchange(context.Background(), time.Now().Add(s.policy.Timeout), &q))
-	x := &exchangeFacts{GrantType: q.Type, Headers: slices.Sorted(maps.Keys(sent.header)), OnError: q.OnError}
+	s.Policy.Conclude(d, exchanger.Exchange(context.Background(), time.Now().Add(s.Policy.Timeout), &q))
+	x := &ExchangeFacts{GrantType: q.Type, Headers: slices.Sorted(maps.Keys(sent.header)), OnError: q.OnError}
 	for field := range strings.SplitSeq(sent.form, "&") {
 		name, value, _ := strings.Cut(field, "=")
 		name, _ = url.QueryUnescape(name)
 		value, _ = url.QueryUnescape(value)
-		x.Params = append(x.Params, named{name, maskParam(name, value)})
+		x.Params = append(x.Params, Named{name, maskParam(name, value)})
 	}
 	for _, p := range d.Exchange.Header {
 		if q.Header[p.Name] == nil && !slices.Contains(x.LeftOut, p.Name) {
@@ -88,9 +88,9 @@ func (t *rehearsal) RoundTrip(r *http.Request) (*http.Response, error) {
 	}, err
 }
 
-// tokens is an answer with the fields that become the player's tokens.
-func (h *Handler) tokens() []byte {
-	text, _ := json.Marshal(map[string]string{h.settings.policy.AuthToken: "token", h.settings.policy.PrivateKey: "key"})
+// tokens are an answer with the fields that become the player's tokens.
+func tokens(p *flow.Policy) []byte {
+	text, _ := json.Marshal(map[string]string{p.AuthToken: "token", p.PrivateKey: "key"})
 	return text
 }
 
@@ -119,8 +119,8 @@ var answers = []struct {
 }
 
 // tellAll says what every answer becomes, the one with tokens first, which d has brought.
-func tellAll(p *flow.Policy, d flow.Decision) []told {
-	all := []told{tell(p, &d, "tokens that fit")}
+func tellAll(p *flow.Policy, d flow.Decision) []Told {
+	all := []Told{tell(p, &d, "tokens that fit")}
 	for _, a := range answers {
 		p.Conclude(&d, flow.Result{Verdict: token.Verdict{Class: a.class}})
 		all = append(all, tell(p, &d, a.text))
@@ -129,7 +129,7 @@ func tellAll(p *flow.Policy, d flow.Decision) []told {
 }
 
 // tell says what the player of a decided call is told.
-func tell(p *flow.Policy, d *flow.Decision, answer string) told {
+func tell(p *flow.Policy, d *flow.Decision, answer string) Told {
 	reply := p.Reply(d)
-	return told{Answer: answer, Outcome: d.Outcome, Player: reply.Player, then: reply.Then}
+	return Told{Answer: answer, Outcome: d.Outcome, Player: reply.Player, Then: reply.Then}
 }

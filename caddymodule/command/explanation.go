@@ -1,4 +1,4 @@
-package caddymodule
+package command
 
 import (
 	"cmp"
@@ -7,23 +7,30 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"unicode/utf8"
 
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/diagnose"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
 )
 
-func (x explanation) print(w io.Writer) {
-	x.Request.print(w)
+func printExplanation(w io.Writer, x *diagnose.Explanation) {
+	printRequest(w, &x.Request)
 	for _, note := range x.Notes {
 		wrapped(w, "  ", "! ", note)
 	}
-	for _, h := range x.Handlers {
+	for i := range x.Handlers {
 		fmt.Fprintln(w)
-		h.print(w)
+		printExplained(w, &x.Handlers[i])
 	}
 }
 
-func (f handlerFacts) print(w io.Writer) {
+func printRequest(w io.Writer, f *diagnose.RequestFacts) {
+	fmt.Fprintf(w, "%s: %s with a body of %d bytes\n", capitalized(f.Kind), f.Method, f.BodyBytes)
+	for _, h := range f.Deciding {
+		wrapped(w, "  ", "", h.Name+": "+h.Value)
+	}
+}
+
+func printHandler(w io.Writer, f *diagnose.HandlerFacts) {
 	title := cmp.Or(f.Endpoint, "smapi_upgrade without a token endpoint")
 	if f.At == "" {
 		title = "smapi_upgrade with the defaults"
@@ -43,8 +50,8 @@ func (f handlerFacts) print(w io.Writer) {
 	}
 }
 
-func (x *explained) print(w io.Writer) {
-	x.handlerFacts.print(w)
+func printExplained(w io.Writer, x *diagnose.Explained) {
+	printHandler(w, &x.HandlerFacts)
 	step := steps(w)
 	var methods []string
 	for _, m := range x.LookedFor {
@@ -53,7 +60,7 @@ func (x *explained) print(w io.Writer) {
 	if !x.HeadersAllow {
 		step("method and headers", "They rule out a call: "+x.Forwarded+".")
 		step("body", "Nothing of it is read.")
-		x.printVerdict(w)
+		printVerdict(w, x)
 		return
 	}
 	step("method and headers", "They allow a call of "+strings.Join(methods, " or ")+".")
@@ -64,36 +71,24 @@ func (x *explained) print(w io.Writer) {
 		} else {
 			step("call", "It is none: "+x.Forwarded+".")
 		}
-		x.printVerdict(w)
+		printVerdict(w, x)
 		return
 	}
 	step("call", "")
-	x.Call.print(w)
+	printCall(w, x.Call)
 	step("decision", x.Rule+".")
 	if x.Exchange != nil {
 		step("exchange", "")
-		x.Exchange.print(w)
+		printExchange(w, x.Exchange)
 	}
 	if len(x.Told) > 0 {
 		step("answer", "")
-		x.printTold(w)
+		printTold(w, x)
 	}
-	x.printVerdict(w)
+	printVerdict(w, x)
 }
 
-// steps prints numbered steps.
-func steps(w io.Writer) func(title, text string) {
-	n := 0
-	return func(title, text string) {
-		n++
-		fmt.Fprintf(w, "\n  %d. %s\n", n, title)
-		if text != "" {
-			wrapped(w, "     ", "", text)
-		}
-	}
-}
-
-func (x *explained) printVerdict(w io.Writer) {
+func printVerdict(w io.Writer, x *diagnose.Explained) {
 	verdict := "It would be answered here."
 	switch {
 	case x.Observed:
@@ -105,24 +100,24 @@ func (x *explained) printVerdict(w io.Writer) {
 	wrapped(w, "  ", "=> ", strings.TrimSpace(verdict+" "+x.Hint))
 }
 
-func (f *callFacts) print(w io.Writer) {
+func printCall(w io.Writer, f *diagnose.CallFacts) {
 	method := string(f.Method)
 	if f.Method == smapi.GetDeviceAuthToken {
 		method += " without linkCode: an upgrade call"
 	}
-	for _, line := range []named{
+	for _, line := range []struct{ name, value string }{
 		{"method", method}, {"householdId", f.HouseholdID}, {"credentials", string(f.Credentials)},
 		{"  username", f.Username}, {"  password", f.Password}, {"  sessionId", f.SessionID},
 		{"  token", f.Token}, {"  key", f.Key},
 		{"deviceId", f.DeviceID}, {"deviceProvider", f.DeviceProvider},
 	} {
-		if line.Value != "" {
-			fmt.Fprintf(w, "     %-16s %s\n", line.Name, line.Value)
+		if line.value != "" {
+			fmt.Fprintf(w, "     %-16s %s\n", line.name, line.value)
 		}
 	}
 }
 
-func (f *exchangeFacts) print(w io.Writer) {
+func printExchange(w io.Writer, f *diagnose.ExchangeFacts) {
 	wrapped(w, "     ", "", "One POST to the token endpoint, with the form")
 	for _, p := range f.Params {
 		fmt.Fprintf(w, "       %-22s %s\n", p.Name, p.Value)
@@ -134,10 +129,10 @@ func (f *exchangeFacts) print(w io.Writer) {
 	}
 }
 
-func (x *explained) printTold(w io.Writer) {
+func printTold(w io.Writer, x *diagnose.Explained) {
 	if x.Exchange == nil {
 		t := x.Told[0]
-		wrapped(w, "     ", "", fmt.Sprintf("%s: the player gets %s: %s.", t.Outcome, t.Player, t.then))
+		wrapped(w, "     ", "", fmt.Sprintf("%s: the player gets %s: %s.", t.Outcome, t.Player, t.Then))
 		return
 	}
 	const row = "     %-30s %-15s %s\n"
@@ -148,7 +143,7 @@ func (x *explained) printTold(w io.Writer) {
 		fmt.Fprintf(w, row, t.Answer, t.Outcome, t.Player)
 		if then[t.Player] == "" {
 			players = append(players, t.Player)
-			then[t.Player] = t.then
+			then[t.Player] = t.Then
 		}
 	}
 	fmt.Fprintln(w)
@@ -162,24 +157,4 @@ func (x *explained) printTold(w io.Writer) {
 		fmt.Fprintln(w)
 		wrapped(w, "     ", "on_error: ", strings.Join(names, ", "))
 	}
-}
-
-func capitalized(text string) string { return strings.ToUpper(text[:1]) + text[1:] }
-
-// wrapped prints a text in lines of at most 80 columns, where it has blanks. What leads it is not repeated.
-func wrapped(w io.Writer, indent, lead, text string) {
-	line := indent + lead
-	indent += strings.Repeat(" ", len(lead))
-	begun := false
-	for _, word := range strings.Fields(text) {
-		if begun && utf8.RuneCountInString(line)+1+utf8.RuneCountInString(word) > 80 {
-			fmt.Fprintln(w, line)
-			line, begun = indent, false
-		}
-		if begun {
-			line += " "
-		}
-		line, begun = line+word, true
-	}
-	fmt.Fprintln(w, line)
 }

@@ -1,4 +1,5 @@
-package caddymodule
+// Package command has the commands of the family `caddy smapi-upgrade`, and how they print.
+package command
 
 import (
 	"errors"

@@ -1,4 +1,4 @@
-package caddymodule
+package command
 
 import (
 	"context"
@@ -19,7 +19,9 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/secret"
 )
 
 // statusReader is what `caddy smapi-upgrade status` is asked for.
@@ -111,7 +113,7 @@ func (s *statusReader) show(ctx context.Context, cmd *cobra.Command, address str
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	body, err := askAdmin(ctx, address)
-	var status Status
+	var status caddymodule.Status
 	if err == nil {
 		err = json.Unmarshal(body, &status)
 	}
@@ -130,7 +132,7 @@ func (s *statusReader) show(ctx context.Context, cmd *cobra.Command, address str
 	case len(status.Endpoints) == 0:
 		text.WriteString("The Caddy that runs has no smapi_upgrade.\n")
 	default:
-		status.print(&text)
+		printStatus(&text, &status)
 	}
 	if terminal, ok := out.(*os.File); ok && s.watch && !s.json && term.IsTerminal(int(terminal.Fd())) {
 		fmt.Fprint(out, "\x1b[H\x1b[2J") // home, and clear
@@ -166,17 +168,17 @@ func askAdmin(ctx context.Context, address string) ([]byte, error) {
 	}
 }
 
-// print writes the status as people read it, at most 80 columns wide but for the URL.
-func (s Status) print(w io.Writer) {
-	for i, e := range s.Endpoints {
+// printStatus writes a status as people read it, at most 80 columns wide but for the URL.
+func printStatus(w io.Writer, s *caddymodule.Status) {
+	for i := range s.Endpoints {
 		if i > 0 {
 			fmt.Fprintln(w)
 		}
-		e.print(w)
+		printEndpoint(w, &s.Endpoints[i])
 	}
 }
 
-func (e *EndpointStatus) print(w io.Writer) {
+func printEndpoint(w io.Writer, e *caddymodule.EndpointStatus) {
 	title := e.Endpoint
 	if title == "" {
 		title = "No token endpoint: the modes observe and reauthorize need none"
@@ -189,7 +191,7 @@ func (e *EndpointStatus) print(w io.Writer) {
 	row(w, "", "last 5 min", "since start", "last 5 min, each 10 s")
 	for _, o := range flow.Outcomes() {
 		if e.SinceStart[o] > 0 || o == flow.Upgraded {
-			row(w, o.String(), humanize.Comma(int64(e.Last5Minutes[o])), humanize.Comma(int64(e.SinceStart[o])), e.history(o))
+			row(w, o.String(), humanize.Comma(int64(e.Last5Minutes[o])), humanize.Comma(int64(e.SinceStart[o])), history(e, o))
 		}
 	}
 	if e.Endpoint == "" {
@@ -207,21 +209,19 @@ func (e *EndpointStatus) print(w io.Writer) {
 	if e.HoldSeconds > 0 {
 		fmt.Fprintf(w, "  hold           for %s more, as the token endpoint has asked\n", seconds(e.HoldSeconds))
 	}
-	for i, secret := range e.Secrets {
+	printFuse(w, "upgrades", e.LoginFuse)
+	printFuse(w, "refreshes", e.RefreshFuse)
+	for i := range e.Secrets {
 		label := "secrets"
 		if i > 0 {
 			label = ""
 		}
-		fmt.Fprintf(w, "  %-14s %s\n", label, secret)
+		fmt.Fprintf(w, "  %-14s %s\n", label, secretLine(&e.Secrets[i]))
 	}
 }
 
-func row(w io.Writer, title, lately, total, history string) {
-	fmt.Fprintln(w, strings.TrimRight(fmt.Sprintf("  %-14s %11s %15s   %s", title, lately, total, history), " "))
-}
-
 // history is a bar for each step, as high as its share of the highest.
-func (e *EndpointStatus) history(o flow.Outcome) string {
+func history(e *caddymodule.EndpointStatus, o flow.Outcome) string {
 	const bars = "▁▂▃▄▅▆▇█"
 	steps := make([]uint64, len(e.History))
 	for i, counts := range e.History {
@@ -239,7 +239,8 @@ func (e *EndpointStatus) history(o flow.Outcome) string {
 	return line.String()
 }
 
-func (s secretStatus) String() string {
+// secretLine is how a secret is that comes from files.
+func secretLine(s *secret.Status) string {
 	text := s.Field + " read " + seconds(s.ReadSecondsAgo) + " ago"
 	if s.Field == "transport" {
 		text = "client certificate read " + seconds(s.ReadSecondsAgo) + " ago"
@@ -253,14 +254,18 @@ func (s secretStatus) String() string {
 	return text
 }
 
-// seconds is a duration as people say it.
-func seconds(s float64) string {
-	d := time.Duration(s * float64(time.Second))
-	switch {
-	case d >= 48*time.Hour:
-		return fmt.Sprintf("%d days", d/(24*time.Hour))
-	case d >= time.Minute:
-		return strings.TrimSuffix(d.Round(time.Minute).String(), "0s")
+// printFuse says that a fuse is blown. A whole one is what is expected.
+func printFuse(w io.Writer, of string, f caddymodule.FuseStatus) {
+	if !f.Blown {
+		return
 	}
-	return fmt.Sprintf("%.1f s", s)
+	says := "BLOWN for " + of + ": most accounts are rejected, and rejections are doubted"
+	if f.Tried > 0 {
+		says += fmt.Sprintf(" (%d of %d since", f.Rejected, f.Tried)
+		if f.OAuthError != "" {
+			says += ", mostly " + f.OAuthError
+		}
+		says += ")"
+	}
+	wrapped(w, "  ", "fuse           ", says)
 }

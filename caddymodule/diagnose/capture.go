@@ -1,4 +1,5 @@
-package caddymodule
+// Package diagnose finds out what the commands `check` and `explain` say, as values. It knows no terminal.
+package diagnose
 
 import (
 	"bufio"
@@ -10,26 +11,18 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"net/url"
-	"os"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 )
 
-// maxCapture is how much of a file is read, in bytes.
+// maxCapture is how much of a capture is read, in bytes.
 const maxCapture = 16 << 20
 
-func readCapture(file string, stdin io.Reader) (*captured, error) {
-	in := stdin
-	if file != "-" {
-		f, err := os.Open(file)
-		if err != nil {
-			return nil, err
-		}
-		defer f.Close()
-		in = f
-	}
+// ReadCapture reads a request line, headers and body as on the wire, or a SOAP envelope alone, of at most 16 MiB. What is odd
+// about it becomes a note. Errors quote nothing, because a capture is full of secrets.
+func ReadCapture(in io.Reader) (*Capture, error) {
 	content, err := io.ReadAll(io.LimitReader(in, maxCapture+1))
 	switch {
 	case err != nil:
@@ -40,44 +33,37 @@ func readCapture(file string, stdin io.Reader) (*captured, error) {
 	return parseCapture(content)
 }
 
-// captured is a request that can be made again and again.
-type captured struct {
+// Capture is a request that can be made again and again.
+type Capture struct {
 	method  string
 	header  http.Header
 	length  int64 // of the body, -1 where it is chunked
 	body    []byte
-	request requestFacts
+	request RequestFacts
 	notes   []string
 }
 
-// requestFacts are what can be shown of a request before it is read.
-type requestFacts struct {
+// RequestFacts are what can be shown of a request before it is read.
+type RequestFacts struct {
 	// Kind is "an HTTP request" or "a SOAP envelope".
 	Kind   string `json:"kind"`
 	Method string `json:"method"`
 
 	// Headers are the names of all, Deciding the values of those by which it is decided.
 	Headers  []string `json:"headers"`
-	Deciding []named  `json:"deciding,omitempty"`
+	Deciding []Named  `json:"deciding,omitempty"`
 
 	BodyBytes int `json:"body_bytes"`
-}
-
-func (f requestFacts) print(w io.Writer) {
-	fmt.Fprintf(w, "%s: %s with a body of %d bytes\n", capitalized(f.Kind), f.Method, f.BodyBytes)
-	for _, h := range f.Deciding {
-		wrapped(w, "  ", "", h.Name+": "+h.Value)
-	}
 }
 
 // In their order on the wire.
 var deciding = []string{"Content-Type", "Content-Encoding", "Soapaction"}
 
-func (c *captured) describe(kind string) {
-	f := requestFacts{Kind: kind, Method: shortened(c.method), Headers: slices.Sorted(maps.Keys(c.header)), BodyBytes: len(c.body)}
+func (c *Capture) describe(kind string) {
+	f := RequestFacts{Kind: kind, Method: shortened(c.method), Headers: slices.Sorted(maps.Keys(c.header)), BodyBytes: len(c.body)}
 	for _, name := range deciding {
 		for _, value := range c.header[name] {
-			f.Deciding = append(f.Deciding, named{strings.Replace(name, "Soapaction", "SOAPAction", 1), shortened(value)})
+			f.Deciding = append(f.Deciding, Named{strings.Replace(name, "Soapaction", "SOAPAction", 1), shortened(value)})
 		}
 	}
 	c.request = f
@@ -99,7 +85,7 @@ func shortened(text string) string {
 }
 
 // make makes the request as it arrives, and a body that tells whether it has been read.
-func (c *captured) make() (*http.Request, *readBody) {
+func (c *Capture) make() (*http.Request, *readBody) {
 	body := &readBody{Reader: bytes.NewReader(c.body)}
 	return &http.Request{
 		Method: c.method, URL: &url.URL{Path: "/"}, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
@@ -123,9 +109,9 @@ func (b *readBody) Close() error { return nil }
 var errCapture = errors.New("the file is neither an HTTP request, as on the wire, nor a SOAP envelope")
 
 // parseCapture reads a request line, headers and body, or a body alone.
-func parseCapture(content []byte) (*captured, error) {
+func parseCapture(content []byte) (*Capture, error) {
 	if isEnvelope(content) {
-		c := &captured{
+		c := &Capture{
 			method: http.MethodPost, header: http.Header{"Content-Type": {"text/xml; charset=utf-8"}},
 			length: int64(len(content)), body: content,
 		}
@@ -139,7 +125,7 @@ func parseCapture(content []byte) (*captured, error) {
 	if err != nil {
 		return nil, errCapture
 	}
-	c := &captured{method: r.Method, header: r.Header, body: body}
+	c := &Capture{method: r.Method, header: r.Header, body: body}
 	if !bytes.Contains(head, []byte("\r\n")) {
 		c.note("Its lines end in LF, and are taken for lines that end in CRLF.")
 	}
@@ -173,12 +159,12 @@ func splitCapture(content []byte) (head, body []byte) {
 	return laterHTTP.ReplaceAll(bytes.TrimRight(head, "\r\n"), []byte("$1/1.1$3")), body
 }
 
-func (c *captured) note(format string, values ...any) {
+func (c *Capture) note(format string, values ...any) {
 	c.notes = append(c.notes, fmt.Sprintf(format, values...))
 }
 
 // dechunk takes the body out of its chunks, if it is in any: what shows traffic often shows it without.
-func (c *captured) dechunk() {
+func (c *Capture) dechunk() {
 	c.length = -1
 	if body, err := io.ReadAll(httputil.NewChunkedReader(bytes.NewReader(c.body))); err == nil {
 		c.body = body
@@ -188,7 +174,7 @@ func (c *captured) dechunk() {
 }
 
 // measure tells how long the body is, whatever the Content-Length says.
-func (c *captured) measure(said [][]byte) {
+func (c *Capture) measure(said [][]byte) {
 	has := len(c.body)
 	length := -1
 	if said != nil {

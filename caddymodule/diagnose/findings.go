@@ -1,4 +1,4 @@
-package caddymodule
+package diagnose
 
 import (
 	"cmp"
@@ -8,51 +8,69 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/token"
 )
 
-// report is what was found.
-type report struct {
-	State    state      `json:"state"`
-	Handlers []*checked `json:"handlers"`
+// State is how one thing that was checked is.
+type State string
 
-	color bool
+// The states, from good to bad.
+const (
+	Well    State = "ok"
+	Mend    State = "mend"    // it works, and should be better
+	Problem State = "problem" // it does not work for players
+)
+
+var states = []State{Well, Mend, Problem}
+
+func worse(a, b State) State {
+	return states[max(slices.Index(states, a), slices.Index(states, b))]
 }
 
-// checked is what was found of one handler.
-type checked struct {
-	handlerFacts
-	State  state     `json:"state"`
-	Checks []finding `json:"checks"`
-
-	Right     *tried `json:"right_credentials,omitempty"`
-	Wrong     *tried `json:"wrong_credentials,omitempty"`
-	Refreshed *tried `json:"refresh,omitempty"`
-
-	handler *Handler
-	options string // of the handler, as text
-	tap     tap
+// Report is what was found, and the worst of it.
+type Report struct {
+	State    State      `json:"state"`
+	Handlers []*Checked `json:"handlers"`
 }
 
-// finding is how one thing is.
-type finding struct {
+// Checked is what was found of one handler.
+type Checked struct {
+	HandlerFacts
+	State  State     `json:"state"`
+	Checks []Finding `json:"checks"`
+
+	Right     *Tried `json:"right_credentials,omitempty"`
+	Wrong     *Tried `json:"wrong_credentials,omitempty"`
+	Refreshed *Tried `json:"refresh,omitempty"`
+
+	handler   *caddymodule.Handler
+	settings  caddymodule.Settings
+	exchanger *flow.Exchanger // nil where there is nothing to try
+	options   string          // of the handler, as text
+	tap       tap
+}
+
+// Finding is how one thing is.
+type Finding struct {
 	Check string `json:"check"`
-	State state  `json:"state"`
+	State State  `json:"state"`
 	Says  string `json:"says"`
 	Mend  string `json:"mend,omitempty"`
 }
 
-// tried is what came of an exchange. Of tokens it has only the lengths, in characters.
-type tried struct {
-	told
+// Tried is what came of an exchange. Of tokens it has only the lengths, in characters.
+type Tried struct {
+	Told
 	Status     int     `json:"status,omitempty"`
 	Error      string  `json:"oauth_error,omitempty"`
 	Cause      string  `json:"cause,omitempty"`
@@ -63,8 +81,8 @@ type tried struct {
 	PrivateKey int     `json:"private_key_length,omitempty"`
 }
 
-func (x *checked) say(s state, check, says string, mends ...string) {
-	x.Checks = append(x.Checks, finding{check, s, says, strings.Join(mends, "")})
+func (x *Checked) say(s State, check, says string, mends ...string) {
+	x.Checks = append(x.Checks, Finding{check, s, says, strings.Join(mends, "")})
 	x.State = worse(x.State, s)
 }
 
@@ -72,20 +90,20 @@ func (x *checked) say(s state, check, says string, mends ...string) {
 const checkHome = "Sonos_smapi_upgrade_check"
 
 // check tries everything that can be tried, in the order in which one thing needs another.
-func (x *checked) check(ctx context.Context, account smapi.Credentials, refresh, wrong bool) {
-	if x.handler.exchanger == nil {
+func (x *Checked) check(ctx context.Context, account smapi.Credentials, refresh, wrong bool) {
+	if x.exchanger == nil {
 		return
 	}
 	x.checkSecrets(time.Now())
-	if x.handler.settings.policy.Exchanges[account.Kind] == nil {
-		x.say(well, "exchange", fmt.Sprintf("there is none for %s, so that nothing is tried here", account.Kind))
+	if x.settings.Policy.Exchanges[account.Kind] == nil {
+		x.say(Well, "exchange", fmt.Sprintf("there is none for %s, so that nothing is tried here", account.Kind))
 		return
 	}
 	account.DeviceID, account.DeviceProvider = cloudDevice, "Sonos"
 	right, result := x.try(ctx, smapi.GetDeviceAuthToken, account)
 	x.Right = result
 	if right.Exchange == nil {
-		x.say(problem, "right credentials", "nothing is exchanged: "+right.Reason.Says, "try another account")
+		x.say(Problem, "right credentials", "nothing is exchanged: "+right.Reason.Says, "try another account")
 		return
 	}
 	if !x.checkEndpoint(right) {
@@ -105,53 +123,51 @@ func (x *checked) check(ctx context.Context, account smapi.Credentials, refresh,
 		return
 	}
 	if !wrong {
-		x.say(well, "wrong credentials", "tried above, at the same token endpoint")
+		x.say(Well, "wrong credentials", "tried above, at the same token endpoint")
 		return
 	}
 	x.checkWrong(ctx, account)
 }
 
 // try takes a call through the handler.
-func (x *checked) try(ctx context.Context, method smapi.Method, c smapi.Credentials) (flow.Decision, *tried) {
-	h := x.handler
+func (x *Checked) try(ctx context.Context, method smapi.Method, c smapi.Credentials) (flow.Decision, *Tried) {
 	call := &smapi.Call{Method: method, Arrived: time.Now(), HouseholdID: checkHome, Credentials: c}
-	p := h.settings.policy
+	p := x.settings.Policy
 	p.RefreshAuthTokens = true // as if it were, to see whether it could be
 	d := p.Decide(call)
 	if d.Exchange != nil {
 		r := &http.Request{Method: http.MethodPost, URL: &url.URL{Path: "/"}, Header: http.Header{}}
-		h.exchange(prepared(ctx, r), &d)
+		q := d.Exchange.Request(call, placeholders(r))
+		x.settings.Policy.Conclude(&d, x.exchanger.Exchange(ctx, call.Arrived.Add(x.settings.Policy.Timeout), &q))
 	}
 	result := d.Result
-	t := &tried{
-		told: tell(&h.settings.policy, &d, ""), Status: result.Status, Error: result.Error, Cause: result.Cause, Mend: result.Fix,
+	t := &Tried{
+		Told: tell(&x.settings.Policy, &d, ""), Status: result.Status, Error: result.Error, Cause: result.Cause, Mend: result.Fix,
 		Seconds: result.Took.Seconds(), Posts: x.tap.count(),
 	}
 	if result.Class == token.Issued {
-		t.AuthToken = utf8.RuneCountInString(result.Fields[h.settings.policy.AuthToken])
-		t.PrivateKey = utf8.RuneCountInString(result.Fields[h.settings.policy.PrivateKey])
+		t.AuthToken = utf8.RuneCountInString(result.Fields[x.settings.Policy.AuthToken])
+		t.PrivateKey = utf8.RuneCountInString(result.Fields[x.settings.Policy.PrivateKey])
 	}
 	return d, t
 }
 
-func (x *checked) checkSecrets(now time.Time) {
+func (x *Checked) checkSecrets(now time.Time) {
 	h := x.handler
 	switch secret := h.ClientSecret; {
 	case secret != "" && caddy.NewReplacer().ReplaceAll(secret, "") == secret:
-		x.say(mend, "secrets", "client_secret is in the configuration itself, which the admin API, the autosaved configuration and Caddy's debug log show",
+		x.say(Mend, "secrets", "client_secret is in the configuration itself, which the admin API, the autosaved configuration and Caddy's debug log show",
 			"use {env.NAME} or {file./path}")
 	case secret != "":
-		x.say(well, "secrets", "client_secret can be read")
+		x.say(Well, "secrets", "client_secret can be read")
 	case h.ClientKey != "":
-		x.say(well, "secrets", "client_key can be read")
-	case h.settings.clientAuth == token.None:
-		x.say(well, "secrets", "a public client has none")
+		x.say(Well, "secrets", "client_key can be read")
+	case x.settings.Client.Auth == token.None:
+		x.say(Well, "secrets", "a public client has none")
 	}
-	h.shared.mu.Lock()
-	defer h.shared.mu.Unlock()
-	for _, s := range h.shared.secrets[h] {
-		if status := s.Status(now); status.Expires != nil {
-			x.sayLife("client certificate", "", now, *status.Expires)
+	for _, s := range h.Secrets(now) {
+		if s.Expires != nil {
+			x.sayLife("client certificate", "", now, *s.Expires)
 		}
 	}
 }
@@ -160,53 +176,52 @@ func (x *checked) checkSecrets(now time.Time) {
 // earlier by who issues them.
 const soon = 7 * 24 * time.Hour
 
-func (x *checked) sayLife(check, before string, now, end time.Time) {
+func (x *Checked) sayLife(check, before string, now, end time.Time) {
 	says := fmt.Sprintf("%svalid until %s, %d days left", before, end.UTC().Format(time.DateOnly), int(end.Sub(now)/(24*time.Hour)))
 	switch left := end.Sub(now); {
 	case left <= 0:
-		x.say(problem, check, before+"not valid since "+end.UTC().Format(time.DateOnly), "replace it")
+		x.say(Problem, check, before+"not valid since "+end.UTC().Format(time.DateOnly), "replace it")
 	case left < soon:
-		x.say(mend, check, says, "replace it")
+		x.say(Mend, check, says, "replace it")
 	default:
-		x.say(well, check, says)
+		x.say(Well, check, says)
 	}
 }
 
 // checkEndpoint tells whether there was an answer to a POST.
-func (x *checked) checkEndpoint(d flow.Decision) bool {
-	s := &x.handler.settings
+func (x *Checked) checkEndpoint(d flow.Decision) bool {
 	if x.tap.answer == nil {
 		says := cmp.Or(x.tap.cause(), d.Result.Cause)
 		if d.Result.Status != 0 {
 			says += fmt.Sprintf(" (status %d)", d.Result.Status)
 		}
-		x.say(problem, "endpoint", says, d.Result.Fix)
+		x.say(Problem, "endpoint", says, d.Result.Fix)
 		return false
 	}
-	if s.url == nil {
+	if x.settings.URL == nil {
 		u := *x.tap.where
 		u.RawQuery = ""
-		x.say(well, "endpoint", "by the issuer's metadata "+u.String())
+		x.say(Well, "endpoint", "by the issuer's metadata "+u.String())
 		return true
 	}
-	x.say(well, "endpoint", "answers")
+	x.say(Well, "endpoint", "answers")
 	return true
 }
 
-func (x *checked) checkTLS(now time.Time) {
+func (x *Checked) checkTLS(now time.Time) {
 	const check = "TLS"
 	connection := x.tap.answer.TLS
 	switch {
 	case connection == nil && token.Loopback(x.tap.where.Hostname()):
-		x.say(well, check, "none: http on loopback")
+		x.say(Well, check, "none: http on loopback")
 		return
 	case connection == nil:
-		x.say(mend, check, "none: passwords cross the network in the clear, as insecure_http allows", "use https")
+		x.say(Mend, check, "none: passwords cross the network in the clear, as insecure_http allows", "use https")
 		return
 	case connection.Version < tls.VersionTLS12:
-		x.say(mend, check, tls.VersionName(connection.Version)+", which is no longer safe", "use TLS 1.2 at least")
+		x.say(Mend, check, tls.VersionName(connection.Version)+", which is no longer safe", "use TLS 1.2 at least")
 	case len(connection.VerifiedChains) == 0:
-		x.say(mend, check, "the certificate is not verified: who is in between can read passwords", "trust its authority by tls_trust_pool, and remove tls_insecure_skip_verify")
+		x.say(Mend, check, "the certificate is not verified: who is in between can read passwords", "trust its authority by tls_trust_pool, and remove tls_insecure_skip_verify")
 	}
 	if len(connection.PeerCertificates) > 0 {
 		x.sayLife(check, tls.VersionName(connection.Version)+", certificate ", now, connection.PeerCertificates[0].NotAfter)
@@ -216,11 +231,11 @@ func (x *checked) checkTLS(now time.Time) {
 // maxSkew is how far the clocks may be apart. Assertions are good for a minute, and sent at its beginning.
 const maxSkew = 30 * time.Second
 
-func (x *checked) checkClock() {
+func (x *Checked) checkClock() {
 	const check = "clock"
 	date, err := http.ParseTime(x.tap.answer.Header.Get("Date"))
 	if err != nil {
-		x.say(well, check, "the answer has no Date to compare it with")
+		x.say(Well, check, "the answer has no Date to compare it with")
 		return
 	}
 	skew := time.Duration(0)
@@ -237,16 +252,16 @@ func (x *checked) checkClock() {
 	}
 	switch {
 	case skew.Abs() <= maxSkew:
-		x.say(well, check, fmt.Sprintf("at most %v apart from the server's", max(apart, time.Second)))
-	case x.handler.settings.clientAuth == token.PrivateKeyJWT:
-		x.say(problem, check, says+", and the assertions of private_key_jwt are good for a minute", "set the clocks by NTP")
+		x.say(Well, check, fmt.Sprintf("at most %v apart from the server's", max(apart, time.Second)))
+	case x.settings.Client.Auth == token.PrivateKeyJWT:
+		x.say(Problem, check, says+", and the assertions of private_key_jwt are good for a minute", "set the clocks by NTP")
 	default:
-		x.say(mend, check, says, "set the clocks by NTP")
+		x.say(Mend, check, says, "set the clocks by NTP")
 	}
 }
 
 // why says what the token endpoint said, in words of our own.
-func (t *tried) why() string {
+func (t *Tried) why() string {
 	var parts []string
 	if t.Cause != "" {
 		parts = append(parts, t.Cause)
@@ -261,7 +276,7 @@ func (t *tried) why() string {
 }
 
 // gets says what the player gets, and why.
-func (t *tried) gets() string {
+func (t *Tried) gets() string {
 	says := fmt.Sprintf("%s: the player gets %s", t.Outcome, t.Player)
 	if why := t.why(); why != "" {
 		says += ". Why: " + why
@@ -269,16 +284,16 @@ func (t *tried) gets() string {
 	return says
 }
 
-func (x *checked) checkRight(d flow.Decision) {
+func (x *Checked) checkRight(d flow.Decision) {
 	const check = "right credentials"
-	t, h := x.Right, x.handler
+	t := x.Right
 	switch {
 	case d.Outcome == flow.Upgraded:
-		x.say(well, check, fmt.Sprintf("%s: the player gets %s", t.Outcome, t.Player))
+		x.say(Well, check, fmt.Sprintf("%s: the player gets %s", t.Outcome, t.Player))
 	case d.Outcome == flow.Rejected:
-		x.say(problem, check, t.gets(), "see whether the account is right. If it is, every listener would be signed out")
+		x.say(Problem, check, t.gets(), "see whether the account is right. If it is, every listener would be signed out")
 	default:
-		x.say(problem, check, t.gets(), t.Mend)
+		x.say(Problem, check, t.gets(), t.Mend)
 	}
 	if t.AuthToken+t.PrivateKey > 0 {
 		x.sayLengths(d)
@@ -286,20 +301,20 @@ func (x *checked) checkRight(d flow.Decision) {
 	if d.Result.Class != token.Issued {
 		return
 	}
-	says := fmt.Sprintf("%s, of %v (timeout); players give up after %v", max(d.Result.Took.Round(time.Millisecond), time.Millisecond), h.settings.policy.Timeout, maxTimeout)
-	if d.Result.Took > h.settings.policy.Timeout/2 {
-		x.say(mend, "duration", says, "a wave of upgrades needs a faster endpoint, or most are told to come again")
+	says := fmt.Sprintf("%s, of %v (timeout); players give up after %v", max(d.Result.Took.Round(time.Millisecond), time.Millisecond), x.settings.Policy.Timeout, caddymodule.MaxTimeout)
+	if d.Result.Took > x.settings.Policy.Timeout/2 {
+		x.say(Mend, "duration", says, "a wave of upgrades needs a faster endpoint, or most are told to come again")
 	} else {
-		x.say(well, "duration", says)
+		x.say(Well, "duration", says)
 	}
 }
 
 // sayLengths says how long the tokens are. That they do not fit has been said.
-func (x *checked) sayLengths(d flow.Decision) {
+func (x *Checked) sayLengths(d flow.Decision) {
 	t := x.Right
-	is := well
+	is := Well
 	if max(t.AuthToken, t.PrivateKey) > smapi.MaxToken {
-		is = problem
+		is = Problem
 	}
 	key := fmt.Sprint("privateKey ", t.PrivateKey)
 	switch {
@@ -311,30 +326,30 @@ func (x *checked) sayLengths(d flow.Decision) {
 	x.say(is, "tokens", fmt.Sprintf("authToken %d of %d characters, %s", t.AuthToken, smapi.MaxToken, key))
 }
 
-func (x *checked) checkPosts(of string, posts int) {
+func (x *Checked) checkPosts(of string, posts int) {
 	const check = "POSTs"
 	switch posts {
 	case 0:
-		x.say(well, check, "none for "+of)
+		x.say(Well, check, "none for "+of)
 	case 1:
-		x.say(well, check, "exactly one for "+of)
+		x.say(Well, check, "exactly one for "+of)
 	default:
-		x.say(mend, check, fmt.Sprintf("%d for %s: a wrong password may cost as many failed logins", posts, of),
+		x.say(Mend, check, fmt.Sprintf("%d for %s: a wrong password may cost as many failed logins", posts, of),
 			"see what makes the connection break, such as a proxy in between")
 	}
 }
 
-func (x *checked) checkRefresh(ctx context.Context, right flow.Decision) {
+func (x *Checked) checkRefresh(ctx context.Context, right flow.Decision) {
 	const check = "refresh"
 	h := x.handler
-	bad := mend
+	bad := Mend
 	if h.RefreshAuthTokens {
-		bad = problem
+		bad = Problem
 	}
 	switch {
 	case right.Outcome != flow.Upgraded:
 		return
-	case h.settings.policy.PrivateKey != token.Refresh || x.Right.PrivateKey == 0:
+	case x.settings.Policy.PrivateKey != token.Refresh || x.Right.PrivateKey == 0:
 		x.say(bad, check, "not tried: the privateKey is no refresh token", "ask for one, often by scope offline_access")
 		return
 	}
@@ -350,28 +365,28 @@ func (x *checked) checkRefresh(ctx context.Context, right flow.Decision) {
 	if !h.RefreshAuthTokens {
 		says += ". Without refresh_auth_tokens refreshes are forwarded"
 	}
-	x.say(well, check, says)
+	x.say(Well, check, says)
 	x.checkPosts("the refresh", t.Posts)
 }
 
 // checkWrong tries what a player with an old password has.
-func (x *checked) checkWrong(ctx context.Context, account smapi.Credentials) {
+func (x *Checked) checkWrong(ctx context.Context, account smapi.Credentials) {
 	const check = "wrong credentials"
 	d, t := x.try(ctx, smapi.GetDeviceAuthToken, spoiled(account))
 	x.Wrong = t
 	switch result := &d.Result; {
 	case d.Outcome == flow.Rejected:
-		x.say(well, check, t.gets())
+		x.say(Well, check, t.gets())
 	case result.Class == token.Issued:
-		x.say(problem, check, "accepted: whoever calls gets tokens", "have the server verify the credentials, and param pass them on")
+		x.say(Problem, check, "accepted: whoever calls gets tokens", "have the server verify the credentials, and param pass them on")
 	case result.Class != token.Misconfigured:
-		x.say(mend, check, t.gets()+". It has to be rejected", "try again; if it stays so, see what the server says of a wrong password, and say what that means by on_error")
+		x.say(Mend, check, t.gets()+". It has to be rejected", "try again; if it stays so, see what the server says of a wrong password, and say what that means by on_error")
 	case result.Error == "invalid_client":
-		x.say(mend, check, t.gets()+". It has to be rejected", "have the server say invalid_grant. Do not name it by on_error: it is also what a client secret that ran out would say")
+		x.say(Mend, check, t.gets()+". It has to be rejected", "have the server say invalid_grant. Do not name it by on_error: it is also what a client secret that ran out would say")
 	case result.Error == "" && result.Status >= 400:
-		x.say(mend, check, t.gets()+". It has to be rejected", fmt.Sprintf("on_error %d rejected, if the server says that of nothing else", result.Status))
+		x.say(Mend, check, t.gets()+". It has to be rejected", fmt.Sprintf("on_error %d rejected, if the server says that of nothing else", result.Status))
 	default:
-		x.say(mend, check, t.gets()+". It has to be rejected", "on_error <error> rejected, by the error that the server's documentation has for a wrong password")
+		x.say(Mend, check, t.gets()+". It has to be rejected", "on_error <error> rejected, by the error that the server's documentation has for a wrong password")
 	}
 	x.checkPosts("the wrong ones", t.Posts)
 }

@@ -1,4 +1,4 @@
-package caddymodule
+package command
 
 import (
 	"context"
@@ -175,7 +175,7 @@ func (s *simulation) fleet(cmd *cobra.Command) (*player.Fleet, error) {
 		return nil, err
 	}
 	changed := cmd.Flags().Changed
-	lost := Percent(0)
+	lost := flow.Percent(0)
 	if s.repeatLost != "" {
 		var err error
 		if lost, err = flow.ParsePercent(s.repeatLost); err != nil {

@@ -1,22 +1,20 @@
-package caddymodule
+package command
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"os"
 	"os/signal"
 	"slices"
 	"strings"
 	"syscall"
 
-	"github.com/caddyserver/caddy/v2"
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/diagnose"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/player"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
@@ -104,37 +102,16 @@ Exit status:
 	return cmd
 }
 
-// state is how one thing that was checked is.
-type state string
-
-// The states, and what they come to as exit codes.
-const (
-	well    state = "ok"
-	mend    state = "mend"    // it works, and should be better
-	problem state = "problem" // it does not work for players
-)
-
-var exitOf = map[state]int{well: 0, mend: 1, problem: 3}
-
-func worse(a, b state) state {
-	if exitOf[b] > exitOf[a] {
-		return b
-	}
-	return a
-}
+// Exit codes of check, by the worst that was found.
+var exitOf = map[diagnose.State]int{diagnose.Well: 0, diagnose.Mend: 1, diagnose.Problem: 3}
 
 func (c *checker) run(cmd *cobra.Command) error {
-	handlers, err := c.handlers()
+	trial, err := c.prepare()
 	if err != nil {
 		return usageError(cmd, err)
 	}
-	ctx := context.Background()
-	defer func() {
-		for _, h := range handlers {
-			_ = h.handler.Cleanup()
-		}
-	}()
-	account, goOn, err := c.ask(cmd, handlers)
+	defer trial.Close()
+	account, goOn, err := c.ask(cmd, trial.Endpoints())
 	if err != nil {
 		return usageError(cmd, err)
 	}
@@ -142,23 +119,16 @@ func (c *checker) run(cmd *cobra.Command) error {
 		cmd.PrintErrln("Nothing was tried.")
 		return exit(cmd, exitUsage)
 	}
-	r := report{State: well, color: colored(cmd.OutOrStdout())}
-	wrongTried := map[string]bool{} // since each is a failed login
-	for _, h := range handlers {
-		at := h.handler.settings.key()
-		h.check(ctx, account, c.refresh, !wrongTried[at])
-		wrongTried[at] = true
-		r.Handlers = append(r.Handlers, h)
-		r.State = worse(r.State, h.State)
-	}
-	if err := show(cmd.OutOrStdout(), r, c.json); err != nil {
+	r := trial.Run(context.Background(), account, c.refresh)
+	out := cmd.OutOrStdout()
+	if err := show(out, r, c.json, func(w io.Writer) { printReport(w, &r, colored(out)) }); err != nil {
 		return usageError(cmd, err)
 	}
 	return exit(cmd, exitOf[r.State])
 }
 
-// handlers are those that are to be tried, set up.
-func (c *checker) handlers() ([]*checked, error) {
+// prepare sets up what is to be tried.
+func (c *checker) prepare() (*diagnose.Trial, error) {
 	kind := smapi.Kind(c.credentials)
 	switch {
 	case !slices.Contains(flow.Kinds, kind):
@@ -168,114 +138,20 @@ func (c *checker) handlers() ([]*checked, error) {
 	case c.config == "-" && (c.from == "" || c.from == "-"):
 		return nil, errors.New("standard input is either the account or the configuration")
 	}
-	config, err := loadConfig(c.config, c.adapter)
+	config, err := diagnose.LoadConfig(c.config, c.adapter)
 	if err != nil {
 		return nil, err
 	}
-	all, err := findHandlers(config)
-	if err != nil {
-		return nil, err
-	}
-	ctx, err := provisionAll(config)
-	if err != nil {
-		return nil, fmt.Errorf("the configuration does not load: %w", err)
-	}
-	var chosen []*checked
-	seen := map[string]bool{}
-	for _, one := range all {
-		h, err := one.toCheck(ctx)
-		if err != nil {
-			return nil, err
-		}
-		if c.endpoint != "" && c.endpoint != h.handler.settings.shown() {
-			continue
-		}
-		// The same handler on another site would cost the account another failed login.
-		if !seen[h.options] {
-			seen[h.options] = true
-			chosen = append(chosen, h)
-		}
-	}
-	if len(chosen) == 0 {
-		return nil, errors.New("no smapi_upgrade of the configuration has the token endpoint or issuer of --endpoint")
-	}
-	return chosen, checkKind(chosen, kind)
-}
-
-// checkKind refuses credentials that no handler exchanges, since that is rather a wrong --credentials.
-func checkKind(chosen []*checked, kind smapi.Kind) error {
-	var kinds []string
-	for _, h := range chosen {
-		if h.handler.exchanger == nil || h.handler.settings.policy.Exchanges[kind] != nil {
-			return nil
-		}
-		for k := range h.handler.settings.policy.Exchanges {
-			kinds = append(kinds, string(k))
-		}
-	}
-	slices.Sort(kinds)
-	return fmt.Errorf("there is no exchange for %s, whose players get a blank pair: try --credentials %s",
-		kind, strings.Join(slices.Compact(kinds), " or "))
-}
-
-// provisionAll sets a configuration up as `caddy validate` does, without its logs and its admin endpoint.
-func provisionAll(config []byte) (caddy.Context, error) {
-	cfg := new(caddy.Config)
-	if err := caddy.StrictUnmarshalJSON(config, cfg); err != nil {
-		return caddy.Context{}, err
-	}
-	cfg.Admin, cfg.Logging = nil, new(caddy.Logging)
-	if err := json.Unmarshal([]byte(`{"logs":{"default":{"writer":{"output":"discard"}}}}`), cfg.Logging); err != nil {
-		return caddy.Context{}, err
-	}
-	return caddy.ProvisionContext(cfg)
-}
-
-// toCheck sets a handler up once more, as in mode upgrade for all homes and with no memory.
-func (c *configured) toCheck(ctx caddy.Context) (*checked, error) {
-	h, err := c.handler()
-	if err != nil {
-		return nil, err
-	}
-	x := &checked{handler: h, State: well}
-	x.say(well, "configuration", "loads")
-	mode := orDefault(h.Mode, ModeUpgrade)
-	h.Mode, h.Households, h.Replay, h.RememberRejected = ModeUpgrade, nil, off, off
-	options, err := json.Marshal(h)
-	if err != nil {
-		return nil, err
-	}
-	x.options = string(options)
-	h.through = func(next http.RoundTripper) http.RoundTripper {
-		x.tap.next = next
-		return &x.tap
-	}
-	err = h.Provision(ctx)
-	x.handlerFacts = c.facts(h)
-	switch {
-	case mode == ModeUpgrade && err != nil:
-		return nil, fmt.Errorf("the smapi_upgrade at %s: %w", c.at, err)
-	case mode == ModeReauthorize && err != nil:
-		x.say(well, "mode", "reauthorize: nothing is exchanged, and no token endpoint is configured that could be")
-	case err != nil:
-		x.say(mend, "mode", fmt.Sprintf("%s: nothing is exchanged. In mode upgrade it would not load: %v", mode, err))
-	case mode != ModeUpgrade:
-		x.say(well, "mode", fmt.Sprintf("%s: nothing is exchanged in this mode. It is checked as if it were upgrade", mode))
-	}
-	if err != nil {
-		h.exchanger = nil
-		x.options += string(mode)
-	}
-	return x, nil
+	return diagnose.Prepare(config, c.endpoint, kind)
 }
 
 // ask tells what it costs, and asks for what is missing where there is a terminal.
-func (c *checker) ask(cmd *cobra.Command, handlers []*checked) (account smapi.Credentials, goOn bool, err error) {
+func (c *checker) ask(cmd *cobra.Command, endpoints []string) (account smapi.Credentials, goOn bool, err error) {
 	kind, terminal := smapi.Kind(c.credentials), term.IsTerminal(int(os.Stdin.Fd()))
 	if !c.yes && !terminal {
 		return account, false, errors.New("it costs the account a failed login, and there is no terminal to ask at: add --yes")
 	}
-	c.announce(cmd, handlers, kind)
+	c.announce(cmd, endpoints, kind)
 	if !c.yes {
 		cmd.PrintErr("Go on? [y/N] ")
 		if answer, err := readLine(cmd.InOrStdin()); err != nil || !slices.Contains([]string{"y", "yes"}, strings.ToLower(answer)) {
@@ -309,7 +185,7 @@ func (c *checker) ask(cmd *cobra.Command, handlers []*checked) (account smapi.Cr
 	return accounts[0].Credentials, true, nil
 }
 
-func (c *checker) announce(cmd *cobra.Command, handlers []*checked, kind smapi.Kind) {
+func (c *checker) announce(cmd *cobra.Command, endpoints []string, kind smapi.Kind) {
 	text := "An account is tried with its credentials, and once with wrong ones: that costs it one failed login"
 	if kind == smapi.Anonymous {
 		text = "A player without an account is tried"
@@ -318,12 +194,8 @@ func (c *checker) announce(cmd *cobra.Command, handlers []*checked, kind smapi.K
 		text += ". The refresh token that is issued is used up"
 	}
 	wrapped(cmd.ErrOrStderr(), "", "", text+". At:")
-	announced := map[string]bool{}
-	for _, h := range handlers {
-		if at := h.handler.settings.key(); h.handler.exchanger != nil && !announced[at] {
-			announced[at] = true
-			cmd.PrintErrln("  " + h.Endpoint)
-		}
+	for _, endpoint := range endpoints {
+		cmd.PrintErrln("  " + endpoint)
 	}
 	cmd.PrintErrln()
 }

@@ -1,0 +1,164 @@
+package diagnose
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/token"
+)
+
+// Trial is of the handlers of a configuration, which are set up and not served by.
+type Trial struct {
+	handlers []*Checked
+}
+
+// Prepare sets the handlers of a configuration in JSON up: those with this token endpoint or issuer, blank for all, and each
+// once where several have the same options. It is an error where none exchanges this kind of credentials, and none is in a
+// mode without exchanges. Nothing is sent. Close it when it is done.
+func Prepare(config []byte, endpoint string, kind smapi.Kind) (*Trial, error) {
+	all, err := Find(config)
+	if err != nil {
+		return nil, err
+	}
+	ctx, err := provisionAll(config)
+	if err != nil {
+		return nil, fmt.Errorf("the configuration does not load: %w", err)
+	}
+	t := new(Trial)
+	seen := map[string]bool{}
+	for _, one := range all {
+		x, err := one.prepare(ctx)
+		if err != nil {
+			t.Close()
+			return nil, err
+		}
+		// The same handler on another site would cost the account another failed login.
+		if endpoint != "" && endpoint != x.settings.Shown || seen[x.options] {
+			_ = x.handler.Cleanup()
+			continue
+		}
+		seen[x.options] = true
+		t.handlers = append(t.handlers, x)
+	}
+	if len(t.handlers) == 0 {
+		return nil, errors.New("no smapi_upgrade of the configuration has the token endpoint or issuer of --endpoint")
+	}
+	if err := t.checkKind(kind); err != nil {
+		t.Close()
+		return nil, err
+	}
+	return t, nil
+}
+
+// Close gives up what the handlers share with others.
+func (t *Trial) Close() {
+	for _, x := range t.handlers {
+		_ = x.handler.Cleanup()
+	}
+}
+
+// Endpoints are the token endpoints or issuers that Run asks, each once for each client.
+func (t *Trial) Endpoints() (shown []string) {
+	seen := map[string]bool{}
+	for _, x := range t.handlers {
+		if x.exchanger != nil && !seen[x.settings.Key] {
+			seen[x.settings.Key] = true
+			shown = append(shown, x.Endpoint)
+		}
+	}
+	return shown
+}
+
+// Run exchanges the credentials of an account at every handler, and wrong ones once at each of Endpoints, which is a failed
+// login there. With refresh it refreshes the tokens, too, which uses the refresh token up.
+func (t *Trial) Run(ctx context.Context, account smapi.Credentials, refresh bool) Report {
+	r := Report{State: Well}
+	wrongTried := map[string]bool{}
+	for _, x := range t.handlers {
+		x.check(ctx, account, refresh, !wrongTried[x.settings.Key])
+		wrongTried[x.settings.Key] = true
+		r.Handlers = append(r.Handlers, x)
+		r.State = worse(r.State, x.State)
+	}
+	return r
+}
+
+// checkKind refuses credentials that no handler exchanges, since that is rather a wrong --credentials.
+func (t *Trial) checkKind(kind smapi.Kind) error {
+	var kinds []string
+	for _, x := range t.handlers {
+		if x.exchanger == nil || x.settings.Policy.Exchanges[kind] != nil {
+			return nil
+		}
+		for k := range x.settings.Policy.Exchanges {
+			kinds = append(kinds, string(k))
+		}
+	}
+	slices.Sort(kinds)
+	return fmt.Errorf("there is no exchange for %s, whose players get a blank pair: try --credentials %s",
+		kind, strings.Join(slices.Compact(kinds), " or "))
+}
+
+// provisionAll sets a configuration up as `caddy validate` does, without its logs and its admin endpoint.
+func provisionAll(config []byte) (caddy.Context, error) {
+	cfg := new(caddy.Config)
+	if err := caddy.StrictUnmarshalJSON(config, cfg); err != nil {
+		return caddy.Context{}, err
+	}
+	cfg.Admin, cfg.Logging = nil, new(caddy.Logging)
+	if err := json.Unmarshal([]byte(`{"logs":{"default":{"writer":{"output":"discard"}}}}`), cfg.Logging); err != nil {
+		return caddy.Context{}, err
+	}
+	return caddy.ProvisionContext(cfg)
+}
+
+// prepare sets a handler up once more, as in mode upgrade for all homes and with no memory.
+func (c *Configured) prepare(ctx caddy.Context) (*Checked, error) {
+	h, err := c.handler()
+	if err != nil {
+		return nil, err
+	}
+	x := &Checked{handler: h, State: Well}
+	x.say(Well, "configuration", "loads")
+	mode := cmp.Or(h.Mode, caddymodule.ModeUpgrade)
+	h.Mode, h.Households, h.Replay, h.RememberRejected = caddymodule.ModeUpgrade, nil, 0, 0
+	options, err := json.Marshal(h)
+	if err != nil {
+		return nil, err
+	}
+	x.options = string(options)
+	err = h.Provision(ctx)
+	x.settings = h.Settings()
+	x.HandlerFacts = c.facts(h, &x.settings)
+	switch {
+	case mode == caddymodule.ModeUpgrade && err != nil:
+		return nil, fmt.Errorf("the smapi_upgrade at %s: %w", c.at, err)
+	case mode == caddymodule.ModeReauthorize && err != nil:
+		x.say(Well, "mode", "reauthorize: nothing is exchanged, and no token endpoint is configured that could be")
+	case err != nil:
+		x.say(Mend, "mode", fmt.Sprintf("%s: nothing is exchanged. In mode upgrade it would not load: %v", mode, err))
+	case mode != caddymodule.ModeUpgrade:
+		x.say(Well, "mode", fmt.Sprintf("%s: nothing is exchanged in this mode. It is checked as if it were upgrade", mode))
+	}
+	if err != nil {
+		x.options += string(mode)
+		return x, nil
+	}
+	given, asked := h.Exchanger()
+	x.tap.next = asked.Transport
+	asked.Transport = &x.tap
+	exchanger := *given
+	exchanger.Endpoint = token.New(asked)
+	exchanger.Replay, exchanger.RememberRejected = 0, 0
+	x.exchanger = &exchanger
+	return x, nil
+}
