@@ -292,3 +292,23 @@ func TestNobodyFollowsTheFilesOfAConfigurationThatIsGone(t *testing.T) {
 	}
 	eventually(t, "the file of a configuration that does not load is left alone", func() bool { return !followed() })
 }
+
+func TestAFileInAHeaderIsReadAgain(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "key")
+	write(t, path, "first\n")
+	endpoint := serve(t, issuesTokens)
+	s := caddyRun(t, fmt.Sprintf("smapi_upgrade %s/token {\nclient_id id\nclient_auth none\nheader X-Api-Key {file.%s}\nparam tenant t-{file.%s}\n}",
+		endpoint.URL, path, path))
+	n := 0
+	sent := func() string {
+		n++
+		checkAnswer(t, s.post(t, account(t, fmt.Sprint("account-", n))), "upgraded.xml")
+		values, header := form(t, endpoint)
+		return header.Get("X-Api-Key") + " " + values.Get("tenant")
+	}
+	if got := sent(); got != "first t-first" {
+		t.Errorf("it sends %q", got)
+	}
+	write(t, path, "second\n")
+	eventually(t, "the new key", func() bool { return sent() == "second t-second" })
+}
