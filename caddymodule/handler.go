@@ -116,7 +116,7 @@ type Handler struct {
 	// The share of accounts above which rejections are doubted, such as `50%`, or `off`. A fuse blows when of at least 20
 	// accounts that were tried within ten minutes more than that share was rejected, or of the last 20 at most one was
 	// accepted. While it is blown tokens are handed out as ever, and who is rejected is told to come again (`doubted`).
-	// It mends when most that are tried are accepted again, 10 percent points below the share. Upgrades and refreshes
+	// It recovers when most that are tried are accepted again, 10 percent points below the share. Upgrades and refreshes
 	// have one each, which outlive configuration reloads, in memory only. Default: `50%`.
 	Fuse Fuse `json:"fuse,omitempty"`
 

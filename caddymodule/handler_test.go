@@ -185,12 +185,12 @@ func TestEveryOutcomeHasItsAnswer(t *testing.T) {
 		},
 		{
 			"misconfigured: the client", "", "upgrade.xml", says(401, `{"error":"invalid_client"}`), 1, "service-unavailable.xml",
-			[]string{`"level":"error"`, `"outcome":"misconfigured"`, `"oauth_error":"invalid_client"`, `"mend":"check client_id`},
+			[]string{`"level":"error"`, `"outcome":"misconfigured"`, `"oauth_error":"invalid_client"`, `"fix":"check client_id`},
 		},
 		{
 			"misconfigured: a redirect", "", "upgrade.xml", func(w http.ResponseWriter, r *http.Request) {
 				http.Redirect(w, r, "/elsewhere", http.StatusPermanentRedirect)
-			}, 1, "service-unavailable.xml", []string{`"level":"error"`, `"outcome":"misconfigured"`, `"status":308`, `"mend":`},
+			}, 1, "service-unavailable.xml", []string{`"level":"error"`, `"outcome":"misconfigured"`, `"status":308`, `"fix":`},
 		},
 		{
 			"misconfigured: no refresh token", "", "upgrade.xml", says(200, `{"access_token":"new-token"}`), 1,
@@ -198,7 +198,7 @@ func TestEveryOutcomeHasItsAnswer(t *testing.T) {
 		},
 		{
 			"misconfigured: no token", "private_key refresh_token none", "upgrade.xml", says(200, `{"token":"new-token"}`), 1,
-			"service-unavailable.xml", []string{`"outcome":"misconfigured"`, `"mend":"check auth_token`},
+			"service-unavailable.xml", []string{`"outcome":"misconfigured"`, `"fix":"check auth_token`},
 		},
 		{
 			"misconfigured: a long token", "", "upgrade.xml", says(200, `{"access_token":"`+long+`","refresh_token":"k"}`), 1,
@@ -210,7 +210,7 @@ func TestEveryOutcomeHasItsAnswer(t *testing.T) {
 		},
 		{
 			"misconfigured: no text for XML", "", "upgrade.xml", says(200, `{"access_token":"\u0000","refresh_token":"k"}`), 1,
-			"service-unavailable.xml", []string{`"outcome":"misconfigured"`, `"mend":`},
+			"service-unavailable.xml", []string{`"outcome":"misconfigured"`, `"fix":`},
 		},
 	} {
 		t.Run(test.name, func(t *testing.T) {

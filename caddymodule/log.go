@@ -52,7 +52,7 @@ func (h *Handler) log(r *http.Request, d *flow.Decision, reference string) {
 		fields = append(fields, zap.String("cause", cause))
 	}
 	if d.Result.Fix != "" {
-		fields = append(fields, zap.String("mend", d.Result.Fix))
+		fields = append(fields, zap.String("fix", d.Result.Fix))
 	}
 	entry.Write(fields...)
 }

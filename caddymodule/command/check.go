@@ -68,7 +68,7 @@ tokens are printed.
 
 Exit status:
     0   all is well
-    1   the exchange works, but there is something to mend
+    1   the exchange works, but there is something to fix
     2   the command was not understood, or the configuration does not load
     3   it would not work for players
 `,
@@ -103,7 +103,7 @@ Exit status:
 }
 
 // Exit codes of check, by the worst that was found.
-var exitOf = map[diagnose.State]int{diagnose.Well: 0, diagnose.Mend: 1, diagnose.Problem: 3}
+var exitOf = map[diagnose.State]int{diagnose.Well: 0, diagnose.Fix: 1, diagnose.Problem: 3}
 
 func (c *checker) run(cmd *cobra.Command) error {
 	trial, err := c.prepare()

@@ -10,7 +10,7 @@ import (
 
 var verdicts = map[diagnose.State]string{
 	diagnose.Well:    "All is well.",
-	diagnose.Mend:    "The exchange works, but there is something to mend.",
+	diagnose.Fix:     "The exchange works, but there is something to fix.",
 	diagnose.Problem: "It would not work for players.",
 }
 
@@ -30,8 +30,8 @@ func printReport(w io.Writer, r *diagnose.Report, inColor bool) {
 
 func printFinding(w io.Writer, f *diagnose.Finding, inColor bool) {
 	says := f.Says
-	if f.Mend != "" {
-		says += ". To mend it: " + f.Mend
+	if f.Fix != "" {
+		says += ". To fix it: " + f.Fix
 	}
 	var text strings.Builder
 	wrapped(&text, "  ", fmt.Sprintf("%-8s %-18s ", f.State, f.Check), says)
@@ -42,4 +42,4 @@ func printFinding(w io.Writer, f *diagnose.Finding, inColor bool) {
 	_, _ = io.WriteString(w, line)
 }
 
-var colors = map[diagnose.State]color{diagnose.Well: green, diagnose.Mend: yellow, diagnose.Problem: red}
+var colors = map[diagnose.State]color{diagnose.Well: green, diagnose.Fix: yellow, diagnose.Problem: red}

@@ -27,11 +27,11 @@ type State string
 // The states, from good to bad.
 const (
 	Well    State = "ok"
-	Mend    State = "mend"    // it works, and should be better
+	Fix     State = "fix"     // it works, and should be better
 	Problem State = "problem" // it does not work for players
 )
 
-var states = []State{Well, Mend, Problem}
+var states = []State{Well, Fix, Problem}
 
 func worse(a, b State) State {
 	return states[max(slices.Index(states, a), slices.Index(states, b))]
@@ -65,7 +65,7 @@ type Finding struct {
 	Check string `json:"check"`
 	State State  `json:"state"`
 	Says  string `json:"says"`
-	Mend  string `json:"mend,omitempty"`
+	Fix   string `json:"fix,omitempty"`
 }
 
 // Tried is what came of an exchange. Of tokens it has only the lengths, in characters.
@@ -74,15 +74,15 @@ type Tried struct {
 	Status     int     `json:"status,omitempty"`
 	Error      string  `json:"oauth_error,omitempty"`
 	Cause      string  `json:"cause,omitempty"`
-	Mend       string  `json:"mend,omitempty"`
+	Fix        string  `json:"fix,omitempty"`
 	Seconds    float64 `json:"seconds"`
 	Posts      int     `json:"posts"`
 	AuthToken  int     `json:"auth_token_length,omitempty"`
 	PrivateKey int     `json:"private_key_length,omitempty"`
 }
 
-func (x *Checked) say(s State, check, says string, mends ...string) {
-	x.Checks = append(x.Checks, Finding{check, s, says, strings.Join(mends, "")})
+func (x *Checked) say(s State, check, says string, fixes ...string) {
+	x.Checks = append(x.Checks, Finding{check, s, says, strings.Join(fixes, "")})
 	x.State = worse(x.State, s)
 }
 
@@ -142,7 +142,7 @@ func (x *Checked) try(ctx context.Context, method smapi.Method, c smapi.Credenti
 	}
 	result := d.Result
 	t := &Tried{
-		Told: tell(&x.settings.Policy, &d, ""), Status: result.Status, Error: result.Error, Cause: result.Cause, Mend: result.Fix,
+		Told: tell(&x.settings.Policy, &d, ""), Status: result.Status, Error: result.Error, Cause: result.Cause, Fix: result.Fix,
 		Seconds: result.Took.Seconds(), Posts: x.tap.count(),
 	}
 	if result.Class == token.Issued {
@@ -156,7 +156,7 @@ func (x *Checked) checkSecrets(now time.Time) {
 	h := x.handler
 	switch secret := h.ClientSecret; {
 	case secret != "" && caddy.NewReplacer().ReplaceAll(secret, "") == secret:
-		x.say(Mend, "secrets", "client_secret is in the configuration itself, which the admin API, the autosaved configuration and Caddy's debug log show",
+		x.say(Fix, "secrets", "client_secret is in the configuration itself, which the admin API, the autosaved configuration and Caddy's debug log show",
 			"use {env.NAME} or {file./path}")
 	case secret != "":
 		x.say(Well, "secrets", "client_secret can be read")
@@ -182,7 +182,7 @@ func (x *Checked) sayLife(check, before string, now, end time.Time) {
 	case left <= 0:
 		x.say(Problem, check, before+"not valid since "+end.UTC().Format(time.DateOnly), "replace it")
 	case left < soon:
-		x.say(Mend, check, says, "replace it")
+		x.say(Fix, check, says, "replace it")
 	default:
 		x.say(Well, check, says)
 	}
@@ -216,12 +216,12 @@ func (x *Checked) checkTLS(now time.Time) {
 		x.say(Well, check, "none: http on loopback")
 		return
 	case connection == nil:
-		x.say(Mend, check, "none: passwords cross the network in the clear, as insecure_http allows", "use https")
+		x.say(Fix, check, "none: passwords cross the network in the clear, as insecure_http allows", "use https")
 		return
 	case connection.Version < tls.VersionTLS12:
-		x.say(Mend, check, tls.VersionName(connection.Version)+", which is no longer safe", "use TLS 1.2 at least")
+		x.say(Fix, check, tls.VersionName(connection.Version)+", which is no longer safe", "use TLS 1.2 at least")
 	case len(connection.VerifiedChains) == 0:
-		x.say(Mend, check, "the certificate is not verified: who is in between can read passwords", "trust its authority by tls_trust_pool, and remove tls_insecure_skip_verify")
+		x.say(Fix, check, "the certificate is not verified: who is in between can read passwords", "trust its authority by tls_trust_pool, and remove tls_insecure_skip_verify")
 	}
 	if len(connection.PeerCertificates) > 0 {
 		x.sayLife(check, tls.VersionName(connection.Version)+", certificate ", now, connection.PeerCertificates[0].NotAfter)
@@ -256,7 +256,7 @@ func (x *Checked) checkClock() {
 	case x.settings.Client.Auth == token.PrivateKeyJWT:
 		x.say(Problem, check, says+", and the assertions of private_key_jwt are good for a minute", "set the clocks by NTP")
 	default:
-		x.say(Mend, check, says, "set the clocks by NTP")
+		x.say(Fix, check, says, "set the clocks by NTP")
 	}
 }
 
@@ -293,7 +293,7 @@ func (x *Checked) checkRight(d flow.Decision) {
 	case d.Outcome == flow.Rejected:
 		x.say(Problem, check, t.gets(), "see whether the account is right. If it is, every listener would be signed out")
 	default:
-		x.say(Problem, check, t.gets(), t.Mend)
+		x.say(Problem, check, t.gets(), t.Fix)
 	}
 	if t.AuthToken+t.PrivateKey > 0 {
 		x.sayLengths(d)
@@ -303,7 +303,7 @@ func (x *Checked) checkRight(d flow.Decision) {
 	}
 	says := fmt.Sprintf("%s, of %v (timeout); players give up after %v", max(d.Result.Took.Round(time.Millisecond), time.Millisecond), x.settings.Policy.Timeout, caddymodule.MaxTimeout)
 	if d.Result.Took > x.settings.Policy.Timeout/2 {
-		x.say(Mend, "duration", says, "a wave of upgrades needs a faster endpoint, or most are told to come again")
+		x.say(Fix, "duration", says, "a wave of upgrades needs a faster endpoint, or most are told to come again")
 	} else {
 		x.say(Well, "duration", says)
 	}
@@ -334,7 +334,7 @@ func (x *Checked) checkPosts(of string, posts int) {
 	case 1:
 		x.say(Well, check, "exactly one for "+of)
 	default:
-		x.say(Mend, check, fmt.Sprintf("%d for %s: a wrong password may cost as many failed logins", posts, of),
+		x.say(Fix, check, fmt.Sprintf("%d for %s: a wrong password may cost as many failed logins", posts, of),
 			"see what makes the connection break, such as a proxy in between")
 	}
 }
@@ -342,7 +342,7 @@ func (x *Checked) checkPosts(of string, posts int) {
 func (x *Checked) checkRefresh(ctx context.Context, right flow.Decision) {
 	const check = "refresh"
 	h := x.handler
-	bad := Mend
+	bad := Fix
 	if h.RefreshAuthTokens {
 		bad = Problem
 	}
@@ -358,7 +358,7 @@ func (x *Checked) checkRefresh(ctx context.Context, right flow.Decision) {
 	})
 	x.Refreshed = t
 	if d.Outcome != flow.Refreshed {
-		x.say(bad, check, t.gets(), t.Mend)
+		x.say(bad, check, t.gets(), t.Fix)
 		return
 	}
 	says := fmt.Sprintf("%s: the player gets %s", t.Outcome, t.Player)
@@ -380,13 +380,13 @@ func (x *Checked) checkWrong(ctx context.Context, account smapi.Credentials) {
 	case result.Class == token.Issued:
 		x.say(Problem, check, "accepted: whoever calls gets tokens", "have the server verify the credentials, and param pass them on")
 	case result.Class != token.Misconfigured:
-		x.say(Mend, check, t.gets()+". It has to be rejected", "try again; if it stays so, see what the server says of a wrong password, and say what that means by on_error")
+		x.say(Fix, check, t.gets()+". It has to be rejected", "try again; if it stays so, see what the server says of a wrong password, and say what that means by on_error")
 	case result.Error == "invalid_client":
-		x.say(Mend, check, t.gets()+". It has to be rejected", "have the server say invalid_grant. Do not name it by on_error: it is also what a client secret that ran out would say")
+		x.say(Fix, check, t.gets()+". It has to be rejected", "have the server say invalid_grant. Do not name it by on_error: it is also what a client secret that ran out would say")
 	case result.Error == "" && result.Status >= 400:
-		x.say(Mend, check, t.gets()+". It has to be rejected", fmt.Sprintf("on_error %d rejected, if the server says that of nothing else", result.Status))
+		x.say(Fix, check, t.gets()+". It has to be rejected", fmt.Sprintf("on_error %d rejected, if the server says that of nothing else", result.Status))
 	default:
-		x.say(Mend, check, t.gets()+". It has to be rejected", "on_error <error> rejected, by the error that the server's documentation has for a wrong password")
+		x.say(Fix, check, t.gets()+". It has to be rejected", "on_error <error> rejected, by the error that the server's documentation has for a wrong password")
 	}
 	x.checkPosts("the wrong ones", t.Posts)
 }

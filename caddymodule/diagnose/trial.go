@@ -145,7 +145,7 @@ func (c *Configured) prepare(ctx caddy.Context) (*Checked, error) {
 	case mode == caddymodule.ModeReauthorize && err != nil:
 		x.say(Well, "mode", "reauthorize: nothing is exchanged, and no token endpoint is configured that could be")
 	case err != nil:
-		x.say(Mend, "mode", fmt.Sprintf("%s: nothing is exchanged. In mode upgrade it would not load: %v", mode, err))
+		x.say(Fix, "mode", fmt.Sprintf("%s: nothing is exchanged. In mode upgrade it would not load: %v", mode, err))
 	case mode != caddymodule.ModeUpgrade:
 		x.say(Well, "mode", fmt.Sprintf("%s: nothing is exchanged in this mode. It is checked as if it were upgrade", mode))
 	}

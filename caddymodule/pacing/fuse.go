@@ -27,10 +27,10 @@ type try struct {
 
 const (
 	fuseAccounts = 20 // that have to be tried before it can blow
-	fuseMends    = 10 // that have to be tried before it can mend
+	fuseRecovers = 10 // that have to be tried before it can recover
 	fuseWindow   = 10 * time.Minute
 	fuseMost     = 512 // that are looked at
-	// fuseSlack is how many percent points below its share it mends, so that it does not flutter.
+	// fuseSlack is how many percent points below its share it recovers, so that it does not flutter.
 	fuseSlack = 10
 )
 
@@ -67,11 +67,11 @@ func (f *Fuse) Weigh(percent float64, a Account, rejected bool, reason string) (
 	was, before := f.blown, f.status()
 	if f.blown {
 		last := f.tried[max(0, len(f.tried)-fuseAccounts):]
-		if len(last) >= fuseMends && share(last) <= max(0, percent-fuseSlack) {
+		if len(last) >= fuseRecovers && share(last) <= max(0, percent-fuseSlack) {
 			f.blown, f.tried = false, nil
 		}
 	} else if f.blown = len(f.tried) >= fuseAccounts && share(f.tried) > percent || f.row(percent); f.blown {
-		f.tried = nil // it mends by what comes from here on
+		f.tried = nil // it recovers by what comes from here on
 	}
 	if before.Blown = f.blown; f.blown != was && f.changed != nil {
 		go f.changed(before) // not under the lock

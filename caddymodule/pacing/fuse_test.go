@@ -42,7 +42,7 @@ func TestAServerThatBeginsToRefuseEverybodyIsDoubtedAfter20(t *testing.T) {
 			w.try(false)
 		}
 		if w.Blown() {
-			t.Error("it does not mend")
+			t.Error("it does not recover")
 		}
 	})
 }
