@@ -31,7 +31,7 @@ type Exchange struct {
 	// The form parameters of this exchange, by name; they take the place of those with the same name outside.
 	// Values may have the placeholders `{smapi.household_id}`, `{smapi.device_id}`, `{smapi.device_provider}`
 	// and those of the kind: `{smapi.username}` and `{smapi.password}` of `login`, `{smapi.session_id}` of
-	// `session_id`, `{smapi.token}` and `{smapi.key}` of `login_token`. A parameter that comes to nothing is
+	// `session_id`, `{smapi.token}` and `{smapi.key}` of `login_token`. A parameter that is empty is
 	// left out. Default for the password grant: `username` and `password`; every other exchange but an
 	// anonymous one has to pass on the account's credentials.
 	Param map[string][]string `json:"param,omitempty"`

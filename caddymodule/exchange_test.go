@@ -94,7 +94,7 @@ func TestEveryKindOfAccountIsExchangedAsConfigured(t *testing.T) {
 		{"with a scope of its own", "anonymous.xml", "scope outside\nexchange anonymous urn:example:anonymous {\nparam scope inside\n}", url.Values{
 			"grant_type": {"urn:example:anonymous"}, "scope": {"inside"},
 		}},
-		{"without what comes to nothing", "anonymous.xml", "param home {smapi.household_id}\nexchange anonymous urn:example:anonymous {\nparam nothing \"\"\n}", url.Values{
+		{"without what is empty", "anonymous.xml", "param home {smapi.household_id}\nexchange anonymous urn:example:anonymous {\nparam nothing \"\"\n}", url.Values{
 			"grant_type": {"urn:example:anonymous"}, "home": {"Sonos_abc123"},
 		}},
 	} {

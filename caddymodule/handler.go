@@ -36,7 +36,7 @@ func init() {
 // (`expire_session_ids`), and `refreshAuthToken` (`refresh_auth_tokens`).
 //
 // All text fields may hold global placeholders such as `{env.CLIENT_ID}` or `{file./run/secrets/client}`,
-// which are replaced when the configuration is loaded; a field whose placeholder comes to nothing is an error.
+// which are replaced when the configuration is loaded; a field whose placeholder is empty is an error.
 type Handler struct {
 	// The URL of the OAuth 2.0 token endpoint. Required in mode `upgrade`, unless there is an `issuer`. It has
 	// to be `https` unless its host is loopback; see `insecure_http`.
@@ -80,7 +80,7 @@ type Handler struct {
 	Param map[string][]string `json:"param,omitempty"`
 
 	// Extra headers of every exchange, by name. Values may have the placeholders of `param`, and those of the
-	// player's HTTP request such as `{http.vars.client_ip}`. One that comes to nothing is left out.
+	// player's HTTP request such as `{http.vars.client_ip}`. One that is empty is left out.
 	Header map[string][]string `json:"header,omitempty"`
 
 	// How long a call may take in all, from its arrival to its answer, the wait for a place at the token

@@ -217,7 +217,7 @@ func (r *resolver) text(field, value string) string {
 func noValue(value string) error {
 	name := strings.TrimSuffix(strings.TrimPrefix(value, "{"), "}")
 	if strings.ContainsAny(name, "{}") || len(value) != len(name)+2 {
-		return errors.New("has a placeholder that is not known or comes to nothing; a brace that is meant needs a backslash before it")
+		return errors.New("has a placeholder that is not known or is empty; a brace that is meant needs a backslash before it")
 	}
 	if variable, ok := strings.CutPrefix(name, "env."); ok {
 		return fmt.Errorf("the environment variable %s is not set, or blank", variable)

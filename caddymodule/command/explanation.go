@@ -124,7 +124,7 @@ func printExchange(w io.Writer, f *diagnose.ExchangeFacts) {
 	}
 	wrapped(w, "     ", "", "and the headers "+strings.Join(f.Headers, ", ")+".")
 	if len(f.LeftOut) > 0 {
-		wrapped(w, "     ", "", "Left out, because they come to nothing here: "+strings.Join(f.LeftOut, ", ")+
+		wrapped(w, "     ", "", "Left out, because they are empty here: "+strings.Join(f.LeftOut, ", ")+
 			". (The player's address, for one, is not in a capture.)")
 	}
 }

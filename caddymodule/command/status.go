@@ -45,7 +45,7 @@ func statusCommand() *cobra.Command {
 Asks the admin API of a running Caddy what becomes of the calls to its
 smapi_upgrade handlers, and how their token endpoints are: calls by outcome
 since the start and over the last five minutes, exchanges under way and
-waiting, whether the endpoint is left alone or has asked for patience, and how
+waiting, whether the endpoint is left alone or is rate-limiting, and how
 old the secrets are. It shows no secret, and nothing of any listener.
 
 Exit status:

@@ -122,7 +122,7 @@ type ExchangeFacts struct {
 	GrantType string  `json:"grant_type"`
 	Params    []Named `json:"params"` // in their order, grant_type first
 
-	// Headers are the names of those that go out, LeftOut of those that come to nothing for this request.
+	// Headers are the names of those that go out, LeftOut of those that are empty for this request.
 	Headers []string `json:"headers"`
 	LeftOut []string `json:"headers_left_out,omitempty"`
 
