@@ -180,7 +180,7 @@ func (x *Exchanger) lead(ctx context.Context, deadline time.Time, call replay.Di
 	}()
 	l = x.fly(ctx, deadline, call, f, q)
 	r = x.judged(q, &l)
-	if r.Class == token.Issued || r.Class == token.Rejected { // weighed before it is told
+	if l.Answer.Status != 0 && (r.Class == token.Issued || r.Class == token.Rejected) { // weighed before it is told
 		x.fuse(q).Weigh(x.Fuse, x.account(q.Account), r.Class == token.Rejected, r.Error)
 	}
 	defer func() { r = x.doubt(q, r) }()

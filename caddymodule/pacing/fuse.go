@@ -1,8 +1,8 @@
 package pacing
 
 import (
+	"container/list"
 	"math"
-	"slices"
 	"sync"
 	"time"
 )
@@ -13,9 +13,11 @@ import (
 type Fuse struct {
 	changed func(FuseStatus)
 
-	mu    sync.Mutex
-	blown bool
-	tried []try // of distinct accounts, the oldest first
+	mu       sync.Mutex
+	blown    bool
+	tries    list.List // of *try, of distinct accounts, the oldest first
+	known    map[Account]*list.Element
+	rejected int // of tries
 }
 
 type try struct {
@@ -47,7 +49,9 @@ type FuseStatus struct {
 
 // NewFuse returns a whole Fuse. Changed is told when it blows and when it is whole again, by a goroutine of its own; it
 // may be nil.
-func NewFuse(changed func(FuseStatus)) *Fuse { return &Fuse{changed: changed} }
+func NewFuse(changed func(FuseStatus)) *Fuse {
+	return &Fuse{changed: changed, known: make(map[Account]*list.Element)}
+}
 
 // Weigh notes that an account was accepted or rejected, and tells whether a rejection is in doubt. The fuse blows when of
 // at least 20 accounts more than percent were rejected, or of the last 20 at most one was accepted; with more than 50
@@ -58,25 +62,56 @@ func (f *Fuse) Weigh(percent float64, a Account, rejected bool, reason string) (
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	now := time.Now()
-	f.tried = slices.DeleteFunc(f.tried, func(t try) bool { return t.account == a || now.Sub(t.at) > fuseWindow })
-	f.tried = append(f.tried, try{a, now, rejected, reason})
-	if len(f.tried) > fuseMost {
-		f.tried = slices.Delete(f.tried, 0, len(f.tried)-fuseMost)
-	}
-	was, before := f.blown, f.status()
+	f.note(&try{a, time.Now(), rejected, reason})
+	change := false
 	if f.blown {
-		last := f.tried[max(0, len(f.tried)-fuseAccounts):]
-		if len(last) >= fuseRecovers && share(last) <= max(0, percent-fuseSlack) {
-			f.blown, f.tried = false, nil
-		}
-	} else if f.blown = len(f.tried) >= fuseAccounts && share(f.tried) > percent || f.row(percent); f.blown {
-		f.tried = nil // it recovers by what comes from here on
+		tried, refused := f.last(fuseAccounts)
+		change = tried >= fuseRecovers && share(refused, tried) <= max(0, percent-fuseSlack)
+	} else {
+		change = f.tries.Len() >= fuseAccounts && share(f.rejected, f.tries.Len()) > percent || f.row(percent)
 	}
-	if before.Blown = f.blown; f.blown != was && f.changed != nil {
-		go f.changed(before) // not under the lock
+	if change {
+		f.blown = !f.blown
+		if f.changed != nil {
+			go f.changed(f.status()) // not under the lock
+		}
+		f.tries.Init() // it recovers, or blows again, by what comes from here on
+		clear(f.known)
+		f.rejected = 0
 	}
 	return rejected && f.blown
+}
+
+// note puts a try in the place of an earlier one of the same account, and forgets what is too old.
+func (f *Fuse) note(t *try) {
+	if earlier := f.known[t.account]; earlier != nil {
+		f.forget(earlier)
+	}
+	f.known[t.account] = f.tries.PushBack(t)
+	if t.rejected {
+		f.rejected++
+	}
+	for oldest := f.tries.Front(); f.tries.Len() > fuseMost || t.at.Sub(oldest.Value.(*try).at) > fuseWindow; oldest = f.tries.Front() {
+		f.forget(oldest)
+	}
+}
+
+func (f *Fuse) forget(e *list.Element) {
+	t := f.tries.Remove(e).(*try)
+	delete(f.known, t.account)
+	if t.rejected {
+		f.rejected--
+	}
+}
+
+// last returns how many of the last n accounts there are, and how many of these were rejected.
+func (f *Fuse) last(n int) (tried, rejected int) {
+	for e := f.tries.Back(); e != nil && tried < n; e = e.Prev() {
+		if tried++; e.Value.(*try).rejected {
+			rejected++
+		}
+	}
+	return tried, rejected
 }
 
 // row tells whether at the end hardly anybody was accepted, which would be less than one in ten thousand by chance.
@@ -85,16 +120,11 @@ func (f *Fuse) row(percent float64) bool {
 	if percent > 50 {
 		n = int(math.Ceil(fuseAccounts * math.Log(0.5) / math.Log(percent/100)))
 	}
-	if len(f.tried) < n {
+	if f.rejected < n-1 {
 		return false
 	}
-	accepted := 0
-	for _, t := range f.tried[len(f.tried)-n:] {
-		if !t.rejected {
-			accepted++
-		}
-	}
-	return accepted <= 1
+	tried, rejected := f.last(n)
+	return tried == n && rejected >= n-1
 }
 
 // Blown tells whether rejections are in doubt.
@@ -112,11 +142,10 @@ func (f *Fuse) Status() FuseStatus {
 }
 
 func (f *Fuse) status() FuseStatus {
-	s := FuseStatus{Blown: f.blown, Tried: len(f.tried)}
+	s := FuseStatus{Blown: f.blown, Tried: f.tries.Len(), Rejected: f.rejected}
 	reasons := map[string]int{}
-	for _, t := range f.tried {
-		if t.rejected {
-			s.Rejected++
+	for e := f.tries.Front(); e != nil; e = e.Next() {
+		if t := e.Value.(*try); t.rejected {
 			if reasons[t.reason]++; reasons[t.reason] > reasons[s.Reason] {
 				s.Reason = t.reason
 			}
@@ -126,12 +155,4 @@ func (f *Fuse) status() FuseStatus {
 }
 
 // share is how many percent were rejected.
-func share(tried []try) float64 {
-	n := 0
-	for _, t := range tried {
-		if t.rejected {
-			n++
-		}
-	}
-	return 100 * float64(n) / float64(len(tried))
-}
+func share(rejected, tried int) float64 { return 100 * float64(rejected) / float64(tried) }

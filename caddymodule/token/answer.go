@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/url"
 	"time"
+	"unicode/utf8"
 )
 
 // Answer is what a token endpoint answered, or why it did not. It can be written down, as JSON for example, and judged
@@ -61,8 +62,9 @@ func newAnswer(response *http.Response, content []byte, wanted []string) Answer 
 	a.Error, a.Suberror = textOf(members["error"]), textOf(members["suberror"])
 	a.Readable, a.Object, a.Empty = readable, members != nil, len(bytes.TrimSpace(content)) == 0
 	a.RetryAfter = response.Header.Get("Retry-After") != ""
-	if form, err := url.ParseQuery(string(content)); !readable && err == nil {
-		a.Form = form.Has("access_token")
+	if !readable {
+		form, err := url.ParseQuery(string(content))
+		a.Form = err == nil && form.Has("access_token")
 	}
 	for _, name := range wanted {
 		if text := textOf(members[name]); text != "" {
@@ -86,8 +88,12 @@ func readJSON(content []byte) (members map[string]json.RawMessage, readable bool
 
 // textOf is the text of a member, blank where it is missing or no text.
 func textOf(member json.RawMessage) (text string) {
-	if len(member) > 0 && member[0] == '"' {
-		_ = json.Unmarshal(member, &text) // it is valid
+	if len(member) == 0 || member[0] != '"' {
+		return ""
 	}
+	if plain := member[1 : len(member)-1]; !bytes.ContainsFunc(plain, func(r rune) bool { return r == '\\' || r >= utf8.RuneSelf }) {
+		return string(plain)
+	}
+	_ = json.Unmarshal(member, &text) // it is valid
 	return text
 }
