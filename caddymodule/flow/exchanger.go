@@ -237,6 +237,8 @@ func (x *Exchanger) fly(ctx context.Context, deadline time.Time, call replay.Dig
 	}
 	l.Unsent = &token.Failure{Class: NotSent, Cause: causeGone}
 	admission, waited := pacer.Pass(&trial, func() pacing.Report {
+		failed := false
+		defer func() { guard.end(failed) }() // even if the transport panics
 		answer, sent := x.Endpoint.Exchange(deadline, &q.Grant, func() (time.Time, bool) {
 			if !guard.pass() {
 				l.Unsent = &token.Failure{Class: AccountGuarded, Cause: causeGuarded}
@@ -245,7 +247,7 @@ func (x *Exchanger) fly(ctx context.Context, deadline time.Time, call replay.Dig
 			return calls.Send(f)
 		})
 		v := x.Endpoint.Judge(&q.Grant, &answer)
-		guard.end(sent && v.Class == token.Rejected)
+		failed = sent && v.Class == token.Rejected
 		if !sent {
 			return pacing.Report{Unsent: true}
 		}

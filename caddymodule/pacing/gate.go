@@ -20,7 +20,7 @@ type gate struct {
 	places   int // as last configured
 	inFlight int
 	queues   [2]list.List // of *waiting, by rank: nobody of the second is let in while somebody of the first waits
-	bytes    int          // of all who wait
+	bytes    [2]int       // of those who wait, by rank
 	usual    time.Duration
 	pace     pace
 	hold     time.Time // nobody is let in before
@@ -77,12 +77,13 @@ func (g *gate) enter(t *Trial, rank int) (Admission, *waiting) {
 	case !holding && g.inFlight < g.places && ahead == 0:
 		g.inFlight++
 		return In, nil
-	case g.waiting() >= g.places*queuePerPlace, g.bytes+t.Size > maxBytes, g.tooLate(g.pace.atBest(g.places, now), ahead, now, t.Deadline):
+	case ahead >= g.places*queuePerPlace, g.bytes[0]+rank*g.bytes[1]+t.Size > maxBytes, // who comes behind fills no room of theirs
+		g.tooLate(g.pace.atBest(g.places, now), ahead, now, t.Deadline):
 		return Late, nil
 	}
 	w := &waiting{since: now, deadline: t.Deadline, rank: rank, size: t.Size, admitted: make(chan Admission, 1)}
 	w.place = g.queues[rank].PushBack(w)
-	g.bytes += w.size
+	g.bytes[rank] += w.size
 	g.admit(now) // a place may be free if the limit was raised
 	return queued, w
 }
@@ -102,7 +103,7 @@ func (g *gate) first() *waiting {
 // remove takes one out of its queue.
 func (g *gate) remove(w *waiting) {
 	g.queues[w.rank].Remove(w.place)
-	g.bytes -= w.size
+	g.bytes[w.rank] -= w.size
 }
 
 // await waits for a place, unless it is abandoned.

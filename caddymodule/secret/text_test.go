@@ -85,7 +85,7 @@ func FuzzATextIsReadAsCaddyReadsIt(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, text string) {
 		if strings.Contains(text, "time.") || strings.Contains(text, "file.") || strings.Count(text, "{") > 100 {
-			t.Skip() // which are different at any time, or on purpose
+			return // which are different at any time, or on purpose
 		}
 		want, wantErr := caddy.NewReplacer().ReplaceOrErr(text, true, true)
 		v, err := Text(Config{}, text, environment)
