@@ -105,7 +105,7 @@ func readClaim(t *testing.T, line string) claim {
 	} else if cells[3] != "" {
 		t.Fatalf("the header of %s", line)
 	}
-	if !slices.Contains([]string{"ran", "source", "doc", "report", "unsure"}, c.known) {
+	if !slices.Contains([]string{"rule", "ran", "source", "doc", "report", "unsure"}, c.known) {
 		t.Fatalf("how is it known? %s", line)
 	}
 	return c
