@@ -13,7 +13,7 @@ import (
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/pacing"
-	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/secret"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/settings"
 )
 
 // pool has the sharedEndpoints in use. They outlive configurations.
@@ -35,40 +35,17 @@ type sharedEndpoint struct {
 	logger        atomic.Pointer[zap.Logger] // of the handler that joined last
 	tally         tally
 
-	mu      sync.Mutex
-	secrets map[*Handler][]watched
-}
-
-// watched is a secret that comes from files.
-type watched interface {
-	Status(now time.Time) secret.Status
-	Close()
+	mu    sync.Mutex
+	files map[*Handler]*settings.Files
 }
 
 // Destruct closes nothing: exchanges in flight finish on their own.
 func (*sharedEndpoint) Destruct() error { return nil }
 
-// key tells the endpoint of a handler from others. Handlers without one share a blank one.
-func (s *settings) key() string { return s.where() + " " + s.clientID }
-
-// where is the token endpoint or the issuer.
-func (s *settings) where() string {
-	if s.url != nil {
-		return s.url.String()
-	}
-	return s.issuer
-}
-
-// shown is where without its query, which may have a key.
-func (s *settings) shown() string {
-	where, _, _ := strings.Cut(s.where(), "?")
-	return where
-}
-
 // share joins the others with the same endpoint, until leave.
 func (h *Handler) share() error {
-	where, client := h.settings.shown(), h.settings.clientID
-	shared, _, err := pool.LoadOrNew(h.settings.key(), func() (caddy.Destructor, error) {
+	where, client := h.settings.Shown(), h.settings.Client.ID
+	shared, _, err := pool.LoadOrNew(h.settings.Key(), func() (caddy.Destructor, error) {
 		return newSharedEndpoint(where, client), nil
 	})
 	if err != nil {
@@ -76,7 +53,7 @@ func (h *Handler) share() error {
 	}
 	h.shared = shared.(*sharedEndpoint)
 	// An account is the same whichever client asks for it.
-	budgets, _, err := budgetsPool.LoadOrNew(h.settings.where(), func() (caddy.Destructor, error) {
+	budgets, _, err := budgetsPool.LoadOrNew(h.settings.Where(), func() (caddy.Destructor, error) {
 		return sharedBudgets{pacing.NewBudgets()}, nil
 	})
 	if err != nil {
@@ -86,7 +63,7 @@ func (h *Handler) share() error {
 	h.shared.logger.Store(h.logger)
 	h.shared.mu.Lock()
 	defer h.shared.mu.Unlock()
-	h.shared.secrets[h] = h.secrets
+	h.shared.files[h] = &h.files
 	return nil
 }
 
@@ -95,17 +72,17 @@ func (h *Handler) leave() error {
 		return nil
 	}
 	h.shared.mu.Lock()
-	delete(h.shared.secrets, h)
+	delete(h.shared.files, h)
 	h.shared.mu.Unlock()
 	if h.budgets != nil {
-		_, _ = budgetsPool.Delete(h.settings.where()) // nothing of it can fail
+		_, _ = budgetsPool.Delete(h.settings.Where()) // nothing of it can fail
 	}
-	_, err := pool.Delete(h.settings.key())
+	_, err := pool.Delete(h.settings.Key())
 	return err
 }
 
 func newSharedEndpoint(where, client string) *sharedEndpoint {
-	e := &sharedEndpoint{where: where, client: client, secrets: make(map[*Handler][]watched)}
+	e := &sharedEndpoint{where: where, client: client, files: make(map[*Handler]*settings.Files)}
 	endpoint := zap.String("token_endpoint", where)
 	e.State = flow.NewState(pacing.Watch{
 		Breaker: func(state string) {
