@@ -121,7 +121,7 @@ func (e *sharedEndpoint) secretStatuses(now time.Time) []secret.Status {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	byField := map[string]secret.Status{}
-	for _, files := range e.files {
+	for files := range e.files {
 		for _, s := range files.Status(now) {
 			if other, ok := byField[s.Field]; ok {
 				s.Stale = s.Stale || other.Stale

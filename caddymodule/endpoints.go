@@ -36,53 +36,46 @@ type sharedEndpoint struct {
 	tally         tally
 
 	mu    sync.Mutex
-	files map[*Handler]*settings.Files
+	files map[*settings.Files]bool
 }
 
 // Destruct closes nothing: exchanges in flight finish on their own.
 func (*sharedEndpoint) Destruct() error { return nil }
 
-// share joins the others with the same endpoint, until leave.
-func (h *Handler) share() error {
-	where, client := h.settings.Shown(), h.settings.Client.ID
-	shared, _, err := pool.LoadOrNew(h.settings.Key(), func() (caddy.Destructor, error) {
-		return newSharedEndpoint(where, client), nil
+// join shares the endpoint of these settings with others that have the same, until leave. Logger is who speaks for it now.
+func join(s *settings.Settings, files *settings.Files, logger *zap.Logger) (*sharedEndpoint, *pacing.Budgets, error) {
+	shared, _, err := pool.LoadOrNew(s.Key(), func() (caddy.Destructor, error) {
+		return newSharedEndpoint(s.Shown(), s.Client.ID), nil
 	})
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
-	h.shared = shared.(*sharedEndpoint)
 	// An account is the same whichever client asks for it.
-	budgets, _, err := budgetsPool.LoadOrNew(h.settings.Where(), func() (caddy.Destructor, error) {
+	budgets, _, err := budgetsPool.LoadOrNew(s.Where(), func() (caddy.Destructor, error) {
 		return sharedBudgets{pacing.NewBudgets()}, nil
 	})
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
-	h.budgets = budgets.(sharedBudgets).Budgets
-	h.shared.logger.Store(h.logger)
-	h.shared.mu.Lock()
-	defer h.shared.mu.Unlock()
-	h.shared.files[h] = &h.files
-	return nil
+	e := shared.(*sharedEndpoint)
+	e.logger.Store(logger)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.files[files] = true
+	return e, budgets.(sharedBudgets).Budgets, nil
 }
 
-func (h *Handler) leave() error {
-	if h.shared == nil {
-		return nil
-	}
-	h.shared.mu.Lock()
-	delete(h.shared.files, h)
-	h.shared.mu.Unlock()
-	if h.budgets != nil {
-		_, _ = budgetsPool.Delete(h.settings.Where()) // nothing of it can fail
-	}
-	_, err := pool.Delete(h.settings.Key())
+func (e *sharedEndpoint) leave(s *settings.Settings, files *settings.Files) error {
+	e.mu.Lock()
+	delete(e.files, files)
+	e.mu.Unlock()
+	_, _ = budgetsPool.Delete(s.Where()) // nothing of it can fail
+	_, err := pool.Delete(s.Key())
 	return err
 }
 
 func newSharedEndpoint(where, client string) *sharedEndpoint {
-	e := &sharedEndpoint{where: where, client: client, files: make(map[*Handler]*settings.Files)}
+	e := &sharedEndpoint{where: where, client: client, files: make(map[*settings.Files]bool)}
 	endpoint := zap.String("token_endpoint", where)
 	e.State = flow.NewState(pacing.Watch{
 		Breaker: func(state string) {

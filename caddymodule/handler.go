@@ -49,7 +49,6 @@ type Handler struct {
 	files     settings.Files
 	exchanger *flow.Exchanger
 	shared    *sharedEndpoint
-	budgets   *pacing.Budgets
 	logger    *zap.Logger
 	calls     *zap.Logger
 }
@@ -84,12 +83,13 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err := registerMetrics(ctx.GetMetricsRegistry()); err != nil {
 		return err
 	}
-	if err := h.share(); err != nil {
+	var budgets *pacing.Budgets
+	if h.shared, budgets, err = join(&h.settings, &h.files, h.logger); err != nil {
 		return err
 	}
 	quietStandardLog()
 	if h.settings.Policy.Mode == flow.ModeUpgrade {
-		h.exchanger = h.settings.Exchanger(endpoint, h.shared.State, h.budgets)
+		h.exchanger = h.settings.Exchanger(endpoint, h.shared.State, budgets)
 	}
 	return nil
 }
@@ -99,7 +99,10 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 func (h *Handler) Cleanup() error {
 	h.files.Close()
 	quietStandardLog() // which Caddy may just have given back
-	return h.leave()
+	if h.shared == nil {
+		return nil
+	}
+	return h.shared.leave(&h.settings, &h.files)
 }
 
 // warn tells of what works but may not be what was meant.
@@ -143,6 +146,17 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	return h.answer(w, r, &d)
 }
 
+// observe counts and logs what would have become of a call that is forwarded.
+func (h *Handler) observe(d flow.Decision) {
+	would := []zap.Field{zap.String("would", d.Outcome.String())}
+	if d.Exchange != nil {
+		would = []zap.Field{zap.String("would", "exchange"), zap.String("grant_type", d.Exchange.GrantType)}
+	}
+	d.Outcome = flow.Observed
+	h.record(&d)
+	logObserved(h.calls, &d, would...)
+}
+
 // exchange takes a call to the token endpoint.
 func (h *Handler) exchange(r *http.Request, d *flow.Decision) {
 	q := d.Exchange.Request(d.Call, lookup(r))
@@ -158,7 +172,7 @@ func (h *Handler) exchange(r *http.Request, d *flow.Decision) {
 func (h *Handler) answer(w http.ResponseWriter, r *http.Request, d *flow.Decision) error {
 	reference := rand.Text()[:8]
 	h.record(d)
-	h.log(r, d, reference)
+	logAnswered(h.calls, r, d, reference)
 
 	status, body := http.StatusOK, []byte(nil)
 	if fault := h.settings.Policy.Reply(d).Fault; fault != nil {
