@@ -134,7 +134,7 @@ func TestAMistakeInJSONIsReportedWithItsField(t *testing.T) {
 		handlerJSON(`,"on_error":{" invalid_grant":"rejected"}`):                                         "on_error: needs an OAuth error",
 		handlerJSON(`,"on_error":{"":"rejected"}`):                                                       "on_error: needs an OAuth error",
 		handlerJSON(`,"header":{"X":["a\nb"]}`):                                                          "header: has a value that no header can have",
-		handlerJSON(`,"header":{"authorization":["marker"]}`):                                            "header: the header Authorization is what client_auth basic",
+		handlerJSON(`,"header":{"authorization":["marker"]}`):                                            "header: the header Authorization is set by client_auth basic",
 		handlerJSON(`,"param":{"x":["{smapi.household_id"]}`):                                            "param: has a placeholder without its closing brace",
 		handlerJSON(`,"exchange":[{}]`):                                                                  "exchange: needs the kind of credentials",
 		handlerJSON(`,"exchange":[{"credentials":"login"},{"credentials":"login"}]`):                     "exchange login: is given twice",
