@@ -18,7 +18,7 @@ type Options struct {
 	// to be `https` unless its host is loopback; see `insecure_http`.
 	TokenEndpoint string `json:"token_endpoint,omitempty"`
 
-	// The issuer whose metadata tells the token endpoint, by OpenID Connect Discovery or RFC 8414, exactly as
+	// The issuer whose metadata names the token endpoint, by OpenID Connect Discovery or RFC 8414, exactly as
 	// the server spells it. It is asked when the first account is exchanged, and again after an hour; while it
 	// is not available, calls are answered as `unavailable`.
 	Issuer string `json:"issuer,omitempty"`
