@@ -57,6 +57,12 @@ func broken(status int, class Class, cause, fix string) Answer {
 
 // newAnswer keeps of an answer what it is judged by and the wanted fields.
 func newAnswer(response *http.Response, content []byte, wanted []string) Answer {
+	a, _ := readAnswer(response, content, wanted)
+	return a
+}
+
+// readAnswer also returns all members of an answer that is a JSON object, which are as it came.
+func readAnswer(response *http.Response, content []byte, wanted []string) (Answer, map[string]json.RawMessage) {
 	a := Answer{Status: response.StatusCode, HoldBack: holdBack(response, time.Now())}
 	members, readable := readJSON(content)
 	a.Error, a.Suberror = textOf(members["error"]), textOf(members["suberror"])
@@ -74,7 +80,7 @@ func newAnswer(response *http.Response, content []byte, wanted []string) Answer 
 			a.Fields[name] = text
 		}
 	}
-	return a
+	return a, members
 }
 
 // readJSON reads the members of an object. Other JSON is readable but has no members.

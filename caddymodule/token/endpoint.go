@@ -9,6 +9,7 @@ package token
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"io"
 	"maps"
@@ -33,6 +34,9 @@ type Config struct {
 	URL      *url.URL
 	Issuer   string
 	Insecure bool
+
+	// DeviceURL is the device authorization endpoint, which only Authorize needs. Without it the metadata of Issuer tells.
+	DeviceURL *url.URL
 
 	Client Client
 
@@ -67,7 +71,7 @@ func (g *Grant) Size() (n int) {
 
 // Endpoint exchanges at one token endpoint as one client. It is safe for concurrent use.
 type Endpoint struct {
-	url            *url.URL
+	url, device    *url.URL
 	discovery      *discovery // in the place of url
 	client         Client
 	fields         []string
@@ -79,7 +83,7 @@ type Endpoint struct {
 
 // New returns an Endpoint. It does no network I/O.
 func New(c Config) *Endpoint {
-	e := &Endpoint{url: c.URL, client: c.Client, fields: c.Fields, transport: c.Transport, context: c.Context}
+	e := &Endpoint{url: c.URL, device: c.DeviceURL, client: c.Client, fields: c.Fields, transport: c.Transport, context: c.Context}
 	if c.URL == nil {
 		e.discovery = &discovery{issuer: c.Issuer, insecure: c.Insecure, mtls: c.Client.Auth == TLS, get: e.get}
 	}
@@ -101,7 +105,7 @@ func (e *Endpoint) Exchange(deadline time.Time, g *Grant, commit func() (time.Ti
 		return a, false
 	}
 	begun := time.Now()
-	a = e.post(deadline, where, g)
+	a, _ = e.post(deadline, where.token, where.token, formOf(g), g.Header)
 	a.Took = time.Since(begun)
 	return a, true
 }
@@ -109,36 +113,38 @@ func (e *Endpoint) Exchange(deadline time.Time, g *Grant, commit func() (time.Ti
 // Judge says what an answer means for the account that g is about.
 func (e *Endpoint) Judge(g *Grant, a *Answer) Verdict { return judge(g, e.client.Auth, a) }
 
-// locate returns the token endpoint, or why it is not known.
-func (e *Endpoint) locate(deadline time.Time) (*url.URL, *Answer) {
+// locate returns the endpoints, or why they are not known.
+func (e *Endpoint) locate(deadline time.Time) (*endpoints, *Answer) {
 	if e.discovery == nil {
-		return e.url, nil
+		return &endpoints{token: e.url}, nil
 	}
 	ctx, cancel := context.WithDeadline(e.context, deadline)
 	defer cancel()
 	return e.discovery.locate(ctx)
 }
 
-func (e *Endpoint) post(deadline time.Time, where *url.URL, g *Grant) Answer {
+// post sends a form and reads the answer, of which members are nil where it is no JSON object. The audience is that of an
+// assertion.
+func (e *Endpoint) post(deadline time.Time, where, audience *url.URL, form string, extra http.Header) (a Answer, members map[string]json.RawMessage) {
 	ctx, cancel := context.WithDeadline(e.context, deadline)
 	defer cancel()
-	request, err := e.request(ctx, where, g)
+	request, err := e.request(ctx, where, audience, form, extra)
 	if err != nil {
-		return broken(0, Misconfigured, "the client's assertion cannot be signed", "check client_key")
+		return broken(0, Misconfigured, "the client's assertion cannot be signed", "check client_key"), nil
 	}
 	response, err := e.transport.RoundTrip(request.Request)
 	if err != nil && !request.body.read.Load() && pause(ctx) {
 		response, err = e.transport.RoundTrip(request.Request)
 	}
 	if err != nil {
-		return broken(0, Unavailable, describe(err), "")
+		return broken(0, Unavailable, describe(err), ""), nil
 	}
 	e.http1.Store(response.ProtoMajor == 1)
 	content, failed := read(response)
 	if failed != nil {
-		return *failed
+		return *failed, nil
 	}
-	return newAnswer(response, content, e.fields)
+	return readAnswer(response, content, e.fields)
 }
 
 // read reads an answer, whole or not at all.
@@ -178,7 +184,7 @@ func (e *Endpoint) get(ctx context.Context, from *url.URL) (a Answer, metadata m
 		return *failed, nil
 	}
 	a = newAnswer(response, content, metadataFields)
-	addAlias(a.Fields, content)
+	addAliases(a.Fields, content)
 	return a, a.Fields
 }
 
@@ -199,6 +205,13 @@ func formOf(g *Grant) string {
 	form.Grow(256)
 	form.WriteString("grant_type=")
 	form.WriteString(url.QueryEscape(g.Type))
+	form.WriteString(paramsOf(g))
+	return form.String()
+}
+
+// paramsOf are those of a grant, each behind a "&".
+func paramsOf(g *Grant) string {
+	var form strings.Builder
 	for _, p := range g.Params {
 		writeParam(&form, p.Name, p.Value)
 	}
@@ -213,18 +226,18 @@ type tokenRequest struct {
 	body *formBody
 }
 
-func (e *Endpoint) request(ctx context.Context, where *url.URL, g *Grant) (tokenRequest, error) {
-	client, err := e.client.authenticate(where, e.authentication.Load())
+func (e *Endpoint) request(ctx context.Context, where, audience *url.URL, form string, extra http.Header) (tokenRequest, error) {
+	client, err := e.client.authenticate(audience, e.authentication.Load())
 	if err != nil {
 		return tokenRequest{}, err
 	}
 	e.authentication.Store(client)
 	header := client.header
-	if g.Header != nil {
+	if extra != nil {
 		header = maps.Clone(header)
-		maps.Copy(header, g.Header)
+		maps.Copy(header, extra)
 	}
-	form := formOf(g) + client.ending
+	form += client.ending
 	body := &formBody{Reader: strings.NewReader(form)}
 	r := tokenPost.WithContext(ctx)
 	r.URL, r.Host, r.Header = where, where.Host, header
