@@ -3,6 +3,7 @@ package smapi
 import (
 	"bytes"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -27,7 +28,7 @@ const (
 	poll          NoCall = "a linkCode: a listener who is signing in"
 )
 
-// Read returns the call that r makes, if it is one of these methods, and how many bytes of its body it has read
+// Read returns the call that r makes, if it is one of these methods (Poll only beside GetDeviceAuthToken), and how many bytes of its body it has read
 // to find that out.
 //
 // Otherwise it returns why r is none: a NoCall, or another error where r resembles such a call but is malformed or
@@ -52,7 +53,7 @@ func Read(r *http.Request, methods []Method) (call *Call, peeked int, why error)
 		return nil, peeked, why
 	case !mentions(body, methods):
 		return nil, peeked, otherMentions
-	case polls(body):
+	case !slices.Contains(methods, Poll) && polls(body):
 		return nil, peeked, poll
 	case !encodingFits(r.Header["Content-Type"], body):
 		return nil, peeked, errEncoding
@@ -60,7 +61,7 @@ func Read(r *http.Request, methods []Method) (call *Call, peeked int, why error)
 	if call, why = parse(body, methods); why != nil {
 		return nil, peeked, why
 	}
-	if action != "" && action != call.Method {
+	if action != "" && action != call.Method.element() {
 		return nil, peeked, errAction
 	}
 	if c := &call.Credentials; c.Kind == LoginToken && c.Token == "" {
@@ -106,8 +107,8 @@ func actionOf(values []string, methods []Method) (action Method, ok bool) {
 		return "", true
 	}
 	for _, method := range methods {
-		if strings.EqualFold(name, string(method)) {
-			return method, true
+		if strings.EqualFold(name, string(method.element())) {
+			return method.element(), true
 		}
 	}
 	return "", false
@@ -115,7 +116,7 @@ func actionOf(values []string, methods []Method) (action Method, ok bool) {
 
 func mentions(body []byte, methods []Method) bool {
 	for _, method := range methods {
-		if bytes.Contains(body, []byte(method)) {
+		if method != Poll && bytes.Contains(body, []byte(method)) {
 			return true
 		}
 	}
