@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -14,6 +15,7 @@ import (
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/pacing"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/secret"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/token"
 )
 
 // pool has the sharedEndpoints in use. They outlive configurations.
@@ -26,6 +28,14 @@ type sharedBudgets struct{ *pacing.Budgets }
 
 // Destruct closes nothing.
 func (sharedBudgets) Destruct() error { return nil }
+
+// metadataPool has what issuers have said of their token endpoints.
+var metadataPool = caddy.NewUsagePool()
+
+type sharedMetadata struct{ token.Metadata }
+
+// Destruct closes nothing.
+func (*sharedMetadata) Destruct() error { return nil }
 
 // sharedEndpoint is what handlers with the same token endpoint and client have in common: what is known of the
 // endpoint, and what became of the calls.
@@ -59,6 +69,11 @@ func (s *settings) where() string {
 	return s.issuer
 }
 
+// metadataKey tells what is known of an issuer from what is known for another use of it.
+func (h *Handler) metadataKey() string {
+	return fmt.Sprintf("%s %t %t", h.settings.issuer, h.settings.clientAuth == token.TLS, h.InsecureHTTP)
+}
+
 // shown is where without its query, which may have a key.
 func (s *settings) shown() string {
 	where, _, _ := strings.Cut(s.where(), "?")
@@ -83,6 +98,13 @@ func (h *Handler) share() error {
 		return err
 	}
 	h.budgets = budgets.(sharedBudgets).Budgets
+	metadata, _, err := metadataPool.LoadOrNew(h.metadataKey(), func() (caddy.Destructor, error) {
+		return new(sharedMetadata), nil
+	})
+	if err != nil {
+		return err
+	}
+	h.metadata = &metadata.(*sharedMetadata).Metadata
 	h.shared.logger.Store(h.logger)
 	h.shared.mu.Lock()
 	defer h.shared.mu.Unlock()
@@ -99,6 +121,9 @@ func (h *Handler) leave() error {
 	h.shared.mu.Unlock()
 	if h.budgets != nil {
 		_, _ = budgetsPool.Delete(h.settings.where()) // nothing of it can fail
+	}
+	if h.metadata != nil {
+		_, _ = metadataPool.Delete(h.metadataKey())
 	}
 	_, err := pool.Delete(h.settings.key())
 	return err

@@ -43,8 +43,9 @@ type Handler struct {
 	TokenEndpoint string `json:"token_endpoint,omitempty"`
 
 	// The issuer whose metadata tells the token endpoint, by OpenID Connect Discovery or RFC 8414, exactly as
-	// the server spells it. It is asked when the first account is exchanged, and again after an hour; while it
-	// cannot be had, calls are answered as `unavailable`.
+	// the server spells it. It is asked when the first account is exchanged, and again after an hour and after a
+	// reload. While it is not available the last known endpoint is used; where none is known yet, calls are answered
+	// as `unavailable`.
 	Issuer string `json:"issuer,omitempty"`
 
 	// The client id at the token endpoint. Required in mode `upgrade`.
@@ -123,7 +124,8 @@ type Handler struct {
 	// The HTTP transport to the token endpoint, as in `reverse_proxy`: certificate authorities, client
 	// certificates, a proxy, timeouts. Only `http` is supported, without `proxy_protocol`. Differing from
 	// `reverse_proxy`, idle connections are kept for 4s, which is less than the 5s after which some servers
-	// close them, unless `keep_alive` has an `idle_timeout`; and as many are kept as may be in flight.
+	// close them, unless `keep_alive` has an `idle_timeout`; as many are kept as may be in flight; and the header of an
+	// answer has at most 64 KiB, unless `max_response_header_size` says otherwise.
 	TransportRaw json.RawMessage `json:"transport,omitempty" caddy:"namespace=http.reverse_proxy.transport inline_key=protocol"`
 
 	// Allows an `http` token endpoint beyond loopback. Passwords then cross the network in the clear.
@@ -183,6 +185,7 @@ type Handler struct {
 	endpoint  token.Config // what the exchanger asks
 	shared    *sharedEndpoint
 	budgets   *pacing.Budgets
+	metadata  *token.Metadata
 	secrets   []watched
 	logger    *zap.Logger
 	calls     *zap.Logger
@@ -246,6 +249,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		URL:       s.url,
 		Issuer:    s.issuer,
 		Insecure:  h.InsecureHTTP,
+		Metadata:  h.metadata,
 		Client:    client,
 		Fields:    []string{p.AuthToken, p.PrivateKey},
 		Transport: transport,
