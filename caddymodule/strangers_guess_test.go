@@ -108,6 +108,7 @@ func TestStrangersCannotLockAnAccount(t *testing.T) {
 func TestStrangersGuessingAtOnceLeaveTheOwnersPart(t *testing.T) {
 	var failed atomic.Int32
 	judge, going := passwords(&failed), make(chan struct{})
+	proceed := sync.OnceFunc(func() { close(going) })
 	var arrived atomic.Int32
 	s := caddyRun(t, directive(serve(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.PostFormValue("password") != "right" {
@@ -116,6 +117,7 @@ func TestStrangersGuessingAtOnceLeaveTheOwnersPart(t *testing.T) {
 		}
 		judge(w, r)
 	}), oldService(t)))
+	defer proceed()
 	stranger, owner := from(t, "127.1.0.1"), from(t, "127.2.0.1")
 	var guarded atomic.Int32
 	var all sync.WaitGroup
@@ -135,7 +137,7 @@ func TestStrangersGuessingAtOnceLeaveTheOwnersPart(t *testing.T) {
 		t.Fatal(err)
 	}
 	checkAnswer(t, a, "upgraded.xml")
-	close(going)
+	proceed()
 	all.Wait()
 	if failed.Load() != 3 {
 		t.Errorf("%d failed logins", failed.Load())
