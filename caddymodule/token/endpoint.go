@@ -38,6 +38,11 @@ type Config struct {
 	// DeviceURL is the device authorization endpoint, which only Authorize needs. Without it the metadata of Issuer tells.
 	DeviceURL *url.URL
 
+	// Metadata is what is known of Issuer. Endpoints may share it that have the same Issuer and Insecure, and a client
+	// that is TLS in all of them or in none. A new Endpoint uses what it knows, and looks for it again. Nil is one of
+	// its own.
+	Metadata *Metadata
+
 	Client Client
 
 	// Fields are the names of the fields that are kept of an answer. The others are dropped as soon as it is read.
@@ -85,7 +90,12 @@ type Endpoint struct {
 func New(c Config) *Endpoint {
 	e := &Endpoint{url: c.URL, device: c.DeviceURL, client: c.Client, fields: c.Fields, transport: c.Transport, context: c.Context}
 	if c.URL == nil {
-		e.discovery = &discovery{issuer: c.Issuer, insecure: c.Insecure, mtls: c.Client.Auth == TLS, get: e.get}
+		m := c.Metadata
+		if m == nil {
+			m = new(Metadata)
+		}
+		m.expire()
+		e.discovery = &discovery{Metadata: m, issuer: c.Issuer, insecure: c.Insecure, mtls: c.Client.Auth == TLS, get: e.get}
 	}
 	return e
 }
