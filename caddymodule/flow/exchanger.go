@@ -46,7 +46,11 @@ type State struct {
 	// LoginFuse and RefreshFuse doubt rejections, apart for the same reason.
 	LoginFuse, RefreshFuse *pacing.Fuse
 
+	// Links and Polls are of listeners who sign in: where, and whether they have. Anybody can begin to.
+	Links, Polls *pacing.Pacer
+
 	Calls *replay.Calls[Landed]
+	links *links
 }
 
 // Landed is what came of a flight.
@@ -70,6 +74,9 @@ func NewState(watch pacing.Watch, fuse func(pacing.FuseStatus)) *State {
 	return &State{
 		Logins:    pacing.New(watch),
 		Refreshes: pacing.New(watch),
+		Links:     pacing.New(watch),
+		Polls:     pacing.New(watch),
+		links:     newLinks(),
 		LoginFuse: pacing.NewFuse(fuse), RefreshFuse: pacing.NewFuse(fuse),
 		Calls: replay.New[Landed](replay.NewMemory[Landed](maxIssued), replay.NewMemory[Landed](maxRejected)),
 	}
@@ -82,7 +89,11 @@ type Exchanger struct {
 	Endpoint *token.Endpoint
 	State    *State
 
-	// Places is how many logins are under way at once. Refreshes have a quarter as many, and at least one, beside.
+	// SignIn is the same as the client by which listeners sign in. Nil is none.
+	SignIn *token.Endpoint
+
+	// Places is how many logins are under way at once. Refreshes, links and polls have a quarter as many each, and at
+	// least one, beside.
 	Places int
 
 	// Fair is how much time the endpoint has to have had before no answer in time counts against it.
@@ -104,8 +115,11 @@ type Exchanger struct {
 const refreshReplay = 60 * time.Second
 
 func (x *Exchanger) replayFor(grantType string) time.Duration {
-	if grantType == token.Refresh {
+	switch grantType {
+	case token.Refresh:
 		return refreshReplay
+	case token.DeviceCode:
+		return linkReplay
 	}
 	return x.Replay
 }
@@ -122,7 +136,7 @@ const (
 // exchange, and for a while after it has the same answer. A caller whose ctx ends stops waiting; what is on its way is
 // finished, because the login it costs may already have happened.
 func (x *Exchanger) Exchange(ctx context.Context, deadline time.Time, q *Request) Result {
-	call := replay.DigestOf(append([]string{x.Name, q.Type}, q.Identity...)...)
+	call := x.call(q)
 	want := replay.Wanted{Accepted: x.replayFor(q.Type) > 0}
 	rejection := x.rejection(q, call)
 	if x.RememberRejected > 0 {
@@ -144,16 +158,53 @@ func (x *Exchanger) Exchange(ctx context.Context, deadline time.Time, q *Request
 	}
 }
 
+// call is by what a request is the same as another.
+func (x *Exchanger) call(q *Request) replay.Digest {
+	return replay.DigestOf(append([]string{x.Name, q.Type}, q.Identity...)...)
+}
+
+// endpoint is who is asked.
+func (x *Exchanger) endpoint(q *Request) *token.Endpoint {
+	if q.Type == token.DeviceCode {
+		return x.SignIn
+	}
+	return x.Endpoint
+}
+
+// pacer returns how the requests of a grant are paced, and how many may be under way at once.
+func (x *Exchanger) pacer(q *Request) (*pacing.Pacer, int) {
+	switch q.Type {
+	case token.Refresh:
+		return x.State.Refreshes, max(1, x.Places/4)
+	case token.DeviceCode:
+		return x.State.Polls, max(1, x.Places/4)
+	}
+	return x.State.Logins, x.Places
+}
+
+// fuse is what weighs the rejections of a grant, nil for those of listeners who sign in: who does not is nobody yet.
 func (x *Exchanger) fuse(q *Request) *pacing.Fuse {
-	if q.Type == token.Refresh {
+	switch q.Type {
+	case token.Refresh:
 		return x.State.RefreshFuse
+	case token.DeviceCode:
+		return nil
 	}
 	return x.State.LoginFuse
 }
 
+// Ask finds out what becomes of a call, by the token endpoint.
+func (x *Exchanger) Ask(ctx context.Context, p *Policy, d *Decision, q *Request) {
+	if d.flow.ask != nil {
+		d.flow.ask(x, ctx, p, d, q)
+		return
+	}
+	p.Conclude(d, x.Exchange(ctx, d.Call.Arrived.Add(p.Timeout), q))
+}
+
 // doubt takes a rejection back while the fuse is blown.
 func (x *Exchanger) doubt(q *Request, r Result) Result {
-	if r.Class == token.Rejected && x.Fuse > 0 && x.Fuse < 100 && x.fuse(q).Blown() {
+	if r.Class == token.Rejected && q.Type != token.DeviceCode && x.Fuse > 0 && x.Fuse < 100 && x.fuse(q).Blown() {
 		r.Class, r.Cause = InDoubt, "the credentials were refused, as those of most accounts lately"
 		r.Fix = "see what has changed at the authorization server: its host name, the client's secret, consent, or a proxy in front"
 	}
@@ -180,8 +231,8 @@ func (x *Exchanger) lead(ctx context.Context, deadline time.Time, call replay.Di
 	}()
 	l = x.fly(ctx, deadline, call, f, q)
 	r = x.judged(q, &l)
-	if l.Answer.Status != 0 && (r.Class == token.Issued || r.Class == token.Rejected) { // weighed before it is told
-		x.fuse(q).Weigh(x.Fuse, x.account(q.Account), r.Class == token.Rejected, r.Error)
+	if fuse := x.fuse(q); fuse != nil && l.Answer.Status != 0 && (r.Class == token.Issued || r.Class == token.Rejected) { // weighed before it is told
+		fuse.Weigh(x.Fuse, x.account(q.Account), r.Class == token.Rejected, r.Error)
 	}
 	defer func() { r = x.doubt(q, r) }()
 	switch r.Class {
@@ -220,10 +271,8 @@ func (x *Exchanger) fly(ctx context.Context, deadline time.Time, call replay.Dig
 	if !guard.open() {
 		return Landed{Unsent: &token.Failure{Class: AccountGuarded, Cause: causeGuarded}}
 	}
-	pacer, places := x.State.Logins, x.Places
-	if q.Type == token.Refresh {
-		pacer, places = x.State.Refreshes, max(1, x.Places/4)
-	}
+	pacer, places := x.pacer(q)
+	endpoint := x.endpoint(q)
 	trial := pacing.Trial{
 		Account:   account,
 		Deadline:  deadline,
@@ -239,40 +288,53 @@ func (x *Exchanger) fly(ctx context.Context, deadline time.Time, call replay.Dig
 	admission, waited := pacer.Pass(&trial, func() pacing.Report {
 		failed := false
 		defer func() { guard.end(failed) }() // even if the transport panics
-		answer, sent := x.Endpoint.Exchange(deadline, &q.Grant, func() (time.Time, bool) {
+		answer, sent := endpoint.Exchange(deadline, &q.Grant, func() (time.Time, bool) {
 			if !guard.pass() {
 				l.Unsent = &token.Failure{Class: AccountGuarded, Cause: causeGuarded}
 				return deadline, false
 			}
 			return calls.Send(f)
 		})
-		v := x.Endpoint.Judge(&q.Grant, &answer)
+		v := endpoint.Judge(&q.Grant, &answer)
 		failed = sent && v.Class == token.Rejected
 		if !sent {
 			return pacing.Report{Unsent: true}
 		}
 		l.Answer, l.Unsent = answer, nil
-		report := pacing.Report{
-			Failed:   v.Class == token.Unavailable && !v.ByOnError, // it answers, whatever the operator takes that for
-			Timeout:  v.Cause == token.CauseTimeout,
-			Accepted: v.Class == token.Issued,
-		}
-		if v.Class == token.Unavailable {
-			report.HoldBack = answer.HoldBack
-			report.OfAccount = answer.Status == http.StatusTooManyRequests
-		}
-		return report
+		return report(&v, &answer)
 	})
 	l.Waited = waited
-	switch admission {
-	case pacing.Late:
-		l.Unsent = &token.Failure{Class: NotSent, Cause: causeLate}
-	case pacing.Held:
-		l.Unsent = &token.Failure{Class: token.Unavailable, Cause: causeHeld}
-	case pacing.Failing:
-		l.Unsent = &token.Failure{Class: token.Unavailable, Cause: causeFailing}
+	if unsent := turnedAway(admission); unsent != nil {
+		l.Unsent = unsent
 	}
 	return l
+}
+
+// report is what the pacing learns from an answer.
+func report(v *token.Verdict, a *token.Answer) pacing.Report {
+	r := pacing.Report{
+		Failed:   v.Class == token.Unavailable && !v.ByOnError, // it answers, whatever the operator takes that for
+		Timeout:  v.Cause == token.CauseTimeout,
+		Accepted: v.Class == token.Issued,
+	}
+	if v.Class == token.Unavailable {
+		r.HoldBack = a.HoldBack
+		r.OfAccount = a.Status == http.StatusTooManyRequests
+	}
+	return r
+}
+
+// turnedAway is why one that was not let in is not sent, nil where it was.
+func turnedAway(a pacing.Admission) *token.Failure {
+	switch a {
+	case pacing.Late:
+		return &token.Failure{Class: NotSent, Cause: causeLate}
+	case pacing.Held:
+		return &token.Failure{Class: token.Unavailable, Cause: causeHeld}
+	case pacing.Failing:
+		return &token.Failure{Class: token.Unavailable, Cause: causeFailing}
+	}
+	return nil
 }
 
 func (x *Exchanger) account(name string) pacing.Account {
@@ -289,7 +351,7 @@ func (x *Exchanger) judged(q *Request, l *Landed) Result {
 		return Result{Verdict: token.Verdict{Class: u.Class, Cause: u.Cause, Fix: u.Fix}, Waited: l.Waited}
 	}
 	return Result{
-		Verdict: x.Endpoint.Judge(&q.Grant, &l.Answer),
+		Verdict: x.endpoint(q).Judge(&q.Grant, &l.Answer),
 		Status:  l.Answer.Status,
 		Fields:  l.Answer.Fields,
 		Waited:  l.Waited,

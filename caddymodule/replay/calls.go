@@ -79,15 +79,8 @@ type Wanted struct {
 func (c *Calls[V]) Board(d Digest, deadline time.Time, want Wanted) (known *V, f *Flight[V], lead bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if want.Accepted {
-		if v, ok := c.accepted.Get(d); ok {
-			return &v, nil, false
-		}
-	}
-	if want.Rejected != nil {
-		if v, ok := c.rejected.Get(*want.Rejected); ok {
-			return &v, nil, false
-		}
+	if known := c.known(d, want); known != nil {
+		return known, nil, false
 	}
 	if f := c.flights[d]; f != nil {
 		f.waiters++
@@ -99,6 +92,27 @@ func (c *Calls[V]) Board(d Digest, deadline time.Time, want Wanted) (known *V, f
 	f = &Flight[V]{Done: make(chan struct{}), Abandoned: make(chan struct{}), waiters: 1, deadline: deadline}
 	c.flights[d] = f
 	return nil, f, true
+}
+
+// Known returns the answer of the same call if one that is wanted is remembered, nil where none is.
+func (c *Calls[V]) Known(d Digest, want Wanted) *V {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.known(d, want)
+}
+
+func (c *Calls[V]) known(d Digest, want Wanted) *V {
+	if want.Accepted {
+		if v, ok := c.accepted.Get(d); ok {
+			return &v
+		}
+	}
+	if want.Rejected != nil {
+		if v, ok := c.rejected.Get(*want.Rejected); ok {
+			return &v
+		}
+	}
+	return nil
 }
 
 // Leave takes a waiter from a flight and reports whether it has been sent. One that has not and that nobody
