@@ -14,6 +14,7 @@ import (
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/pacing"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/secret"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
 )
 
 // pool has the sharedEndpoints in use. They outlive configurations.
@@ -142,6 +143,20 @@ func (e *sharedEndpoint) pacing() pacing.Status {
 		s.Hold = r.Hold
 	}
 	return s
+}
+
+// countExchanging adds the handlers that exchange each kind of credentials here.
+func (e *sharedEndpoint) countExchanging(handlers map[smapi.Kind]int) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for h := range e.secrets {
+		if h.settings.policy.Mode != ModeUpgrade {
+			continue
+		}
+		for kind := range h.settings.policy.Exchanges {
+			handlers[kind]++
+		}
+	}
 }
 
 // endpoints are those in use.
