@@ -49,6 +49,9 @@ type State struct {
 	// Links and Polls are of listeners who sign in: where, and whether they have. Anybody can begin to.
 	Links, Polls *pacing.Pacer
 
+	// UpgradeAccounts and RefreshAccounts are what came of distinct accounts lately, for those who watch.
+	UpgradeAccounts, RefreshAccounts *pacing.Accounts
+
 	Calls *replay.Calls[Landed]
 	links *links
 }
@@ -78,6 +81,7 @@ func NewState(watch pacing.Watch, fuse func(pacing.FuseStatus)) *State {
 		Polls:     pacing.New(watch),
 		links:     newLinks(),
 		LoginFuse: pacing.NewFuse(fuse), RefreshFuse: pacing.NewFuse(fuse),
+		UpgradeAccounts: pacing.NewAccounts(), RefreshAccounts: pacing.NewAccounts(),
 		Calls: replay.New[Landed](replay.NewMemory[Landed](maxIssued), replay.NewMemory[Landed](maxRejected)),
 	}
 }
