@@ -112,19 +112,22 @@ func newSharedEndpoint(where, client string) *sharedEndpoint {
 	return e
 }
 
-// pacing is how the exchanges are paced now, logins and refreshes together.
+// pacing is how all that is asked there is paced now.
 func (e *sharedEndpoint) pacing() pacing.Status {
-	s, r := e.Logins.Status(), e.Refreshes.Status()
-	s.InFlight += r.InFlight
-	s.Waiting += r.Waiting
-	if s.OldestWaiting.IsZero() || !r.OldestWaiting.IsZero() && r.OldestWaiting.Before(s.OldestWaiting) {
-		s.OldestWaiting = r.OldestWaiting
-	}
-	if s.Breaker == "closed" || r.Breaker == "open" {
-		s.Breaker = r.Breaker
-	}
-	if r.Hold.After(s.Hold) {
-		s.Hold = r.Hold
+	s := e.Logins.Status()
+	for _, p := range [...]*pacing.Pacer{e.Refreshes, e.Links, e.Polls} {
+		r := p.Status()
+		s.InFlight += r.InFlight
+		s.Waiting += r.Waiting
+		if s.OldestWaiting.IsZero() || !r.OldestWaiting.IsZero() && r.OldestWaiting.Before(s.OldestWaiting) {
+			s.OldestWaiting = r.OldestWaiting
+		}
+		if s.Breaker == "closed" || r.Breaker == "open" {
+			s.Breaker = r.Breaker
+		}
+		if r.Hold.After(s.Hold) {
+			s.Hold = r.Hold
+		}
 	}
 	return s
 }

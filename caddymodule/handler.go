@@ -4,6 +4,7 @@ package caddymodule
 import (
 	"crypto/rand"
 	"net/http"
+	"slices"
 	"strconv"
 	"time"
 
@@ -17,6 +18,7 @@ import (
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/secret"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/settings"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/token"
 )
 
 func init() {
@@ -38,7 +40,7 @@ var secretInterval = secret.DefaultInterval
 //
 // `exchange` says for each kind how old credentials are exchanged; without that, user names and passwords are, by
 // the password grant. On demand it also answers `getSessionId`, so that Session ID players begin to upgrade
-// (`expire_session_ids`), and `refreshAuthToken` (`refresh_auth_tokens`).
+// (`expire_session_ids`), `refreshAuthToken` (`refresh_auth_tokens`), and the calls of listeners who sign in (`sign_in`).
 //
 // All text fields may hold global placeholders such as `{env.CLIENT_ID}` or `{file./run/secrets/client}`,
 // which are replaced when the configuration is loaded; a field whose placeholder is empty is an error.
@@ -88,9 +90,18 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		return err
 	}
 	quietStandardLog()
-	if h.settings.Policy.Mode == flow.ModeUpgrade {
+	signsIn := h.settings.Policy.SignIn != nil && h.settings.Policy.Mode != flow.ModeObserve
+	if h.settings.Policy.Mode == flow.ModeUpgrade || signsIn {
 		endpoint.Metadata = h.shared.metadataFor(&endpoint)
 		h.exchanger = h.settings.Exchanger(endpoint, h.shared.State, budgets)
+	}
+	if signsIn {
+		signIn, err := h.ConnectSignIn(&h.settings, &h.files, endpoint)
+		if err != nil {
+			return err
+		}
+		signIn.Metadata = h.shared.metadataFor(&signIn)
+		h.exchanger.SignIn = token.New(signIn)
 	}
 	return nil
 }
@@ -114,7 +125,10 @@ func (h *Handler) warn() {
 	if h.ExpireSessionIDs && h.settings.Policy.Households != flow.AllHouseholds {
 		h.logger.Warn("expire_session_ids waits for households 100%, because a getSessionId does not tell its home")
 	}
-	if h.RefreshAuthTokens && h.settings.Policy.Mode == flow.ModeReauthorize {
+	if h.SignIn == nil && (h.settings.Policy.Mode == flow.ModeReauthorize || slices.Contains(h.settings.Methods, smapi.GetSessionID)) {
+		h.logger.Warn("there is no sign_in: listeners who have to sign in again can do so only if the old service answers getAppLink")
+	}
+	if h.RefreshAuthTokens && h.SignIn == nil && h.settings.Policy.Mode == flow.ModeReauthorize {
 		h.logger.Warn("refresh_auth_tokens is not in force in mode reauthorize: refreshAuthToken is forwarded")
 	}
 }
@@ -164,8 +178,7 @@ func (h *Handler) exchange(r *http.Request, d *flow.Decision) {
 	q.Network = networkOf(r)
 	smapi.Drop(r) // it may wait, and needs no body any more
 	ctx, span := traceExchange(r.Context(), &q.Grant)
-	result := h.exchanger.Exchange(ctx, d.Call.Arrived.Add(h.settings.Policy.Timeout), &q)
-	h.settings.Policy.Conclude(d, result)
+	h.exchanger.Ask(ctx, &h.settings.Policy, d, &q)
 	h.exchanger.Learn(&q, d)
 	endTrace(span, d)
 }
@@ -180,7 +193,7 @@ func (h *Handler) answer(w http.ResponseWriter, r *http.Request, d *flow.Decisio
 	if fault := h.settings.Policy.Reply(d).Fault; fault != nil {
 		status, body = http.StatusInternalServerError, fault.Envelope(reference)
 	} else {
-		body = smapi.Pair(d.Call.Method, d.AuthToken, d.PrivateKey)
+		body = h.settings.Policy.Answer(d)
 	}
 	header := w.Header()
 	header.Set("Content-Type", "text/xml; charset=utf-8")

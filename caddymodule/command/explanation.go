@@ -55,7 +55,9 @@ func printExplained(w io.Writer, x *diagnose.Explained) {
 	step := steps(w)
 	var methods []string
 	for _, m := range x.LookedFor {
-		methods = append(methods, string(m))
+		if m != smapi.Poll { // which is a getDeviceAuthToken
+			methods = append(methods, string(m))
+		}
 	}
 	if !x.HeadersAllow {
 		step("method and headers", "They rule out a call: "+x.Forwarded+".")
@@ -105,6 +107,9 @@ func printCall(w io.Writer, f *diagnose.CallFacts) {
 	if f.Method == smapi.GetDeviceAuthToken {
 		method += " without linkCode: an upgrade call"
 	}
+	if f.Method == smapi.Poll {
+		method = "getDeviceAuthToken with linkCode: a poll"
+	}
 	for _, line := range []struct{ name, value string }{
 		{"method", method}, {"householdId", f.HouseholdID}, {"credentials", string(f.Credentials)},
 		{"  username", f.Username}, {"  password", f.Password}, {"  sessionId", f.SessionID},
@@ -118,7 +123,11 @@ func printCall(w io.Writer, f *diagnose.CallFacts) {
 }
 
 func printExchange(w io.Writer, f *diagnose.ExchangeFacts) {
-	wrapped(w, "     ", "", "One POST to the token endpoint, with the form")
+	endpoint := "token"
+	if f.Device {
+		endpoint = "device authorization"
+	}
+	wrapped(w, "     ", "", "One POST to the "+endpoint+" endpoint, with the form")
 	for _, p := range f.Params {
 		fmt.Fprintf(w, "       %-22s %s\n", p.Name, p.Value)
 	}
@@ -136,7 +145,11 @@ func printTold(w io.Writer, x *diagnose.Explained) {
 		return
 	}
 	const row = "     %-30s %-15s %s\n"
-	fmt.Fprintf(w, row, "of the token endpoint", "outcome", "the player gets")
+	endpoint := "of the token endpoint"
+	if x.Exchange.Device {
+		endpoint = "of the endpoint"
+	}
+	fmt.Fprintf(w, row, endpoint, "outcome", "the player gets")
 	var players []string
 	then := map[string]string{}
 	for _, t := range x.Told {

@@ -119,8 +119,12 @@ func mask(text string) string {
 
 // ExchangeFacts are what the token endpoint would be sent.
 type ExchangeFacts struct {
-	GrantType string  `json:"grant_type"`
-	Params    []Named `json:"params"` // in their order, grant_type first
+	GrantType string `json:"grant_type"`
+
+	// Device is true where the device authorization endpoint is asked, and not the token endpoint.
+	Device bool `json:"device,omitempty"`
+
+	Params []Named `json:"params"` // in their order, grant_type first
 
 	// Headers are the names of those that go out, LeftOut of those that are empty for this request.
 	Headers []string `json:"headers"`

@@ -21,6 +21,8 @@ var poll = flow{
 	decide: func(p *Policy, call *smapi.Call) Decision {
 		l := p.SignIn.openLink(call)
 		switch {
+		case p.SignIn.Seals == nil:
+			return decided(Forwarded, "", "sign_in answers a poll whose linkDeviceId it has made; that cannot be told here, and any other is forwarded")
 		case l == nil:
 			return decided(Forwarded, "", "its linkDeviceId was not made by this sign_in, so that the old service has to know it")
 		case !l.of(call.HouseholdID):

@@ -54,6 +54,18 @@ import (
 //
 //		expire_session_ids
 //		refresh_auth_tokens
+//
+//		sign_in {
+//			device_endpoint   <url>
+//			client_id         <id>
+//			client_secret     <secret>
+//			client_auth       basic|basic_raw|post|private_key_jwt|tls|none
+//			scope             <scope...>
+//			param             <name> <value>
+//			app_url_string_id <id>
+//			show_link_code    on|off
+//			user_id           <field>
+//		}
 //	}
 //
 // Only param, header, on_error and, for different credentials, exchange may be given more than once.
@@ -172,6 +184,8 @@ func (o *Options) unmarshalField(name string, d *caddyfile.Dispenser) error {
 		return flag(d, name, &o.ExpireSessionIDs)
 	case "refresh_auth_tokens":
 		return flag(d, name, &o.RefreshAuthTokens)
+	case "sign_in":
+		return o.unmarshalSignIn(d)
 	}
 	return d.Errf("unrecognized smapi_upgrade subdirective '%s'; if it is a directive, a } is missing above", name)
 }

@@ -155,8 +155,12 @@ type Options struct {
 	// Answers `refreshAuthToken` by the refresh grant, with the `key` of the player's `loginToken` as the refresh
 	// token. The same token at the same time is refreshed once, and gets the same answer again for 60s. A refresh
 	// token that is dead is answered with the fault `Client.AuthTokenExpired`. It needs `private_key` to be
-	// `refresh_token`, and is not answered in mode `reauthorize`.
+	// `refresh_token`, and is not answered in mode `reauthorize` without `sign_in`.
 	RefreshAuthTokens bool `json:"refresh_auth_tokens,omitempty"`
+
+	// Answers `getAppLink`, `getDeviceLinkCode` and the polls after them: listeners sign in at the authorization server, by
+	// the device grant. It is for old services that sign nobody in by themselves. Default: these calls are forwarded.
+	SignIn *SignIn `json:"sign_in,omitempty"`
 }
 
 // Exchange says how one kind of credentials is exchanged.
