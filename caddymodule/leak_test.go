@@ -130,13 +130,6 @@ func TestNothingSecretGetsOut(t *testing.T) {
 				}
 				checkNoMarker(t, name+", "+path, got.body)
 			}
-			if name == "issued" {
-				status := smapiUpgrade(t, nil, "status", "--address", strings.TrimPrefix(o.admin.url, "http://"))
-				if status.code != 0 {
-					t.Fatalf("the status is %+v", status)
-				}
-				checkNoMarker(t, name+", the command", status.stdout, status.stderr)
-			}
 			if err := caddy.Stop(); err != nil {
 				t.Fatal(err)
 			}

@@ -116,12 +116,11 @@ func (c *checker) run(cmd *cobra.Command) error {
 		return usageError(cmd, err)
 	}
 	if !goOn {
-		cmd.PrintErrln("Nothing was tried.")
+		tell(cmd, "Nothing was tried.\n")
 		return exit(cmd, exitUsage)
 	}
 	r := trial.Run(context.Background(), account, c.refresh)
-	out := cmd.OutOrStdout()
-	if err := show(out, r, c.json, func(w io.Writer) { printReport(w, &r, colored(out)) }); err != nil {
+	if err := newPage(cmd.OutOrStdout()).show(r, c.json, func(p *page) { printReport(p, &r) }); err != nil {
 		return usageError(cmd, err)
 	}
 	return exit(cmd, exitOf[r.State])
@@ -147,13 +146,14 @@ func (c *checker) prepare() (*diagnose.Trial, error) {
 
 // ask tells what it costs, and asks for what is missing where there is a terminal.
 func (c *checker) ask(cmd *cobra.Command, endpoints []string) (account smapi.Credentials, goOn bool, err error) {
-	kind, terminal := smapi.Kind(c.credentials), term.IsTerminal(int(os.Stdin.Fd()))
-	if !c.yes && !terminal {
+	kind := smapi.Kind(c.credentials)
+	fd, asked := terminal(cmd.InOrStdin())
+	if !c.yes && !asked {
 		return account, false, errors.New("it costs the account a failed login, and there is no terminal to ask at: add --yes")
 	}
 	c.announce(cmd, endpoints, kind)
 	if !c.yes {
-		cmd.PrintErr("Go on? [y/N] ")
+		tell(cmd, "Go on? [y/N] ")
 		if answer, err := readLine(cmd.InOrStdin()); err != nil || !slices.Contains([]string{"y", "yes"}, strings.ToLower(answer)) {
 			return account, false, nil
 		}
@@ -170,8 +170,8 @@ func (c *checker) ask(cmd *cobra.Command, endpoints []string) (account smapi.Cre
 		}
 		defer file.Close()
 		in, what = file, "--from"
-	case terminal:
-		if in, err = prompt(cmd, kind); err != nil {
+	case asked:
+		if in, err = prompt(cmd, fd, kind); err != nil {
 			return account, false, err
 		}
 	}
@@ -193,39 +193,39 @@ func (c *checker) announce(cmd *cobra.Command, endpoints []string, kind smapi.Ki
 	if c.refresh {
 		text += ". The refresh token that is issued is used up"
 	}
-	wrapped(cmd.ErrOrStderr(), "", "", text+". At:")
+	newPage(cmd.ErrOrStderr()).wrapped("", "", text+". At:")
 	for _, endpoint := range endpoints {
-		cmd.PrintErrln("  " + endpoint)
+		tell(cmd, "  %s\n", endpoint)
 	}
-	cmd.PrintErrln()
+	tell(cmd, "\n")
 }
 
-// asked are the values that a kind of credentials has, in their order on a line.
-var asked = map[smapi.Kind][]string{
+// valuesOf are the values that a kind of credentials has, in their order on a line.
+var valuesOf = map[smapi.Kind][]string{
 	smapi.Login:      {"User name", "Password"},
 	smapi.SessionID:  {"Session id"},
 	smapi.LoginToken: {"Token", "Key"},
 }
 
 // prompt asks for an account on the terminal, without an echo of what is secret.
-func prompt(cmd *cobra.Command, kind smapi.Kind) (io.Reader, error) {
+func prompt(cmd *cobra.Command, fd int, kind smapi.Kind) (io.Reader, error) {
 	var values []string
-	for _, name := range asked[kind] {
-		cmd.PrintErr(name + ": ")
+	for _, name := range valuesOf[kind] {
+		tell(cmd, "%s: ", name)
 		var value string
 		var err error
 		if name == "User name" {
 			value, err = readLine(cmd.InOrStdin())
 		} else {
-			value, err = readSecret(int(os.Stdin.Fd()))
-			cmd.PrintErrln()
+			value, err = readSecret(fd)
+			tell(cmd, "\n")
 		}
 		if err != nil {
 			return nil, errors.New("no account was given")
 		}
 		values = append(values, value)
 	}
-	cmd.PrintErrln()
+	tell(cmd, "\n")
 	return strings.NewReader(strings.Join(values, "\t")), nil
 }
 

@@ -17,7 +17,6 @@ import (
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
@@ -121,23 +120,23 @@ func (s *statusReader) show(ctx context.Context, cmd *cobra.Command, address str
 		return 0
 	}
 	if err != nil {
-		cmd.PrintErrf("Error: the admin API at %s: %v\n", address, err)
+		tell(cmd, "Error: the admin API at %s: %v\n", address, err)
 		return exitNoAnswer
 	}
 	out := cmd.OutOrStdout()
-	var text strings.Builder
-	switch {
-	case s.json:
-		text.Write(body)
-	case len(status.Endpoints) == 0:
-		text.WriteString("The Caddy that runs has no smapi_upgrade.\n")
-	default:
-		printStatus(&text, &status)
+	screen := newPage(out)
+	if s.json {
+		err = screen.data(body)
+	} else {
+		if _, ok := terminal(out); ok && s.watch {
+			fmt.Fprint(out, "\x1b[H\x1b[2J") // home, and clear
+		}
+		err = screen.show(nil, false, func(p *page) { printStatus(p, &status) })
 	}
-	if terminal, ok := out.(*os.File); ok && s.watch && !s.json && term.IsTerminal(int(terminal.Fd())) {
-		fmt.Fprint(out, "\x1b[H\x1b[2J") // home, and clear
+	if err != nil {
+		tell(cmd, "Error: %v\n", err)
+		return exitNoAnswer
 	}
-	_, _ = io.WriteString(out, text.String())
 	if len(status.Endpoints) == 0 {
 		return exitNoHandler
 	}
@@ -168,56 +167,64 @@ func askAdmin(ctx context.Context, address string) ([]byte, error) {
 	}
 }
 
-// printStatus writes a status as people read it, at most 80 columns wide but for the URL.
-func printStatus(w io.Writer, s *caddymodule.Status) {
+// printStatus prints a status as people read it, at most 80 columns wide but for the URL.
+func printStatus(p *page, s *caddymodule.Status) {
+	if len(s.Endpoints) == 0 {
+		fmt.Fprintln(p, "The Caddy that runs has no smapi_upgrade.")
+	}
 	for i := range s.Endpoints {
 		if i > 0 {
-			fmt.Fprintln(w)
+			fmt.Fprintln(p)
 		}
-		printEndpoint(w, &s.Endpoints[i])
+		printEndpoint(p, &s.Endpoints[i])
 	}
 }
 
-func printEndpoint(w io.Writer, e *caddymodule.EndpointStatus) {
+func printEndpoint(p *page, e *caddymodule.EndpointStatus) {
 	title := e.Endpoint
 	if title == "" {
 		title = "No token endpoint: the modes observe and reauthorize need none"
 	}
-	fmt.Fprintln(w, title)
+	fmt.Fprintln(p, title)
 	if e.ClientID != "" {
-		fmt.Fprintln(w, "as "+e.ClientID)
+		fmt.Fprintln(p, "as "+e.ClientID)
 	}
-	fmt.Fprintln(w)
-	row(w, "", "last 5 min", "since start", "last 5 min, each 10 s")
+	fmt.Fprintln(p)
+	row(p, "", "last 5 min", "since start", "last 5 min, each 10 s")
 	for _, o := range flow.Outcomes() {
 		if e.SinceStart[o] > 0 || o == flow.Upgraded {
-			row(w, o.String(), humanize.Comma(int64(e.Last5Minutes[o])), humanize.Comma(int64(e.SinceStart[o])), history(e, o))
+			row(p, o.String(), humanize.Comma(int64(e.Last5Minutes[o])), humanize.Comma(int64(e.SinceStart[o])), history(e, o))
 		}
 	}
 	if e.Endpoint == "" {
 		return
 	}
-	fmt.Fprintf(w, "\n  exchanges      %d in flight, %d waiting", e.InFlight, e.Waiting)
+	fmt.Fprintf(p, "\n  exchanges      %d in flight, %d waiting", e.InFlight, e.Waiting)
 	if e.Waiting > 0 {
-		fmt.Fprintf(w, ", the oldest for %s", seconds(e.OldestWaitingSeconds))
+		fmt.Fprintf(p, ", the oldest for %s", lasting(e.OldestWaitingSeconds))
 	}
-	fmt.Fprintf(w, "\n  breaker        %s\n", map[string]string{
+	fmt.Fprintf(p, "\n  breaker        %s\n", map[string]string{
 		"closed":    "closed: all is well",
 		"open":      "OPEN: the token endpoint has been failing and is left alone",
 		"half-open": "HALF-OPEN: the token endpoint has been failing and is tried",
 	}[e.Breaker])
 	if e.HoldSeconds > 0 {
-		fmt.Fprintf(w, "  hold           for %s more, as the token endpoint has asked\n", seconds(e.HoldSeconds))
+		fmt.Fprintf(p, "  hold           for %s more, as the token endpoint has asked\n", lasting(e.HoldSeconds))
 	}
-	printFuse(w, "upgrades", e.LoginFuse)
-	printFuse(w, "refreshes", e.RefreshFuse)
+	printFuse(p, "upgrades", e.LoginFuse)
+	printFuse(p, "refreshes", e.RefreshFuse)
 	for i := range e.Secrets {
 		label := "secrets"
 		if i > 0 {
 			label = ""
 		}
-		fmt.Fprintf(w, "  %-14s %s\n", label, secretLine(&e.Secrets[i]))
+		fmt.Fprintf(p, "  %-14s %s\n", label, secretLine(&e.Secrets[i]))
 	}
+}
+
+// row is one of a table of counts.
+func row(p *page, title, lately, total, history string) {
+	fmt.Fprintln(p, strings.TrimRight(fmt.Sprintf("  %-14s %11s %15s   %s", title, lately, total, history), " "))
 }
 
 // history is a bar for each step, as high as its share of the highest.
@@ -241,9 +248,9 @@ func history(e *caddymodule.EndpointStatus, o flow.Outcome) string {
 
 // secretLine is how a secret is that comes from files.
 func secretLine(s *secret.Status) string {
-	text := s.Field + " read " + seconds(s.ReadSecondsAgo) + " ago"
+	text := s.Field + " read " + lasting(s.ReadSecondsAgo) + " ago"
 	if s.Field == "transport" {
-		text = "client certificate read " + seconds(s.ReadSecondsAgo) + " ago"
+		text = "client certificate read " + lasting(s.ReadSecondsAgo) + " ago"
 	}
 	if s.Expires != nil {
 		text += ", ends " + s.Expires.UTC().Format("2006-01-02 15:04 MST")
@@ -255,11 +262,11 @@ func secretLine(s *secret.Status) string {
 }
 
 // printFuse says that a fuse is blown. A whole one is what is expected.
-func printFuse(w io.Writer, of string, f caddymodule.FuseStatus) {
+func printFuse(p *page, of string, f caddymodule.FuseStatus) {
 	if !f.Blown {
 		return
 	}
-	says := "BLOWN for " + of + ": most accounts are rejected, and rejections are doubted"
+	says := "for " + of + ": most accounts are rejected, and rejections are doubted"
 	if f.Tried > 0 {
 		says += fmt.Sprintf(" (%d of %d since", f.Rejected, f.Tried)
 		if f.OAuthError != "" {
@@ -267,5 +274,8 @@ func printFuse(w io.Writer, of string, f caddymodule.FuseStatus) {
 		}
 		says += ")"
 	}
-	wrapped(w, "  ", "fuse           ", says)
+	fmt.Fprint(p, "  fuse           ")
+	p.colored(red, "BLOWN")
+	fmt.Fprint(p, " ")
+	p.hang(23, says)
 }
