@@ -14,11 +14,13 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/caddyserver/caddy/v2"
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/diagnose"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/secret"
 )
@@ -47,6 +49,10 @@ since the start and over the last five minutes, exchanges under way and
 waiting, whether the endpoint is left alone or is rate-limiting, and how
 old the secrets are. It shows no secret, and nothing of any listener.
 
+Where the admin API is, the configuration says: that of --config, or ./Caddyfile
+or /etc/caddy/Caddyfile if there is one. Its Unix socket can be read by the user
+of Caddy alone. Without any it is localhost:2019.
+
 Exit status:
     0   a configuration with smapi_upgrade is running, whatever its token
         endpoint does: this can be a health check
@@ -56,6 +62,7 @@ Exit status:
 `,
 		Example: `    $ caddy smapi-upgrade status
     $ caddy smapi-upgrade status --watch
+    $ sudo -u caddy caddy smapi-upgrade status --config /etc/caddy/Caddyfile
     $ caddy smapi-upgrade status --json | jq '.endpoints[].breaker'`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) != 0 {
@@ -70,7 +77,7 @@ Exit status:
 	flags.BoolVarP(&s.watch, "watch", "w", false, "Show it again and again, until Ctrl-C")
 	flags.DurationVar(&s.interval, "interval", 2*time.Second, "How often, at least 100ms")
 	flags.BoolVar(&s.json, "json", false, "Print what the admin API says")
-	flags.StringVar(&s.address, "address", "", "The `address` of the admin API (localhost:2019)")
+	flags.StringVar(&s.address, "address", "", "The `address` of the admin API")
 	flags.StringVarP(&s.config, "config", "c", "", "The configuration `file` that says the address")
 	flags.StringVarP(&s.adapter, "adapter", "a", "", "The `name` of its adapter")
 	return cmd
@@ -86,7 +93,7 @@ func (s *statusReader) run(cmd *cobra.Command) error {
 	if s.interval < 100*time.Millisecond {
 		return usageError(cmd, errors.New("--interval has to be at least 100ms"))
 	}
-	address, err := caddycmd.DetermineAdminAPIAddress(s.address, nil, s.config, s.adapter)
+	address, err := s.find()
 	if err != nil {
 		return usageError(cmd, err)
 	}
@@ -107,6 +114,31 @@ func (s *statusReader) run(cmd *cobra.Command) error {
 	}
 }
 
+// places are where a configuration is looked for that says where the admin API is.
+var places = []string{"Caddyfile", "/etc/caddy/Caddyfile"}
+
+// find returns the address of the admin API, which may be a Unix socket with its mode.
+func (s *statusReader) find() (string, error) {
+	if s.address != "" {
+		return s.address, nil
+	}
+	config := s.config
+	for _, place := range places {
+		if _, err := os.Stat(place); config == "" && err == nil {
+			config = place
+		}
+	}
+	if config == "" {
+		return caddy.DefaultAdminListen, nil
+	}
+	content, err := diagnose.LoadConfig(config, s.adapter)
+	if err != nil {
+		return "", fmt.Errorf("%s, which says where the admin API is: %w; --address can say it too", config, err)
+	}
+	address, err := caddycmd.DetermineAdminAPIAddress("", content, config, s.adapter)
+	return caddy.NewReplacer().ReplaceAll(address, ""), err
+}
+
 // show prints the status once and returns the exit code.
 func (s *statusReader) show(ctx context.Context, cmd *cobra.Command, address string) int {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
@@ -120,7 +152,11 @@ func (s *statusReader) show(ctx context.Context, cmd *cobra.Command, address str
 		return 0
 	}
 	if err != nil {
-		tell(cmd, "Error: the admin API at %s: %v\n", address, err)
+		text := fmt.Sprintf("Error: the admin API at %s: %v", address, err)
+		if strings.Contains(text, syscall.EACCES.Error()) { // of which nothing else is left
+			text += ". Run it as the user of Caddy"
+		}
+		newPage(cmd.ErrOrStderr()).wrapped("", "", text)
 		return exitNoAnswer
 	}
 	out := cmd.OutOrStdout()

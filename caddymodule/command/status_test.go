@@ -2,6 +2,8 @@ package command
 
 import (
 	"encoding/json"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -51,5 +53,32 @@ func TestTheStatusEndsWithAStatusForScripts(t *testing.T) {
 		if got.code != test.code || !strings.Contains(got.stdout, test.stdout) || !strings.Contains(got.stderr, test.stderr) {
 			t.Errorf("%s: %+v", test.name, got)
 		}
+	}
+}
+
+// A socket that only its owner can open keeps other users of the host from the admin API.
+func TestTheStatusIsAskedForWhereTheConfigurationSays(t *testing.T) {
+	dir := t.TempDir()
+	socket := filepath.Join(dir, "admin.sock")
+	global := "admin unix/" + socket + "|0600"
+	caddyRun(t, global, directive(serve(t, issuesTokens), serve(t, teapot), ""))
+	if info, err := os.Stat(socket); err != nil || info.Mode().Perm() != 0o600 {
+		t.Fatalf("the socket is %v, %v", info, err)
+	}
+	config := write(t, filepath.Join(dir, "Caddyfile"), "{\n"+global+"\n}\n:8080 {\nrespond ok\n}\n")
+	other := write(t, filepath.Join(dir, "other.json"), `{"admin":{"listen":"unix/{env.SMAPI_TEST_SOCKET}"}}`)
+	t.Setenv("SMAPI_TEST_SOCKET", socket)
+	t.Chdir(dir)
+	for _, args := range [][]string{
+		nil, {"--config", config}, {"--config", other}, {"--address", "unix/" + socket}, {"--address", "unix/" + socket + "|0600"},
+	} {
+		got := process(t, nil, append([]string{"status"}, args...)...)
+		if got.code != 0 || got.stderr != "" || !strings.Contains(got.stdout, "closed: all is well") {
+			t.Errorf("%s: %+v", args, got)
+		}
+	}
+	write(t, config, "{\nadmin localhost:1\nmarker\n}\n")
+	if got := here(t, nil, "status"); got.code != 2 || !strings.Contains(unwrapped(got.stderr), "Caddyfile, which says where the admin API is:") {
+		t.Errorf("%+v", got)
 	}
 }
