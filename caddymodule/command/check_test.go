@@ -1,6 +1,7 @@
 package command
 
 import (
+	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -28,9 +29,31 @@ var testAccount = map[string]string{
 	"login": "marker-user\tmarker-password\n", "session_id": "marker-session\n", "login_token": "marker-old-token\tmarker-old-key\n",
 }
 
+// ofClient is a token endpoint that refuses a client with a wrong secret.
+func ofClient(otherwise http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if _, secret, ok := r.BasicAuth(); ok && secret != "marker-secret" {
+			says(401, `{"error":"invalid_client"}`)(w, r)
+			return
+		}
+		otherwise(w, r)
+	}
+}
+
+// knowsClient is knows, and says something of its own to a client with a wrong secret.
+func knowsClient(issues, otherwise, ofClient http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if _, secret, _ := r.BasicAuth(); secret != "marker-secret" {
+			ofClient(w, r)
+			return
+		}
+		knows(issues, otherwise)(w, r)
+	}
+}
+
 // knows is a token endpoint that issues tokens for the test account alone, and says something else to others.
 func knows(issues, otherwise http.HandlerFunc) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) {
+	return ofClient(func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
 		form, _ := url.ParseQuery(string(body))
 		if strings.HasPrefix(form.Get("password")+form.Get("subject_token")+form.Get("refresh_token"), "marker-") {
@@ -38,7 +61,7 @@ func knows(issues, otherwise http.HandlerFunc) http.HandlerFunc {
 			return
 		}
 		otherwise(w, r)
-	}
+	})
 }
 
 var (
@@ -71,36 +94,37 @@ func TestCheckSaysWhetherItWouldWorkForPlayers(t *testing.T) {
 		code     int
 		posts    int
 	}{
-		{"well", knows(issues, rejects), byFile, "", 0, 2},
-		{"json", knows(issues, rejects), byFile, "--refresh --json", 0, 3},
-		{"refresh", knows(issues, rejects), byFile + "refresh_auth_tokens\n", "--refresh", 0, 3},
-		{"refresh-dead", knows(says(200, `{"access_token":"t","refresh_token":"used-up"}`), rejects), byFile + "refresh_auth_tokens\n", "--refresh", 3, 3},
-		{"literal-secret", knows(issues, rejects), "client_id the-id\nclient_secret marker-secret\n", "", 1, 2},
+		{"well", knows(issues, rejects), byFile, "", 0, 3},
+		{"json", knows(issues, rejects), byFile, "--refresh --json", 0, 4},
+		{"refresh", knows(issues, rejects), byFile + "refresh_auth_tokens\n", "--refresh", 0, 4},
+		{"refresh-dead", knows(says(200, `{"access_token":"t","refresh_token":"used-up"}`), rejects), byFile + "refresh_auth_tokens\n", "--refresh", 3, 4},
+		{"literal-secret", knows(issues, rejects), "client_id the-id\nclient_secret marker-secret\n", "", 1, 3},
 		{"wrong-secret", says(401, `{"error":"invalid_client","error_description":"marker-secret"}`), byFile, "", 3, 1},
 		{"rejected", rejects, byFile, "", 3, 1},
-		{"not-linked", knows(issues, rejects), byFile + "on_rejected not_linked\n", "", 0, 2},
-		{"bare-403", knows(issues, says(403, `{"message":"marker-password"}`)), byFile, "", 1, 2},
-		{"on-error", knows(issues, says(403, `{"message":"marker-password"}`)), byFile + "on_error 403 rejected\n", "", 0, 2},
-		{"client-blamed", knows(issues, says(401, `{"error":"invalid_client"}`)), byFile, "", 1, 2},
-		{"own-error", knows(issues, says(400, `{"error":"account_locked"}`)), byFile, "", 1, 2},
-		{"accepts-all", issues, byFile, "", 3, 2},
-		{"long-tokens", tokens(strings.Repeat("x", 2049)), byFile, "", 3, 2},
-		{"longest-tokens", tokens(strings.Repeat("x", 2048)), byFile, "", 0, 2},
-		{"no-refresh-token", knows(says(200, `{"access_token":"marker-new-token"}`), rejects), byFile, "", 3, 2},
-		{"fallback", knows(says(200, `{"access_token":"marker-new-token"}`), rejects), byFile + "private_key refresh_token none\n", "--refresh", 1, 2},
-		{"clock", dated(2*time.Minute, knows(issues, rejects)), byFile, "", 1, 2},
+		{"not-linked", knows(issues, rejects), byFile + "on_rejected not_linked\n", "", 0, 3},
+		{"bare-403", knows(issues, says(403, `{"message":"marker-password"}`)), byFile, "", 1, 3},
+		{"on-error", knows(issues, says(403, `{"message":"marker-password"}`)), byFile + "on_error 403 rejected\n", "", 0, 3},
+		{"client-blamed", knows(issues, says(401, `{"error":"invalid_client"}`)), byFile, "", 1, 3},
+		{"own-error", knows(issues, says(400, `{"error":"account_locked"}`)), byFile, "", 1, 3},
+		{"accepts-all", issues, byFile, "", 3, 3},
+		{"long-tokens", tokens(strings.Repeat("x", 2049)), byFile, "", 3, 3},
+		{"longest-tokens", tokens(strings.Repeat("x", 2048)), byFile, "", 0, 3},
+		{"no-refresh-token", knows(says(200, `{"access_token":"marker-new-token"}`), rejects), byFile, "", 3, 3},
+		{"fallback", knows(says(200, `{"access_token":"marker-new-token"}`), rejects), byFile + "private_key refresh_token none\n", "--refresh", 1, 3},
+		{"clock", dated(2*time.Minute, knows(issues, rejects)), byFile, "", 1, 3},
 		{"clock-of-assertions", dated(-2*time.Minute, knows(issues, rejects)), byKey, "", 3, 2},
 		{"redirect", func(w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, "/marker", http.StatusTemporaryRedirect)
 		}, byFile, "", 3, 1},
 		{"hangs", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, byFile + "timeout 2s\n", "", 3, 1},
-		{"session-id", knows(issues, rejects), byFile + "exchange session_id {\nparam subject_token {smapi.session_id}\n}\n", "--credentials session_id", 0, 2},
-		{"login-token", knows(issues, rejects), byFile + "exchange login_token {\nparam subject_token {smapi.token}\n}\n", "--credentials login_token", 0, 2},
-		{"anonymous", issues, byFile + "exchange anonymous urn:x:household {\nparam household {smapi.household_id}\n}\n", "--credentials anonymous", 0, 1},
+		{"session-id", knows(issues, rejects), byFile + "exchange session_id {\nparam subject_token {smapi.session_id}\n}\n", "--credentials session_id", 0, 3},
+		{"login-token", knows(issues, rejects), byFile + "exchange login_token {\nparam subject_token {smapi.token}\n}\n", "--credentials login_token", 0, 3},
+		{"anonymous", ofClient(issues), byFile + "exchange anonymous urn:x:household {\nparam household {smapi.household_id}\n}\n", "--credentials anonymous", 0, 2},
 		{"needs-reauth", issues, byFile + "exchange login_token {\nparam subject_token {smapi.token}\n}\n", "--credentials login_token", 3, 0},
 		{"no-exchange", issues, byFile, "--credentials session_id", 2, 0},
-		{"observe", knows(issues, rejects), byFile + "mode observe\nhouseholds 0%\nreplay 10m\n", "", 0, 2},
-		{"reauthorize", knows(issues, rejects), byFile + "mode reauthorize\n", "", 0, 2},
+		{"secret-is-rejection", knowsClient(issues, rejects, says(403, `{"error":"access_denied"}`)), byFile + "on_error access_denied rejected\n", "", 1, 3},
+		{"observe", knows(issues, rejects), byFile + "mode observe\nhouseholds 0%\nreplay 10m\n", "", 0, 3},
+		{"reauthorize", knows(issues, rejects), byFile + "mode reauthorize\n", "", 0, 3},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			endpoint := serve(t, test.endpoint)
@@ -137,7 +161,7 @@ func TestCheckTriesARealServer(t *testing.T) {
 	}
 	got := here(t, nil, "check", "--config", config(secret), "--from", account, "--refresh", "--yes")
 	checkSession(t, got, 0, "check-real-server", "check --from account.tsv --refresh --yes")
-	if n := len(oauth.asked()); n != 3 {
+	if n := len(oauth.asked()); n != 4 {
 		t.Errorf("%d POSTs", n)
 	}
 	other := filepath.Join(t.TempDir(), "secret")
@@ -273,6 +297,39 @@ func TestCheckRefusesWhatItCannotDoAndAsksNobody(t *testing.T) {
 		got := here(t, strings.NewReader(test.stdin), append([]string{"check"}, strings.Fields(test.args)...)...)
 		if got.code != 2 || got.stdout != "" || !strings.Contains(unwrapped(got.stderr), test.says) || strings.Contains(got.stderr, "marker") {
 			t.Errorf("%s: exit status %d, %s%s", test.args, got.code, got.stdout, got.stderr)
+		}
+	}
+	if n := len(endpoint.asked()); n != 0 {
+		t.Errorf("%d POSTs", n)
+	}
+}
+
+func TestCheckTriesALockedAccount(t *testing.T) {
+	dir := t.TempDir()
+	account := write(t, filepath.Join(dir, "account.tsv"), testAccount["login"])
+	locked := write(t, filepath.Join(dir, "locked.tsv"), "locked-marker\tmarker-of-locked\n")
+	endpoint := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		r.Body = io.NopCloser(bytes.NewReader(body))
+		if strings.Contains(string(body), "locked-marker") {
+			says(400, `{"error":"account_locked","error_description":"locked-marker"}`)(w, r)
+			return
+		}
+		knows(issues, rejects)(w, r)
+	})
+	config := configFile(t, fmt.Sprintf("smapi_upgrade %s/token {\nclient_id the-id\nclient_auth none\n}", endpoint.URL))
+	got := here(t, nil, "check", "--config", config, "--yes", "--from", account, "--locked-from", locked)
+	checkSession(t, got, 1, "check-locked", "check --yes --from account.tsv --locked-from locked.tsv")
+	if n := len(endpoint.asked()); n != 3 {
+		t.Errorf("%d POSTs", n)
+	}
+	for options, says := range map[string]string{
+		"--locked-from -": "has to be a file", "--locked-from /nonexistent/locked": "no such file",
+		"--locked-from " + locked + " --credentials anonymous": "players without one have none",
+	} {
+		got := here(t, nil, append([]string{"check", "--config", config, "--yes"}, strings.Fields(options)...)...)
+		if got.code != 2 || got.stdout != "" || !strings.Contains(unwrapped(got.stderr), says) {
+			t.Errorf("%s: %+v", options, got)
 		}
 	}
 	if n := len(endpoint.asked()); n != 0 {

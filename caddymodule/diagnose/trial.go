@@ -3,6 +3,7 @@ package diagnose
 import (
 	"cmp"
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -78,13 +79,30 @@ func (t *Trial) Endpoints() (shown []string) {
 	return shown
 }
 
-// Run exchanges the credentials of an account at every handler, and wrong ones once at each of Endpoints, which is a failed
-// login there. With refresh it refreshes the tokens, too, which uses the refresh token up.
-func (t *Trial) Run(ctx context.Context, account smapi.Credentials, refresh bool) Report {
+// Tries is what is tried, and as whom.
+type Tries struct {
+	// Account is one whose credentials are right.
+	Account smapi.Credentials
+
+	// Locked is one that the server has locked, nil for none.
+	Locked *smapi.Credentials
+
+	// Refresh is to refresh the tokens, too, which uses the refresh token up.
+	Refresh bool
+}
+
+// WithSecret tells whether there is a client with a secret, so that Run tries a wrong one.
+func (t *Trial) WithSecret() bool {
+	return slices.ContainsFunc(t.handlers, func(x *Checked) bool { return x.impostor != nil })
+}
+
+// Run exchanges the credentials of an account at every handler. Once at each of Endpoints it tries wrong credentials, which
+// is a failed login there, the right ones with a wrong client secret, and those of a locked account.
+func (t *Trial) Run(ctx context.Context, tries Tries) Report {
 	r := Report{State: Well}
 	wrongTried := map[string]bool{}
 	for _, x := range t.handlers {
-		x.check(ctx, account, refresh, !wrongTried[x.settings.Key])
+		x.check(ctx, tries, !wrongTried[x.settings.Key])
 		wrongTried[x.settings.Key] = true
 		r.Handlers = append(r.Handlers, x)
 		r.State = worse(r.State, x.State)
@@ -159,6 +177,14 @@ func (c *Configured) prepare(ctx caddy.Context) (*Checked, error) {
 	exchanger := *given
 	exchanger.Endpoint = token.New(asked)
 	exchanger.Replay, exchanger.RememberRejected = 0, 0
+	exchanger.Budgets = nil // what is tried here is few, and announced
 	x.exchanger = &exchanger
+	if asked.Client.Auth.NeedsSecret() {
+		secret := rand.Text()
+		asked.Client.Secret = func() string { return secret }
+		impostor := exchanger
+		impostor.Endpoint = token.New(asked)
+		x.impostor = &impostor
+	}
 	return x, nil
 }
