@@ -132,7 +132,7 @@ func (x *Checked) checkLocked(ctx context.Context, account smapi.Credentials) {
 
 // guarded tells whether the failed logins of an account that reach the server are bounded.
 func (x *Checked) guarded() bool {
-	return x.handler.FailedLogins == nil || x.handler.FailedLogins.Failures > 0
+	return x.settings.FailedLogins.Failures > 0
 }
 
 // spoiled are credentials that are not those of the account.
