@@ -39,7 +39,7 @@ func newPage(out io.Writer) *page {
 	return p
 }
 
-// terminal tells whether what is read from or written to is a terminal, and which.
+// terminal reports whether what is read from or written to is a terminal, and which.
 func terminal(stream any) (fd int, ok bool) {
 	file, ok := stream.(*os.File)
 	if !ok {

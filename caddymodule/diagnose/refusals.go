@@ -130,7 +130,7 @@ func (x *Checked) checkLocked(ctx context.Context, account smapi.Credentials) {
 	x.checkPosts("the locked account", t.Posts)
 }
 
-// guarded tells whether the failed logins of an account that reach the server are bounded.
+// guarded reports whether the failed logins of an account that reach the server are bounded.
 func (x *Checked) guarded() bool {
 	return x.settings.FailedLogins.Failures > 0
 }

@@ -96,7 +96,7 @@ type Tries struct {
 	Refresh bool
 }
 
-// WithSecret tells whether there is a client with a secret, so that Run tries a wrong one.
+// WithSecret reports whether there is a client with a secret, so that Run tries a wrong one.
 func (t *Trial) WithSecret() bool {
 	return slices.ContainsFunc(t.handlers, func(x *Checked) bool { return x.impostor != nil })
 }
@@ -160,7 +160,7 @@ func (t *Trial) prepare(ctx caddy.Context, c Configured) (*Checked, error) {
 	}
 	x.text = string(text)
 	var endpoint token.Config
-	if x.settings, err = o.Settle(caddy.NewReplacer(), &x.files); err == nil {
+	if x.settings, err = o.Resolve(caddy.NewReplacer(), &x.files); err == nil {
 		endpoint, err = o.Connect(ctx, &x.settings, &x.files)
 	}
 	x.HandlerFacts = c.facts(o, &x.settings)
