@@ -83,6 +83,11 @@ type Handler struct {
 	// player's HTTP request such as `{http.vars.client_ip}`. One that is empty is left out.
 	Header map[string][]string `json:"header,omitempty"`
 
+	// The charset that the form of an exchange is said to be in, in its `Content-Type`. Only `utf-8`, which it is in any
+	// case. Servers that read a form as ISO-8859-1 unless they are told, such as older Java ones, refuse passwords with
+	// other than ASCII characters without it. Default: not said.
+	FormCharset string `json:"form_charset,omitempty"`
+
 	// How long a call may take in all, from its arrival to its answer, the wait for a place at the token
 	// endpoint included. At most 20s, when players give up. Default: `15s`.
 	Timeout caddy.Duration `json:"timeout,omitempty"`
@@ -243,12 +248,13 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		return nil
 	}
 	h.endpoint = token.Config{
-		URL:       s.url,
-		Issuer:    s.issuer,
-		Insecure:  h.InsecureHTTP,
-		Client:    client,
-		Fields:    []string{p.AuthToken, p.PrivateKey},
-		Transport: transport,
+		URL:         s.url,
+		Issuer:      s.issuer,
+		Insecure:    h.InsecureHTTP,
+		Client:      client,
+		Fields:      []string{p.AuthToken, p.PrivateKey},
+		FormCharset: h.FormCharset,
+		Transport:   transport,
 		// Not the request's context: reverse_proxy, and so forward_auth, leaves there where to dial, and
 		// the transport would send the password to that address.
 		Context: context.WithValue(context.Background(), caddy.ReplacerCtxKey, caddy.NewReplacer()),

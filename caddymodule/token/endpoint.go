@@ -39,6 +39,9 @@ type Config struct {
 	// Fields are the names of the fields that are kept of an answer. The others are dropped as soon as it is read.
 	Fields []string
 
+	// FormCharset is said of the form, which is UTF-8 in any case. Blank is not said.
+	FormCharset string
+
 	// Transport sends the requests, each with the values of Context. Both are required.
 	Transport http.RoundTripper
 	Context   context.Context
@@ -71,6 +74,7 @@ type Endpoint struct {
 	discovery *discovery // in the place of url
 	client    Client
 	fields    []string
+	formType  string                               // its Content-Type
 	proven    atomic.Pointer[clientAuthentication] // the last one
 	transport http.RoundTripper
 	context   context.Context
@@ -79,7 +83,13 @@ type Endpoint struct {
 
 // New returns an Endpoint. It does no network I/O.
 func New(c Config) *Endpoint {
-	e := &Endpoint{url: c.URL, client: c.Client, fields: c.Fields, transport: c.Transport, context: c.Context}
+	e := &Endpoint{
+		url: c.URL, client: c.Client, fields: c.Fields, formType: "application/x-www-form-urlencoded",
+		transport: c.Transport, context: c.Context,
+	}
+	if c.FormCharset != "" {
+		e.formType += "; charset=" + c.FormCharset
+	}
 	if c.URL == nil {
 		e.discovery = &discovery{issuer: c.Issuer, insecure: c.Insecure, mtls: c.Client.Auth == TLS, get: e.get}
 	}
@@ -214,7 +224,7 @@ type tokenRequest struct {
 }
 
 func (e *Endpoint) request(ctx context.Context, where *url.URL, g *Grant) (tokenRequest, error) {
-	client, err := e.client.authenticate(where, e.proven.Load())
+	client, err := e.client.authenticate(where, e.formType, e.proven.Load())
 	if err != nil {
 		return tokenRequest{}, err
 	}
