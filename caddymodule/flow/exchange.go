@@ -101,6 +101,12 @@ type Request struct {
 	// Guessable tells that the credentials can be guessed, as a password can.
 	Guessable bool
 
+	// Others tells that the credentials may be others' to judge: that they are refused says nothing of the endpoint.
+	Others bool
+
+	// Held is how many bytes are held beside while it waits, such as a body that may be forwarded.
+	Held int
+
 	// Network is where the call comes from, blank where that is not known.
 	Network string
 }
