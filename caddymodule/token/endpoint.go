@@ -141,7 +141,7 @@ func (e *Endpoint) post(deadline time.Time, where *url.URL, g *Grant) Answer {
 		response, err = e.transport.RoundTrip(request.Request)
 	}
 	if err != nil {
-		return broken(0, Unavailable, describe(err), "")
+		return unanswered(0, err)
 	}
 	e.http1.Store(response.ProtoMajor == 1)
 	content, failed := read(response)
@@ -161,7 +161,7 @@ func read(response *http.Response) ([]byte, *Answer) {
 	}
 	content, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer+1))
 	if err != nil {
-		a := broken(status, Unavailable, describe(err), "")
+		a := unanswered(status, err)
 		return nil, &a
 	}
 	if len(content) > maxAnswer {
@@ -181,7 +181,7 @@ func (e *Endpoint) get(ctx context.Context, from *url.URL) (a Answer, metadata m
 	}).WithContext(ctx)
 	response, err := e.transport.RoundTrip(request)
 	if err != nil {
-		return broken(0, Unavailable, describe(err), ""), nil
+		return unanswered(0, err), nil
 	}
 	content, failed := read(response)
 	if failed != nil {
