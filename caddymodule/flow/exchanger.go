@@ -65,13 +65,14 @@ const (
 	maxRejected = 1 << 16
 )
 
-// NewState returns the State of a token endpoint that has not been used yet.
-func NewState(watch pacing.Watch, fuse func(pacing.FuseStatus)) *State {
+// NewState returns the State of a token endpoint that has not been used yet. Now is the clock of the fuses and of what is
+// remembered; the pacing of what is under way goes by the system's.
+func NewState(watch pacing.Watch, fuse func(pacing.FuseStatus), now func() time.Time) *State {
 	return &State{
 		Logins:    pacing.New(watch),
 		Refreshes: pacing.New(watch),
-		LoginFuse: pacing.NewFuse(fuse), RefreshFuse: pacing.NewFuse(fuse),
-		Calls: replay.New[Landed](replay.NewMemory[Landed](maxIssued), replay.NewMemory[Landed](maxRejected)),
+		LoginFuse: pacing.NewFuse(fuse, now), RefreshFuse: pacing.NewFuse(fuse, now),
+		Calls: replay.New[Landed](replay.NewMemory[Landed](maxIssued, now), replay.NewMemory[Landed](maxRejected, now)),
 	}
 }
 
