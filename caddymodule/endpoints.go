@@ -89,7 +89,12 @@ func newSharedEndpoint(where, client string) *sharedEndpoint {
 			e.logger.Load().Warn("holding back, as the token endpoint has asked", endpoint, zap.Time("until", until))
 		},
 	}, func(fuse pacing.FuseStatus) {
-		accounts := []zap.Field{endpoint, zap.Int("tried", fuse.Tried), zap.Int("rejected", fuse.Rejected), zap.String("oauth_error", fuse.Reason)}
+		tries := fuse.FuseTries
+		if fuse.Blown {
+			tries = fuse.Blew
+		}
+		accounts := []zap.Field{endpoint, zap.Int("tried", tries.Tried), zap.Int("rejected", tries.Rejected),
+			zap.Float64("fuse", fuse.Percent), zap.String("oauth_error", tries.Reason)}
 		if !fuse.Blown {
 			e.logger.Load().Info("fuse is whole again: rejections are believed", accounts...)
 			return
