@@ -36,7 +36,7 @@ var secretInterval = secret.DefaultInterval
 // The token endpoint is asked once per call: no redirect is followed and no failed exchange is repeated, so
 // that a wrong password costs its account one failed login.
 //
-// How old credentials are exchanged is told by kind (`exchange`); without that, user names and passwords are, by
+// `exchange` says for each kind how old credentials are exchanged; without that, user names and passwords are, by
 // the password grant. On demand it also answers `getSessionId`, so that Session ID players begin to upgrade
 // (`expire_session_ids`), and `refreshAuthToken` (`refresh_auth_tokens`).
 //
@@ -72,7 +72,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	h.calls = sampled(h.logger)
 	h.files = settings.Files{Logger: h.logger, Interval: secretInterval}
 	var err error
-	if h.settings, err = h.Settle(caddy.NewReplacer(), &h.files); err != nil {
+	if h.settings, err = h.Resolve(caddy.NewReplacer(), &h.files); err != nil {
 		return err
 	}
 	h.warn()
@@ -105,7 +105,7 @@ func (h *Handler) Cleanup() error {
 	return h.shared.leave(&h.settings, &h.files)
 }
 
-// warn tells of what works but may not be what was meant.
+// warn logs what works but may not be what was meant.
 func (h *Handler) warn() {
 	if h.settings.Plain() && h.InsecureHTTP && h.settings.Policy.Mode == flow.ModeUpgrade {
 		h.logger.Warn("passwords go to the token endpoint in the clear, because of insecure_http")

@@ -21,9 +21,9 @@ type Exchange struct {
 	Header    []Param // with canonical names
 	OnError   map[string]token.Class
 
-	kind    smapi.Kind
-	proofs  []string // placeholders, of which a call needs one
-	variant string   // a digest of all that, to tell the exchanges of handlers apart
+	kind        smapi.Kind
+	credentials []string // placeholders, of which a call needs one
+	variant     string   // a digest of all that, to tell the exchanges of handlers apart
 
 	sendsHome bool // or what else a caller can make up beside the credentials
 	// What explains that it is in force, and what a call lacks.
@@ -42,8 +42,8 @@ type Param struct {
 func NewExchange(x Exchange, kind smapi.Kind, households Percent, apart ...string) *Exchange {
 	x.kind = kind
 	for _, p := range placeholders {
-		if p.proves && p.kind == kind && slices.ContainsFunc(x.Params, func(param Param) bool { return param.Value.has(p.name) }) {
-			x.proofs = append(x.proofs, p.name)
+		if p.credential && p.kind == kind && slices.ContainsFunc(x.Params, func(param Param) bool { return param.Value.has(p.name) }) {
+			x.credentials = append(x.credentials, p.name)
 		}
 	}
 	for _, p := range slices.Concat(x.Params, x.Header) {
@@ -59,7 +59,7 @@ func NewExchange(x Exchange, kind smapi.Kind, households Percent, apart ...strin
 	x.variant = string(hash.Sum(nil))
 	x.says = "households " + households.String() + ": this home is among them; exchange " + string(kind)
 	x.lacks = fmt.Sprintf("the call has nothing of what exchange %s passes on ({%s}); something in front may have taken it, such as the header Authorization",
-		kind, strings.Join(x.proofs, "}, {"))
+		kind, strings.Join(x.credentials, "}, {"))
 	return &x
 }
 
@@ -73,12 +73,15 @@ func (x *Exchange) ofKind() (names []string) {
 	return names
 }
 
-// Proves tells whether it passes on what proves the account. One that does not would hand out tokens whoever asks.
-func (x *Exchange) Proves() bool { return len(x.proofs) > 0 || x.kind == smapi.Anonymous }
+// PassesCredentials reports whether it passes on the account's credentials. One that does not would hand out tokens whoever
+// asks.
+func (x *Exchange) PassesCredentials() bool {
+	return len(x.credentials) > 0 || x.kind == smapi.Anonymous
+}
 
-// proven tells whether a call has what proves its account, as far as it is passed on.
-func (x *Exchange) proven(call *smapi.Call) bool {
-	return len(x.proofs) == 0 || slices.ContainsFunc(x.proofs, func(name string) bool { return valueOf(name)(call) != "" })
+// hasCredentials reports whether a call has something of the credentials that are passed on.
+func (x *Exchange) hasCredentials(call *smapi.Call) bool {
+	return len(x.credentials) == 0 || slices.ContainsFunc(x.credentials, func(name string) bool { return valueOf(name)(call) != "" })
 }
 
 // MaxHeader is how many bytes a header may have. A server that refuses a longer one would do so for whoever sends it.
@@ -91,14 +94,14 @@ type Request struct {
 	// Identity is what makes it the same call as another, which then share one exchange and its result.
 	Identity []string
 
-	// Proof is what makes a rejection the same as another: the credentials alone, unless the home goes to the token
+	// RejectionIdentity is what makes a rejection the same as another: the credentials alone, unless the home goes to the token
 	// endpoint. Nil is Identity.
-	Proof []string
+	RejectionIdentity []string
 
 	// Account tells the account from others, whoever asks for it and however its name is spelled.
 	Account string
 
-	// Guessable tells that the credentials can be guessed, as a password can.
+	// Guessable is true where the credentials can be guessed, as a password can.
 	Guessable bool
 
 	// Others tells that the credentials may be others' to judge: that they are refused says nothing of the endpoint.
@@ -124,7 +127,7 @@ func (x *Exchange) Request(call *smapi.Call, lookup Lookup) Request {
 		Guessable: call.Credentials.Kind == smapi.Login,
 	}
 	if x.GrantType != token.Refresh && !x.sendsHome {
-		g.Proof = slices.Concat(g.Identity[:1], g.Identity[2:])
+		g.RejectionIdentity = slices.Concat(g.Identity[:1], g.Identity[2:])
 	}
 	for _, p := range x.Params {
 		if value := p.Value.Fill(call, lookup); value != "" {

@@ -33,7 +33,7 @@ type Result struct {
 	// asked.
 	Waited, Took time.Duration
 
-	// Replayed tells that the token endpoint was not asked for this call, but for the same one before it.
+	// Replayed is true where the token endpoint was not asked for this call, but for the same one before it.
 	Replayed bool
 }
 
@@ -166,10 +166,10 @@ func (x *Exchanger) doubt(q *Request, l *Landed, r Result) Result {
 
 // rejection is by what a rejection of the request is known.
 func (x *Exchanger) rejection(q *Request, call replay.Digest) replay.Digest {
-	if q.Proof == nil {
+	if q.RejectionIdentity == nil {
 		return call
 	}
-	return replay.DigestOf(append([]string{x.Name, q.Type}, q.Proof...)...)
+	return replay.DigestOf(append([]string{x.Name, q.Type}, q.RejectionIdentity...)...)
 }
 
 // lead flies, and lands even if the transport panics, since others follow.

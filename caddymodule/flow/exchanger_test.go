@@ -695,7 +695,7 @@ func TestAnEndpointForClientCertificatesIsPreferredWithThem(t *testing.T) {
 func guessing(name, password, home, network string) Request {
 	q := login(name, password)
 	q.Identity = []string{"variant", home, name, password}
-	q.Proof = []string{"variant", name, password}
+	q.RejectionIdentity = []string{"variant", name, password}
 	q.Guessable, q.Network = true, network
 	return q
 }

@@ -54,7 +54,7 @@ func (b Budget) reserved() int {
 	return max(1, b.Failures/4)
 }
 
-// Spend tells whether a trial of an account may be sent, from a network of which there is a digest for this account. If
+// Spend reports whether a trial of an account may be sent, from a network of which there is a digest for this account. If
 // so the caller has to call done with what came of it.
 func (b *Budgets) Spend(budget Budget, account, network Account) (done func(failed bool), ok bool) {
 	if budget.Failures <= 0 {
@@ -80,7 +80,7 @@ func (b *Budgets) Spend(budget Budget, account, network Account) (done func(fail
 	}, true
 }
 
-// Left tells whether Spend would be true now.
+// Left reports whether Spend would be true now.
 func (b *Budgets) Left(budget Budget, account, network Account) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -124,7 +124,7 @@ func (g *gate) await(w *waiting, abandoned <-chan struct{}) Admission {
 	}
 }
 
-// leave gives a place back, which was held for so long. Definitive tells that there was an answer, so that the time says
+// leave gives a place back, which was held for so long. Definitive is true where there was an answer, so that the time says
 // what an exchange usually takes.
 func (g *gate) leave(took time.Duration, definitive bool) {
 	g.mu.Lock()
@@ -220,7 +220,7 @@ func (g *gate) turnAway(whom func(w *waiting, ahead int) bool, why Admission) {
 	}
 }
 
-// tooLate tells whether one with so many ahead in the queue cannot have an answer by the deadline even at best,
+// tooLate reports whether one with so many ahead in the queue cannot have an answer by the deadline even at best,
 // with one exchange done in each such time. A place that stays empty is a listener who could have been served;
 // what this promises too much is taken back as the time goes by.
 func (g *gate) tooLate(each time.Duration, ahead int, now, deadline time.Time) bool {

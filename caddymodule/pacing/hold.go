@@ -31,7 +31,7 @@ func (h *accountHolds) held(a Account, now time.Time) bool {
 	return ok && until.After(now)
 }
 
-// hold holds an account, and tells whether so many are held lately that the endpoint means all.
+// hold holds an account, and reports whether so many are held lately that the endpoint means all.
 func (h *accountHolds) hold(a Account, pause time.Duration, now time.Time) (all bool) {
 	h.until.Add(a, now.Add(pause))
 	h.told.add(a, now)

@@ -66,16 +66,16 @@ type Trial struct {
 
 // Report is what came of a trial.
 type Report struct {
-	// Unsent tells that the endpoint was not asked, so that nothing is learned.
+	// Unsent is true where the endpoint was not asked, so that nothing is learned.
 	Unsent bool
 
-	// Failed tells that there was no definitive answer, Timeout that there was none in time.
+	// Failed is true where there was no definitive answer, Timeout where there was none in time.
 	Failed, Timeout bool
 
-	// Accepted tells that the credentials were.
+	// Accepted is true where the credentials were.
 	Accepted bool
 
-	// HoldBack is for how long the endpoint has asked to hold back, 0 where it has not. OfAccount tells that this may
+	// HoldBack is for how long the endpoint has asked to hold back, 0 where it has not. OfAccount is true where this may
 	// be meant for the account alone: it holds the others only when several accounts are told so within seconds.
 	HoldBack  time.Duration
 	OfAccount bool

@@ -70,15 +70,15 @@ func (g *Grant) Size() (n int) {
 
 // Endpoint exchanges at one token endpoint as one client. It is safe for concurrent use.
 type Endpoint struct {
-	url       *url.URL
-	discovery *discovery // in the place of url
-	client    Client
-	fields    []string
-	formType  string                               // its Content-Type
-	proven    atomic.Pointer[clientAuthentication] // the last one
-	transport http.RoundTripper
-	context   context.Context
-	http1     atomic.Bool // what the last answer came over
+	url            *url.URL
+	discovery      *discovery // in the place of url
+	client         Client
+	fields         []string
+	formType       string                               // its Content-Type
+	authentication atomic.Pointer[clientAuthentication] // the last one
+	transport      http.RoundTripper
+	context        context.Context
+	http1          atomic.Bool // what the last answer came over
 }
 
 // New returns an Endpoint. It does no network I/O.
@@ -224,11 +224,11 @@ type tokenRequest struct {
 }
 
 func (e *Endpoint) request(ctx context.Context, where *url.URL, g *Grant) (tokenRequest, error) {
-	client, err := e.client.authenticate(where, e.formType, e.proven.Load())
+	client, err := e.client.authenticate(where, e.formType, e.authentication.Load())
 	if err != nil {
 		return tokenRequest{}, err
 	}
-	e.proven.Store(client)
+	e.authentication.Store(client)
 	header := client.header
 	if g.Header != nil {
 		header = maps.Clone(header)
