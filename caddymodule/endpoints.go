@@ -14,6 +14,7 @@ import (
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/pacing"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/settings"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/token"
 )
 
 // pool has the sharedEndpoints in use. They outlive configurations.
@@ -38,8 +39,9 @@ type sharedEndpoint struct {
 	logger        atomic.Pointer[zap.Logger] // of the handler that joined last
 	tally         tally
 
-	mu    sync.Mutex
-	files map[*settings.Files]bool
+	mu       sync.Mutex
+	files    map[*settings.Files]bool
+	metadata [2][2]token.Metadata // of the issuer, by whether it is for client certificates and may be http
 }
 
 // Destruct closes nothing: exchanges in flight finish on their own.
@@ -75,6 +77,18 @@ func (e *sharedEndpoint) leave(s *settings.Settings, files *settings.Files) erro
 	_, _ = budgetsPool.Delete(s.Where()) // nothing of it can fail
 	_, err := pool.Delete(s.Key())
 	return err
+}
+
+// metadataFor is what is known of the issuer for this configuration.
+func (e *sharedEndpoint) metadataFor(c *token.Config) *token.Metadata {
+	mtls, insecure := 0, 0
+	if c.Client.Auth == token.TLS {
+		mtls = 1
+	}
+	if c.Insecure {
+		insecure = 1
+	}
+	return &e.metadata[mtls][insecure]
 }
 
 func newSharedEndpoint(where, client string) *sharedEndpoint {

@@ -89,6 +89,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	}
 	quietStandardLog()
 	if h.settings.Policy.Mode == flow.ModeUpgrade {
+		endpoint.Metadata = h.shared.metadataFor(&endpoint)
 		h.exchanger = h.settings.Exchanger(endpoint, h.shared.State, budgets)
 	}
 	return nil
