@@ -57,7 +57,8 @@ credentials: where the server looks at the client first, that is no login. What
 it says then it will say to everybody when the secret is changed or runs out. If
 that would be taken for a rejection of listeners, the line of on_error is shown
 that prevents it. So it is for an account that the server has locked, which
---locked-from gives in the same form.
+--locked-from gives in the same form. An account with characters beyond ASCII is
+tried with 'form_charset utf-8' first: use one to see whether you need that.
 
 The account comes from standard input or from a file, never from the command
 line; on a terminal it is asked for. It is one line, with a tab between:
@@ -220,6 +221,8 @@ func (c *checker) announce(cmd *cobra.Command, trial *diagnose.Trial) {
 	text := "An account is tried with its credentials, and once with wrong ones: that costs it one failed login"
 	if smapi.Kind(c.credentials) == smapi.Anonymous {
 		text = "A player without an account is tried"
+	} else if trial.WithCharset() {
+		text += ". If it has characters beyond ASCII, it is tried with form_charset utf-8 first, and no more if that fails"
 	}
 	if trial.WithSecret() {
 		text += ". It is also tried once with a made-up client secret: where the server looks at the client first, that is no login"

@@ -247,8 +247,8 @@ func printEndpoint(p *page, e *caddymodule.EndpointStatus) {
 	if e.HoldSeconds > 0 {
 		fmt.Fprintf(p, "  hold           for %s more, as the token endpoint has asked\n", lasting(e.HoldSeconds))
 	}
-	printFuse(p, "upgrades", e.LoginFuse)
-	printFuse(p, "refreshes", e.RefreshFuse)
+	printFuse(p, "upgrades", &e.LoginFuse)
+	printFuse(p, "refreshes", &e.RefreshFuse)
 	for i := range e.Secrets {
 		label := "secrets"
 		if i > 0 {
@@ -297,21 +297,34 @@ func secretLine(s *secret.Status) string {
 	return text
 }
 
-// printFuse says that a fuse is blown. A whole one is what is expected.
-func printFuse(p *page, of string, f caddymodule.FuseStatus) {
+// printFuse says that a fuse is blown, in red. A whole one is what is expected.
+func printFuse(p *page, of string, f *caddymodule.FuseStatus) {
 	if !f.Blown {
 		return
 	}
-	says := "for " + of + ": most accounts are rejected, and rejections are doubted"
-	if f.Tried > 0 {
-		says += fmt.Sprintf(" (%d of %d since", f.Rejected, f.Tried)
-		if f.OAuthError != "" {
-			says += ", mostly " + f.OAuthError
-		}
-		says += ")"
+	says := "BLOWN for " + of + ":"
+	if b := f.Blew; b != nil && b.Tried > 0 {
+		says += fmt.Sprintf(" %d of %d accounts were rejected (%s, of %g%% at most)%s.", b.Rejected, b.Tried, share(b), f.Percent, mostly(b))
 	}
-	fmt.Fprint(p, "  fuse           ")
-	p.colored(red, "BLOWN")
-	fmt.Fprint(p, " ")
-	p.hang(23, says)
+	if f.Tried > 0 {
+		says += fmt.Sprintf(" Since then %d of %d (%s)%s.", f.Rejected, f.Tried, share(&f.FuseTries), mostly(&f.FuseTries))
+	}
+	says += " Rejections are doubted: see what has changed at the authorization server"
+	var lines strings.Builder
+	(&page{out: &lines, width: p.width}).wrapped("  ", "fuse           ", says)
+	for line := range strings.Lines(lines.String()) {
+		p.colored(red, strings.TrimSuffix(line, "\n"))
+		fmt.Fprintln(p)
+	}
+}
+
+func share(t *caddymodule.FuseTries) string {
+	return fmt.Sprintf("%.0f%%", 100*float64(t.Rejected)/float64(t.Tried))
+}
+
+func mostly(t *caddymodule.FuseTries) string {
+	if t.OAuthError == "" {
+		return ""
+	}
+	return ", mostly " + t.OAuthError
 }

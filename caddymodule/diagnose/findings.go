@@ -53,12 +53,14 @@ type Checked struct {
 	WrongSecret *Tried `json:"wrong_client_secret,omitempty"`
 	Locked      *Tried `json:"locked_account,omitempty"`
 	Refreshed   *Tried `json:"refresh,omitempty"`
+	Charset     *Tried `json:"form_charset,omitempty"`
 
 	options   *settings.Options
 	text      string // of the options
 	settings  settings.Settings
 	files     settings.Files
 	exchanger *flow.Exchanger // nil where there is nothing to try
+	charset   *flow.Exchanger // says that forms are UTF-8, nil where the first one does
 	impostor  *flow.Exchanger // has a client secret that is made up, nil where the client has none
 	tap       tap
 }
@@ -103,6 +105,9 @@ func (x *Checked) check(ctx context.Context, tries Tries, wrong bool) {
 		x.say(Well, "exchange", fmt.Sprintf("there is none for %s, so that nothing is tried here", account.Kind))
 		return
 	}
+	if !x.checkCharset(ctx, account) {
+		return
+	}
 	right, result := x.try(ctx, x.exchanger, smapi.GetDeviceAuthToken, account)
 	x.Right = result
 	if right.Exchange == nil {
@@ -114,6 +119,7 @@ func (x *Checked) check(ctx context.Context, tries Tries, wrong bool) {
 	}
 	x.checkTLS(time.Now())
 	x.checkClock()
+	x.sayCharset(right)
 	x.checkRight(right)
 	x.checkPosts("the right credentials", result.Posts)
 	if right.Result.Class != token.Issued {
@@ -293,6 +299,8 @@ func (x *Checked) checkRight(d flow.Decision) {
 	switch {
 	case d.Outcome == flow.Upgraded:
 		x.say(Well, check, fmt.Sprintf("%s: the player gets %s", t.Outcome, t.Player))
+	case d.Outcome == flow.Rejected && x.Charset.issued():
+		x.say(Problem, check, t.gets(), "form_charset utf-8")
 	case d.Outcome == flow.Rejected:
 		x.say(Problem, check, t.gets(), "see whether the account is right. If it is, every listener would be signed out")
 	default:

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 
@@ -101,6 +102,12 @@ func (t *Trial) WithSecret() bool {
 	return slices.ContainsFunc(t.handlers, func(x *Checked) bool { return x.impostor != nil })
 }
 
+// WithCharset reports whether there is a client that does not say the charset of its forms, so that Run tries what that
+// changes where an account has characters beyond ASCII.
+func (t *Trial) WithCharset() bool {
+	return slices.ContainsFunc(t.handlers, func(x *Checked) bool { return x.charset != nil })
+}
+
 // Run exchanges the credentials of an account at every handler. Once at each of Endpoints it tries wrong credentials, which
 // is a failed login there, the right ones with a wrong client secret, and those of a locked account.
 func (t *Trial) Run(ctx context.Context, tries Tries) Report {
@@ -183,6 +190,13 @@ func (t *Trial) prepare(ctx caddy.Context, c Configured) (*Checked, error) {
 	endpoint.Transport = &x.tap
 	x.exchanger = x.settings.Exchanger(endpoint, t.state(&x.settings), nil) // what is tried here is few, and announced
 	x.exchanger.Replay, x.exchanger.RememberRejected = 0, 0
+	if x.options.FormCharset == "" {
+		spelled := endpoint
+		spelled.FormCharset = "utf-8"
+		said := *x.exchanger
+		said.Endpoint = token.New(spelled)
+		x.charset = &said
+	}
 	if endpoint.Client.Auth.NeedsSecret() {
 		secret := rand.Text()
 		endpoint.Client.Secret = func() string { return secret }
@@ -196,7 +210,7 @@ func (t *Trial) prepare(ctx caddy.Context, c Configured) (*Checked, error) {
 func (t *Trial) state(s *settings.Settings) *flow.State {
 	key := s.Key()
 	if t.states[key] == nil {
-		t.states[key] = flow.NewState(pacing.Watch{}, nil)
+		t.states[key] = flow.NewState(pacing.Watch{}, nil, time.Now)
 	}
 	return t.states[key]
 }

@@ -35,6 +35,9 @@ type authorization struct {
 	*httptest.Server
 	wrongPassword, wrongSecret, locked says
 
+	// latin1 reads a form as ISO-8859-1 unless its charset is said, utf8 reads it as UTF-8 in any case.
+	latin1, utf8 bool
+
 	mu    sync.Mutex
 	asked []string // right, wrong password, wrong secret, locked
 }
@@ -52,6 +55,10 @@ func (a *authorization) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		who, answer = "wrong secret", a.wrongSecret
 	case form.Get("username") == "mallory":
 		who, answer = "locked", a.locked
+	case form.Get("password") == beyond && (a.latin1 == strings.Contains(r.Header.Get("Content-Type"), "utf-8") || a.utf8):
+		who = "beyond ASCII"
+	case form.Get("password") == beyond:
+		who, answer = "misread", a.wrongPassword
 	case form.Get("password") != "right":
 		who, answer = "wrong password", a.wrongPassword
 	}
@@ -64,6 +71,11 @@ func (a *authorization) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // tried is the report of a check of one handler with these options more.
 func (a *authorization) tried(t *testing.T, options string) *Checked {
+	t.Helper()
+	return a.triedWith(t, options, "right")
+}
+
+func (a *authorization) triedWith(t *testing.T, options, password string) *Checked {
 	t.Helper()
 	a.Server = httptest.NewServer(a)
 	defer a.Close()
@@ -78,7 +90,7 @@ func (a *authorization) tried(t *testing.T, options string) *Checked {
 		t.Errorf("a client secret is tried is %v, want %v", got, want)
 	}
 	r := trial.Run(context.Background(), Tries{
-		Account: smapi.Credentials{Kind: smapi.Login, Username: "user", Password: "right"},
+		Account: smapi.Credentials{Kind: smapi.Login, Username: "user", Password: password},
 		Locked:  &smapi.Credentials{Kind: smapi.Login, Username: "mallory", Password: "right"},
 	})
 	x := r.Handlers[0]
@@ -96,6 +108,45 @@ func (x *Checked) finding(check string) string {
 		}
 	}
 	return ""
+}
+
+// beyond is a password with a character beyond ASCII.
+const beyond = "pa\u00dfword"
+
+func TestCheckTriesCharactersBeyondASCIIAtTheCostOfOneFailedLogin(t *testing.T) {
+	for _, test := range []struct {
+		name, options string
+		latin1, utf8  bool
+		asked         []string
+		check         string
+		wants         string
+	}{
+		{"read as ISO-8859-1", "", true, false, []string{"beyond ASCII", "misread"}, "form_charset", "problem: needed"},
+		{"read as ISO-8859-1", "", true, false, []string{"beyond ASCII", "misread"}, "right credentials", "=> form_charset utf-8"},
+		{"read as UTF-8", "", false, true, []string{"beyond ASCII", "beyond ASCII", "wrong password", "locked"}, "form_charset", "ok: not needed"},
+		{"configured", `,"form_charset":"utf-8"`, true, false, []string{"beyond ASCII", "wrong password", "locked"}, "right credentials", "ok: upgraded"},
+		{"wrong anyway", "", false, false, []string{"misread"}, "right credentials", "could be a second failed login"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			a := &authorization{wrongPassword: invalidGrant, locked: invalidGrant, latin1: test.latin1, utf8: test.utf8}
+			x := a.triedWith(t, `,"client_auth":"none"`+test.options, beyond)
+			if got := x.finding(test.check); !strings.Contains(got, test.wants) {
+				t.Errorf("no %q in: %s", test.wants, got)
+			}
+			if !slices.Equal(a.asked, test.asked) {
+				t.Errorf("the server was asked for %q, want %q", a.asked, test.asked)
+			}
+			failed := 0
+			for _, who := range a.asked {
+				if who == "misread" || who == "wrong password" {
+					failed++
+				}
+			}
+			if failed != 1 {
+				t.Errorf("%d failed logins", failed)
+			}
+		})
+	}
 }
 
 const basic = `,"client_secret":"the-secret"`
