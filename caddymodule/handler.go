@@ -336,30 +336,33 @@ func (h *Handler) warn() {
 
 // ServeHTTP answers the calls that concern a move to OAuth and forwards everything else.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
-	call, peeked, why := smapi.Read(r, h.settings.methods)
-	if peeked > 0 {
-		metrics.peeked.Add(float64(peeked))
-	}
-	if call == nil {
-		if _, clear := why.(smapi.NoCall); !clear {
-			h.logger.Debug("forwarded an ambiguous call", zap.NamedError("cause", why))
-		}
+	if !smapi.MayCall(r, h.settings.methods) { // most requests, so that they cost no allocation
 		forwardedRequests.Inc()
 		return next.ServeHTTP(w, r)
 	}
-	d := h.settings.policy.Decide(call)
-	if d.Outcome == flow.Forwarded {
-		count(&d)
-		return next.ServeHTTP(w, r)
-	}
-	if h.settings.policy.Mode == ModeObserve {
-		h.observe(d)
-		return next.ServeHTTP(w, r)
-	}
-	if d.Exchange != nil {
-		h.exchange(r, &d)
-	}
-	return h.answer(w, r, &d)
+	return smapi.Serve(w, r, h.settings.methods, func(call *smapi.Call, peeked int, why error) error {
+		metrics.peeked.Add(float64(peeked))
+		if call == nil {
+			if _, clear := why.(smapi.NoCall); !clear {
+				h.logger.Debug("forwarded an ambiguous call", zap.NamedError("cause", why))
+			}
+			forwardedRequests.Inc()
+			return next.ServeHTTP(w, r)
+		}
+		d := h.settings.policy.Decide(call)
+		if d.Outcome == flow.Forwarded {
+			count(&d)
+			return next.ServeHTTP(w, r)
+		}
+		if h.settings.policy.Mode == ModeObserve {
+			h.observe(d)
+			return next.ServeHTTP(w, r)
+		}
+		if d.Exchange != nil {
+			h.exchange(r, &d)
+		}
+		return h.answer(w, r, &d)
+	})
 }
 
 // exchange takes a call to the token endpoint.
