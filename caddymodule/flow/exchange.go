@@ -6,10 +6,12 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"golang.org/x/net/http/httpguts"
 	"golang.org/x/text/unicode/norm"
 
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/pacing"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/token"
 )
@@ -101,8 +103,8 @@ type Request struct {
 	// Guessable tells that the credentials can be guessed, as a password can.
 	Guessable bool
 
-	// Network is where the call comes from, blank where that is not known.
-	Network string
+	// Network is where the call comes from, 0 where that is not known.
+	Network pacing.Network
 }
 
 // Request returns what is asked for a call.
@@ -118,7 +120,7 @@ func (x *Exchange) Request(call *smapi.Call, lookup Lookup) Request {
 		Guessable: call.Credentials.Kind == smapi.Login,
 	}
 	if x.GrantType != token.Refresh && !x.sendsHome {
-		g.Proof = slices.Concat(g.Identity[:1], g.Identity[2:])
+		g.Proof = g.Identity[1:] // all but the home
 	}
 	for _, p := range x.Params {
 		if value := p.Value.Fill(call, lookup); value != "" {
@@ -144,7 +146,7 @@ func (x *Exchange) identity(call *smapi.Call) []string {
 	if x.GrantType == token.Refresh {
 		return []string{c.Key}
 	}
-	return []string{x.variant, call.HouseholdID, string(c.Kind), c.Username, c.Password, c.SessionID, c.Token, c.Key}
+	return []string{call.HouseholdID, x.variant, string(c.Kind), c.Username, c.Password, c.SessionID, c.Token, c.Key}
 }
 
 // Account tells an account from others, in whatever home, by whatever password and however its name is spelled. Who has
@@ -163,5 +165,8 @@ func Account(call *smapi.Call) string {
 
 // nameOf is a user name in one spelling for all that a server may take for the same: case, Unicode form, outer blanks.
 func nameOf(name string) string {
+	if !strings.ContainsFunc(name, func(r rune) bool { return r >= utf8.RuneSelf }) {
+		return strings.ToLower(strings.TrimSpace(name)) // which comes to the same, and is what most names are
+	}
 	return strings.ToLower(strings.ToUpper(strings.TrimSpace(norm.NFKC.String(name))))
 }
