@@ -171,9 +171,12 @@ func (x *Exchanger) digest(grantType string, parts []string) replay.Digest {
 
 // lead flies, and lands even if the transport panics, since others follow.
 func (x *Exchanger) lead(ctx context.Context, deadline time.Time, call, rejection replay.Digest, f *replay.Flight[*Landed], q *Request) (r Result) {
-	l := &Landed{Answer: token.Answer{Failure: &token.Failure{Class: token.Unavailable, Cause: "the exchange broke off"}}}
+	var l *Landed
 	var keep replay.Keep
 	defer func() {
+		if l == nil {
+			l = &Landed{Answer: token.Answer{Failure: &token.Failure{Class: token.Unavailable, Cause: "the exchange broke off"}}}
+		}
 		if keep.Rejected > 0 {
 			l.Answer.Fields = nil // which nobody looks at
 		}
@@ -236,7 +239,7 @@ func (x *Exchanger) fly(ctx context.Context, deadline time.Time, call replay.Dig
 		Leave:     func() { calls.Leave(call, f) },
 		Abandoned: f.Abandoned,
 	}
-	l := &Landed{Unsent: &token.Failure{Class: NotSent, Cause: causeGone}}
+	l := &Landed{Unsent: gone}
 	admission, waited := pacer.Pass(&trial, func() pacing.Report {
 		failed := false
 		defer func() { guard.end(failed) }() // even if the transport panics
@@ -279,6 +282,9 @@ func (x *Exchanger) fly(ctx context.Context, deadline time.Time, call replay.Dig
 func (x *Exchanger) account(name string) pacing.Account {
 	return pacing.Account(replay.DigestOf(x.Name, name))
 }
+
+// gone is why nothing was sent unless something else is known.
+var gone = &token.Failure{Class: NotSent, Cause: causeGone}
 
 func notSent(cause string) Result {
 	return Result{Verdict: token.Verdict{Class: NotSent, Cause: cause}}

@@ -84,14 +84,15 @@ func (a *Answer) take(members []byte, wanted []string) {
 			break
 		}
 		value, members = cutValue(members)
-		switch {
-		case isText(name, "error"):
+		name = rawText(name)
+		switch string(name) {
+		case "error":
 			a.Error = textOf(value)
-		case isText(name, "suberror"):
+		case "suberror":
 			a.Suberror = textOf(value)
 		}
 		for _, field := range wanted {
-			if isText(name, field) {
+			if string(name) == field {
 				fields[field] = textOf(value)
 			}
 		}
@@ -132,31 +133,18 @@ func cutValue(members []byte) (value, rest []byte) {
 	return nil, nil
 }
 
-// isText tells whether a value is that text.
-func isText(value []byte, text string) bool {
-	if plain, ok := plainText(value); ok {
-		return string(plain) == text
-	}
-	return text != "" && textOf(value) == text
-}
-
 // textOf is the text of a value, blank where it is none.
-func textOf(value []byte) (text string) {
-	if len(value) == 0 || value[0] != '"' {
-		return ""
-	}
-	if plain, ok := plainText(value); ok {
-		return string(plain)
-	}
-	_ = json.Unmarshal(value, &text) // it is valid
-	return text
-}
+func textOf(value []byte) string { return string(rawText(value)) }
 
-// plainText is the text of a value that is one without escapes and beyond ASCII.
-func plainText(value []byte) (text []byte, ok bool) {
-	if value[0] != '"' {
-		return nil, false
+// rawText is textOf, and shares the value's bytes where it can.
+func rawText(value []byte) []byte {
+	if len(value) == 0 || value[0] != '"' {
+		return nil
 	}
-	text = value[1 : len(value)-1]
-	return text, !bytes.ContainsFunc(text, func(r rune) bool { return r == '\\' || r >= utf8.RuneSelf })
+	if inside := value[1 : len(value)-1]; bytes.IndexByte(inside, '\\') < 0 && utf8.Valid(inside) {
+		return inside
+	}
+	var text string
+	_ = json.Unmarshal(value, &text) // it is valid
+	return []byte(text)
 }
