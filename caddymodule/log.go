@@ -29,13 +29,13 @@ func sampled(logger *zap.Logger) *zap.Logger {
 	}))
 }
 
-// log writes one line about an answered call, and marks Caddy's access log.
-func (h *Handler) log(r *http.Request, d *flow.Decision, reference string) {
+// logAnswered writes one line about an answered call, and marks Caddy's access log.
+func logAnswered(logger *zap.Logger, r *http.Request, d *flow.Decision, reference string) {
 	if extra, ok := r.Context().Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields); ok {
 		extra.Add(zap.String("smapi_outcome", d.Outcome.String()))
 		extra.Add(zap.String("smapi_reference", reference))
 	}
-	entry := h.calls.Check(d.Outcome.Row().Level, "answered a call")
+	entry := logger.Check(d.Outcome.Row().Level, "answered a call")
 	if entry == nil {
 		return
 	}
@@ -57,16 +57,10 @@ func (h *Handler) log(r *http.Request, d *flow.Decision, reference string) {
 	entry.Write(fields...)
 }
 
-// observe counts and logs what would have become of a call that is forwarded.
-func (h *Handler) observe(d flow.Decision) {
-	would := []zap.Field{zap.String("would", d.Outcome.String())}
-	if d.Exchange != nil {
-		would = []zap.Field{zap.String("would", "exchange"), zap.String("grant_type", d.Exchange.GrantType)}
-	}
-	d.Outcome = flow.Observed
-	h.record(&d)
-	if entry := h.calls.Check(d.Outcome.Row().Level, "observed a call"); entry != nil {
-		entry.Write(append(fieldsOf(&d), would...)...)
+// logObserved writes one line about what would have become of a call that is forwarded.
+func logObserved(logger *zap.Logger, d *flow.Decision, would ...zap.Field) {
+	if entry := logger.Check(d.Outcome.Row().Level, "observed a call"); entry != nil {
+		entry.Write(append(fieldsOf(d), would...)...)
 	}
 }
 

@@ -5,8 +5,10 @@ import (
 	"net/http"
 	"net/netip"
 
+	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/pacing"
 )
 
@@ -30,4 +32,15 @@ func networkOf(r *http.Request) pacing.Network {
 	}
 	prefix, _ := addr.Prefix(bits) // which fits
 	return pacing.Network(maphash.Comparable(networkSeed, prefix))
+}
+
+// lookup finds Caddy's placeholders of an HTTP request.
+func lookup(r *http.Request) flow.Lookup {
+	return func(name string) string {
+		if repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
+			text, _ := repl.GetString(name)
+			return text
+		}
+		return ""
+	}
 }

@@ -33,7 +33,7 @@ type Result struct {
 	// asked.
 	Waited, Took time.Duration
 
-	// Replayed tells that the token endpoint was not asked for this call, but for the same one before it.
+	// Replayed is true where the token endpoint was not asked for this call, but for the same one before it.
 	Replayed bool
 }
 
@@ -126,8 +126,8 @@ func (x *Exchanger) Exchange(ctx context.Context, deadline time.Time, q *Request
 	want := replay.Wanted{Accepted: x.replayFor(q.Type) > 0}
 	rejection := call // by what a rejection of it is known
 	if x.RememberRejected > 0 {
-		if q.Proof != nil {
-			rejection = x.digest(q.Type, q.Proof)
+		if q.RejectionIdentity != nil {
+			rejection = x.digest(q.Type, q.RejectionIdentity)
 		}
 		want.Rejected = &rejection
 	}

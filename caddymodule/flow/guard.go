@@ -21,12 +21,12 @@ func (x *Exchanger) guard(q *Request, account pacing.Account) guard {
 	return guard{budgets: x.Budgets, budget: x.Budget, account: account, network: account.From(q.Network)}
 }
 
-// open tells whether there is something left, so that it is worth waiting for a place.
+// open reports whether there is something left, so that it is worth waiting for a place.
 func (g *guard) open() bool {
 	return g.budgets == nil || g.budgets.Left(g.budget, g.account, g.network)
 }
 
-// pass tells whether the login may be sent. If so, end has to be called.
+// pass reports whether the login may be sent. If so, end has to be called.
 func (g *guard) pass() (ok bool) {
 	if g.budgets == nil {
 		return true

@@ -15,7 +15,7 @@ import (
 type Budgets struct {
 	mu     sync.Mutex
 	slots  [budgetSlots]budgetSlot
-	trying map[Account]int // trials under way, which may fail
+	trying map[Account]int // trials under way, which may fail, by account and by network
 	epoch  time.Time       // with a monotonic clock, so that nobody is freed by a step of the wall clock
 }
 
@@ -51,7 +51,7 @@ func (b Budget) reserved() int {
 	return max(1, b.Failures/4)
 }
 
-// Spend tells whether a trial of an account may be sent, from a network of which there is a digest for this account. If
+// Spend reports whether a trial of an account may be sent, from a network of which there is a digest for this account. If
 // so the caller has to call done with what came of it.
 func (b *Budgets) Spend(budget Budget, account, network Account) (done func(failed bool), ok bool) {
 	if budget.Failures <= 0 {
@@ -63,11 +63,14 @@ func (b *Budgets) Spend(budget Budget, account, network Account) (done func(fail
 		return nil, false
 	}
 	b.trying[account]++
+	b.trying[network]++
 	return func(failed bool) {
 		b.mu.Lock()
 		defer b.mu.Unlock()
-		if b.trying[account]--; b.trying[account] == 0 {
-			delete(b.trying, account)
+		for _, of := range [...]Account{account, network} {
+			if b.trying[of]--; b.trying[of] == 0 {
+				delete(b.trying, of)
+			}
 		}
 		if failed {
 			now := time.Now()
@@ -77,7 +80,7 @@ func (b *Budgets) Spend(budget Budget, account, network Account) (done func(fail
 	}, true
 }
 
-// Left tells whether Spend would be true now.
+// Left reports whether Spend would be true now.
 func (b *Budgets) Left(budget Budget, account, network Account) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -87,7 +90,7 @@ func (b *Budgets) Left(budget Budget, account, network Account) bool {
 func (b *Budgets) left(budget Budget, account, network Account) bool {
 	now := time.Now()
 	bound := budget.Failures
-	if b.count(network, budget, now) > 0 {
+	if b.count(network, budget, now)+b.trying[network] > 0 { // what is under way may fail
 		bound -= budget.reserved()
 	}
 	return b.count(account, budget, now)+b.trying[account] < bound

@@ -53,7 +53,7 @@ func NewFuse(changed func(FuseStatus)) *Fuse {
 	return &Fuse{changed: changed, known: make(map[Account]*list.Element)}
 }
 
-// Weigh notes that an account was accepted or rejected, and tells whether a rejection is in doubt. The fuse blows when of
+// Weigh notes that an account was accepted or rejected, and reports whether a rejection is in doubt. The fuse blows when of
 // at least 20 accounts more than percent were rejected, or of the last 20 at most one was accepted; with more than 50
 // percent it takes a longer row of them. At 0 and at 100 it never blows.
 func (f *Fuse) Weigh(percent float64, a Account, rejected bool, reason string) (doubted bool) {
@@ -123,7 +123,7 @@ func (f *Fuse) last(n int) (tried, rejected int) {
 	return tried, rejected
 }
 
-// row tells whether at the end hardly anybody was accepted, which would be less than one in ten thousand by chance.
+// row reports whether at the end hardly anybody was accepted, which would be less than one in ten thousand by chance.
 func (f *Fuse) row(percent float64) bool {
 	n := fuseAccounts
 	if percent > 50 {
@@ -136,7 +136,7 @@ func (f *Fuse) row(percent float64) bool {
 	return tried == n && rejected >= n-1
 }
 
-// Blown tells whether rejections are in doubt.
+// Blown reports whether rejections are in doubt.
 func (f *Fuse) Blown() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -75,16 +75,16 @@ type Trial struct {
 
 // Report is what came of a trial.
 type Report struct {
-	// Unsent tells that the endpoint was not asked, so that nothing is learned.
+	// Unsent is true where the endpoint was not asked, so that nothing is learned.
 	Unsent bool
 
-	// Failed tells that there was no definitive answer, Timeout that there was none in time.
+	// Failed is true where there was no definitive answer, Timeout where there was none in time.
 	Failed, Timeout bool
 
-	// Accepted tells that the credentials were.
+	// Accepted is true where the credentials were.
 	Accepted bool
 
-	// HoldBack is for how long the endpoint has asked to hold back, 0 where it has not. OfAccount tells that this may
+	// HoldBack is for how long the endpoint has asked to hold back, 0 where it has not. OfAccount is true where this may
 	// be meant for the account alone: it holds the others only when several accounts are told so within seconds.
 	HoldBack  time.Duration
 	OfAccount bool
@@ -100,11 +100,12 @@ func (p *Pacer) Pass(t *Trial, send func() Report) (a Admission, waited time.Dur
 	if p.accounts.held(t.Account, arrived) {
 		return Held, 0
 	}
+	admitted := arrived
 	a, w := p.gate.enter(t, p.networks.rank(t.Network, arrived))
 	if a == queued {
 		a = p.queue(t, w)
+		admitted = time.Now()
 	}
-	admitted := time.Now()
 	waited = admitted.Sub(arrived)
 	if a != In {
 		return a, waited
@@ -121,8 +122,8 @@ func (p *Pacer) Pass(t *Trial, send func() Report) (a Admission, waited time.Dur
 		}
 		definitive = !r.Failed
 		p.holdBack(t, r)
-		if definitive {
-			p.networks.note(t.Network, r.Accepted, time.Now())
+		if definitive && p.networks.note(t.Network, r.Accepted, time.Now()) {
+			p.gate.demote(t.Network)
 		}
 		return r
 	}) {

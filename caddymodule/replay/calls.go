@@ -101,7 +101,7 @@ func (c *Calls[V]) Board(d Digest, deadline time.Time, want Wanted) (known V, f 
 	return known, f, true
 }
 
-// Leave takes a waiter from a flight and tells whether it has been sent. One that has not and that nobody
+// Leave takes a waiter from a flight and reports whether it has been sent. One that has not and that nobody
 // waits for any more never is; the next same call starts another.
 func (c *Calls[V]) Leave(d Digest, f *Flight[V]) (sent bool) {
 	c.mu.Lock()

@@ -201,7 +201,7 @@ func typeAllows(values []string) bool {
 	return true
 }
 
-// encodingFits tells whether a body is ASCII where that is declared.
+// encodingFits reports whether a body is ASCII where that is declared.
 func encodingFits(types []string, body []byte) bool {
 	return len(types) == 0 || !strings.Contains(strings.ToLower(types[0]), ascii) || !bytes.ContainsFunc(body, notASCII)
 }

@@ -22,14 +22,14 @@ type Answer struct {
 	// Suberror says more of some errors of Entra's, such as consent_required of an invalid_grant.
 	Suberror string `json:"suberror,omitempty"`
 
-	// Readable tells that the body was JSON, Object that it was a JSON object, Empty that there was none, Form that it
+	// Readable is true where the body was JSON, Object where it was a JSON object, Empty where there was none, Form where it
 	// was a form with an access_token.
 	Readable bool `json:"readable,omitempty"`
 	Object   bool `json:"object,omitempty"`
 	Empty    bool `json:"empty,omitempty"`
 	Form     bool `json:"form,omitempty"`
 
-	// RetryAfter tells that there was such a header.
+	// RetryAfter is true where there was such a header.
 	RetryAfter bool `json:"retry_after,omitempty"`
 
 	// Fields are those of Config.Fields that the answer has as a text, nil where it has none. They are secrets.
