@@ -144,7 +144,12 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 			return next.ServeHTTP(w, r)
 		}
 		if d.Exchange != nil {
-			h.exchange(r, &d)
+			h.exchange(r, &d, peeked)
+		}
+		if d.Outcome == flow.Forwarded {
+			count(&d)
+			logCall(h.calls, r, &d, "")
+			return next.ServeHTTP(w, r)
 		}
 		return h.answer(w, r, &d)
 	})
@@ -161,11 +166,15 @@ func (h *Handler) observe(d flow.Decision) {
 	logObserved(h.calls, &d, would...)
 }
 
-// exchange takes a call to the token endpoint.
-func (h *Handler) exchange(r *http.Request, d *flow.Decision) {
+// exchange takes a call to the token endpoint. Its body of so many bytes is kept if it may yet be forwarded.
+func (h *Handler) exchange(r *http.Request, d *flow.Decision, body int) {
 	q := d.Exchange.Request(d.Call, lookup(r))
 	q.Network = networkOf(r)
-	smapi.Drop(r) // it may wait, and needs no body any more
+	if q.Others = d.Others; q.Others {
+		q.Held = body
+	} else {
+		smapi.Drop(r) // it may wait, and needs no body any more
+	}
 	ctx, span := traceExchange(r.Context(), &q.Grant)
 	result := h.exchanger.Exchange(ctx, d.Call.Arrived.Add(h.settings.Policy.Timeout), &q)
 	h.settings.Policy.Conclude(d, result)
@@ -177,7 +186,7 @@ func (h *Handler) exchange(r *http.Request, d *flow.Decision) {
 func (h *Handler) answer(w http.ResponseWriter, r *http.Request, d *flow.Decision) error {
 	reference := rand.Text()[:8]
 	h.record(d)
-	logAnswered(h.calls, r, d, reference)
+	logCall(h.calls, r, d, reference)
 
 	status, body := http.StatusOK, []byte(nil)
 	if fault := h.settings.Policy.Reply(d).Fault; fault != nil {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 
@@ -172,7 +173,7 @@ func (t *Trial) prepare(ctx caddy.Context, c Configured) (*Checked, error) {
 func (t *Trial) state(s *settings.Settings) *flow.State {
 	key := s.Key()
 	if t.states[key] == nil {
-		t.states[key] = flow.NewState(pacing.Watch{}, nil)
+		t.states[key] = flow.NewState(pacing.Watch{}, nil, time.Now)
 	}
 	return t.states[key]
 }
@@ -180,7 +181,7 @@ func (t *Trial) state(s *settings.Settings) *flow.State {
 func (t *Trial) budget(s *settings.Settings) *pacing.Budgets {
 	where := s.Where()
 	if t.budgets[where] == nil {
-		t.budgets[where] = pacing.NewBudgets()
+		t.budgets[where] = pacing.NewBudgets(time.Now)
 	}
 	return t.budgets[where]
 }

@@ -59,6 +59,9 @@ type Landed struct {
 	// Unsent is what it is instead where nothing was sent, nil where there is an answer.
 	Unsent *token.Failure `json:"unsent,omitempty"`
 
+	// Doubted tells that it is a rejection from while the fuse was blown, which stays in doubt when it is whole again.
+	Doubted bool `json:"doubted,omitempty"`
+
 	Waited time.Duration `json:"waited,omitempty"`
 }
 
@@ -68,14 +71,15 @@ const (
 	maxRejected = 1 << 16
 )
 
-// NewState returns the State of a token endpoint that has not been used yet.
-func NewState(watch pacing.Watch, fuse func(pacing.FuseStatus)) *State {
+// NewState returns the State of a token endpoint that has not been used yet. Now is the clock of the fuses and of what is
+// remembered; the pacing of what is under way goes by the system's.
+func NewState(watch pacing.Watch, fuse func(pacing.FuseStatus), now func() time.Time) *State {
 	return &State{
 		Logins:    pacing.New(watch),
 		Refreshes: pacing.New(watch),
-		LoginFuse: pacing.NewFuse(fuse), RefreshFuse: pacing.NewFuse(fuse),
+		LoginFuse: pacing.NewFuse(fuse, now), RefreshFuse: pacing.NewFuse(fuse, now),
 		UpgradeAccounts: pacing.NewAccounts(), RefreshAccounts: pacing.NewAccounts(),
-		Calls: replay.New[*Landed](replay.NewMemory[*Landed](maxIssued), replay.NewMemory[*Landed](maxRejected)),
+		Calls: replay.New[*Landed](replay.NewMemory[*Landed](maxIssued, now), replay.NewMemory[*Landed](maxRejected, now)),
 	}
 }
 
@@ -159,8 +163,8 @@ func (x *Exchanger) fuse(q *Request) *pacing.Fuse {
 }
 
 // doubt takes a rejection back while the fuse is blown.
-func (x *Exchanger) doubt(q *Request, r Result) Result {
-	if r.Class == token.Rejected && x.Fuse > 0 && x.Fuse < 100 && x.fuse(q).Blown() {
+func (x *Exchanger) doubt(q *Request, l *Landed, r Result) Result {
+	if r.Class == token.Rejected && !q.Others && x.Fuse > 0 && x.Fuse < 100 && (l.Doubted || x.fuse(q).Blown()) {
 		r.Class, r.Cause = InDoubt, "the credentials were refused, as those of most accounts lately"
 		r.Fix = "see what has changed at the authorization server: its host name, the client's secret, consent, or a proxy in front"
 	}
@@ -189,16 +193,18 @@ func (x *Exchanger) lead(ctx context.Context, deadline time.Time, call, rejectio
 	account := x.account(q.Account)
 	l = x.fly(ctx, deadline, call, account, f, q)
 	r = x.judged(q, l)
-	if l.Answer.Status != 0 && (r.Class == token.Issued || r.Class == token.Rejected) { // weighed before it is told
-		x.fuse(q).Weigh(x.Fuse, account, r.Class == token.Rejected, r.Error)
+	accepted := r.Class == token.Issued && len(r.Fields) > 0                          // and not an answer to something else
+	if l.Answer.Status != 0 && (accepted || r.Class == token.Rejected && !q.Others) { // weighed before it is told
+		l.Doubted = x.fuse(q).Weigh(x.Fuse, account, r.Class == token.Rejected, r.Error)
 	}
-	defer func() { r = x.doubt(q, r) }()
 	switch r.Class {
 	case token.Issued:
 		keep.Accepted = x.replayFor(q.Type)
 	case token.Rejected:
 		keep.Rejected = x.RememberRejected
 	}
+	r = x.doubt(q, l, r)
+	l.Doubted = r.Class == InDoubt
 	return r
 }
 
@@ -236,7 +242,7 @@ func (x *Exchanger) fly(ctx context.Context, deadline time.Time, call replay.Dig
 		Account:   account,
 		Deadline:  deadline,
 		Places:    places,
-		Size:      q.Size(),
+		Size:      q.Size() + q.Held,
 		Network:   q.Network,
 		Fair:      x.Fair,
 		Context:   ctx,
@@ -310,7 +316,7 @@ func (x *Exchanger) judged(q *Request, l *Landed) Result {
 
 // again is the result of the same call for another one: of one that it waited for, or of one before it.
 func (x *Exchanger) again(q *Request, l *Landed, waitedFor bool) Result {
-	r := x.doubt(q, x.judged(q, l))
+	r := x.doubt(q, l, x.judged(q, l))
 	if r.Replayed = true; !waitedFor {
 		r.Waited, r.Took = 0, 0
 	}

@@ -9,7 +9,7 @@ import (
 
 func TestAValueIsKeptForItsTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m, d := NewMemory[int](10), DigestOf("call")
+		m, d := NewMemory[int](10, time.Now), DigestOf("call")
 		m.Put(d, 1, time.Minute)
 		time.Sleep(time.Minute - 1)
 		if v, ok := m.Get(d); !ok || v != 1 {
@@ -25,7 +25,7 @@ func TestAValueIsKeptForItsTime(t *testing.T) {
 
 func TestAValueInThePlaceOfAnotherIsKeptForATimeOfItsOwn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m, d := NewMemory[int](10), DigestOf("call")
+		m, d := NewMemory[int](10, time.Now), DigestOf("call")
 		m.Put(d, 1, time.Minute)
 		time.Sleep(30 * time.Second)
 		m.Put(d, 2, time.Minute)
@@ -43,7 +43,7 @@ func TestAValueInThePlaceOfAnotherIsKeptForATimeOfItsOwn(t *testing.T) {
 
 func TestWhatIsNotToBeKeptIsNot(t *testing.T) {
 	for _, keep := range []time.Duration{0, -time.Second} {
-		m, d := NewMemory[int](10), DigestOf("call")
+		m, d := NewMemory[int](10, time.Now), DigestOf("call")
 		m.Put(d, 1, keep)
 		if v, ok := m.Get(d); ok {
 			t.Errorf("for %v it is %v", keep, v)
@@ -53,7 +53,7 @@ func TestWhatIsNotToBeKeptIsNot(t *testing.T) {
 
 func TestOfTooManyValuesThoseUsedLastAreKept(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := NewMemory[int](10)
+		m := NewMemory[int](10, time.Now)
 		of := func(i int) Digest { return DigestOf(strconv.Itoa(i)) }
 		for i := range 100 {
 			m.Put(of(i), i, time.Minute)
