@@ -89,6 +89,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	}
 	quietStandardLog()
 	if h.settings.Policy.Mode == flow.ModeUpgrade {
+		endpoint.Metadata = h.shared.metadataFor(&endpoint)
 		h.exchanger = h.settings.Exchanger(endpoint, h.shared.State, budgets)
 	}
 	return nil
@@ -165,6 +166,7 @@ func (h *Handler) exchange(r *http.Request, d *flow.Decision) {
 	ctx, span := traceExchange(r.Context(), &q.Grant)
 	result := h.exchanger.Exchange(ctx, d.Call.Arrived.Add(h.settings.Policy.Timeout), &q)
 	h.settings.Policy.Conclude(d, result)
+	h.exchanger.Learn(&q, d)
 	endTrace(span, d)
 }
 

@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"golang.org/x/net/http/httpguts"
 	"golang.org/x/text/unicode/norm"
@@ -164,7 +166,17 @@ func Account(call *smapi.Call) string {
 	return call.HouseholdID
 }
 
-// nameOf is a user name in one spelling for all that a server may take for the same: case, Unicode form, outer blanks.
+// nameOf is a user name in one spelling for all that a server may take for the same: case, Unicode form, accents, outer
+// blanks and what does not show. Collations of databases ignore accents, MySQL's by default.
 func nameOf(name string) string {
-	return strings.ToLower(strings.ToUpper(strings.TrimSpace(norm.NFKC.String(name))))
+	if !strings.ContainsFunc(name, func(r rune) bool { return r >= utf8.RuneSelf }) {
+		return strings.ToLower(strings.TrimSpace(name))
+	}
+	plain := strings.Map(func(r rune) rune {
+		if unicode.In(r, unicode.Mn, unicode.Cf) {
+			return -1
+		}
+		return r
+	}, norm.NFKD.String(name))
+	return strings.ReplaceAll(strings.ToLower(strings.ToUpper(strings.TrimSpace(plain))), "ß", "ss")
 }

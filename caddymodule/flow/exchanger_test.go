@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/pacing"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/token"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/token/tokentest"
 )
@@ -917,5 +918,28 @@ func TestABlownFuseOfLoginsDoubtsNoRefresh(t *testing.T) {
 	}
 	if r := e.Exchange(context.Background(), soon(), refreshOf("dead")); r.Class != token.Rejected {
 		t.Errorf("%+v", r)
+	}
+}
+
+func TestAnAccountIsTheSameHoweverItsNameIsSpelled(t *testing.T) {
+	account := func(name string) string {
+		return Account(&smapi.Call{Credentials: smapi.Credentials{Kind: smapi.Login, Username: name}})
+	}
+	for name, spellings := range map[string][]string{
+		"ella": {"ELLA", "eLLa", " ella", "ella\t", "\u00a0ella\u3000", "ｅｌｌａ", "𝓮𝓵𝓵𝓪", "e\u0301lla", "éllà", "\ufeffella", "el\u200bla", "el\u00adla", "ⒺLLA"},
+		"groß": {"GROSS", "gross", "GROẞ", "ｇroß"},
+		"ἀρχή": {"ΑΡΧΗ", "αρχη", "ἈΡΧΉ"},
+		"kİng": {"king", "KING", "King", "kıng"},
+	} {
+		for _, spelling := range spellings {
+			if account(spelling) != account(name) {
+				t.Errorf("%q is %q, and %q is %q", spelling, account(spelling), name, account(name))
+			}
+		}
+	}
+	for _, other := range []string{"ella2", "el la", "e", ""} {
+		if account(other) == account("ella") {
+			t.Errorf("%q is ella", other)
+		}
 	}
 }

@@ -15,7 +15,7 @@ import (
 type Budgets struct {
 	mu     sync.Mutex
 	slots  [budgetSlots]budgetSlot
-	trying map[Account]int // trials under way, which may fail
+	trying map[Account]int // trials under way, which may fail, by account and by network
 	epoch  time.Time       // with a monotonic clock, so that nobody is freed by a step of the wall clock
 }
 
@@ -63,11 +63,14 @@ func (b *Budgets) Spend(budget Budget, account, network Account) (done func(fail
 		return nil, false
 	}
 	b.trying[account]++
+	b.trying[network]++
 	return func(failed bool) {
 		b.mu.Lock()
 		defer b.mu.Unlock()
-		if b.trying[account]--; b.trying[account] == 0 {
-			delete(b.trying, account)
+		for _, of := range [...]Account{account, network} {
+			if b.trying[of]--; b.trying[of] == 0 {
+				delete(b.trying, of)
+			}
 		}
 		if failed {
 			now := time.Now()
@@ -87,7 +90,7 @@ func (b *Budgets) Left(budget Budget, account, network Account) bool {
 func (b *Budgets) left(budget Budget, account, network Account) bool {
 	now := time.Now()
 	bound := budget.Failures
-	if b.count(network, budget, now) > 0 {
+	if b.count(network, budget, now)+b.trying[network] > 0 { // what is under way may fail
 		bound -= budget.reserved()
 	}
 	return b.count(account, budget, now)+b.trying[account] < bound

@@ -81,6 +81,28 @@ func TestAPartOfTheBudgetIsKeptForANetworkThatHasNotFailed(t *testing.T) {
 	}
 }
 
+func TestGuessesAtOnceLeaveThatPartToo(t *testing.T) {
+	b := NewBudgets()
+	var dones []func(bool)
+	for range 10 {
+		if done, ok := b.Spend(budget, name("ella"), name("guesser")); ok {
+			dones = append(dones, done)
+		}
+	}
+	if len(dones) != 3 || !b.Left(budget, name("ella"), name("home")) {
+		t.Errorf("one network has %d of 4 at once", len(dones))
+	}
+	for _, done := range dones {
+		done(true)
+	}
+	if n := fail(b, "ella", "home"); n != 1 {
+		t.Errorf("another one has %d", n)
+	}
+	if len(b.trying) != 0 {
+		t.Errorf("%d are under way for ever", len(b.trying))
+	}
+}
+
 func TestASuccessCostsNothing(t *testing.T) {
 	b := NewBudgets()
 	for range 100 {

@@ -69,19 +69,23 @@ func (n *networks) rank(network string, now time.Time) int {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	t, ok := n.known.Get(network)
-	if !ok || now.Sub(t.since) > networkWindow {
-		return 0
+	if t, ok := n.known.Get(network); ok && now.Sub(t.since) <= networkWindow {
+		return t.rank()
 	}
+	return 0
+}
+
+func (t *tally) rank() int {
 	if all := t.accepted + t.rejected; all >= networkTrials && float64(t.accepted) < networkShare*float64(all) {
 		return 1
 	}
 	return 0
 }
 
-func (n *networks) note(network string, accepted bool, now time.Time) {
+// note takes down how a trial ended, and tells whether its network waits behind the others from now on.
+func (n *networks) note(network string, accepted bool, now time.Time) (behind bool) {
 	if network == "" {
-		return
+		return false
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -90,12 +94,14 @@ func (n *networks) note(network string, accepted bool, now time.Time) {
 		t = &tally{since: now}
 		n.known.Add(network, t)
 	}
+	was := t.rank()
 	if now.Sub(t.since) > networkWindow { // what was before counts half
-		t.since, t.accepted, t.rejected = now, t.accepted/2, t.rejected/2
+		t.since, t.accepted, t.rejected, was = now, t.accepted/2, t.rejected/2, 0
 	}
 	if accepted {
 		t.accepted++
 	} else {
 		t.rejected++
 	}
+	return t.rank() > was
 }

@@ -112,8 +112,8 @@ func (p *Pacer) Pass(t *Trial, send func() Report) (a Admission, waited time.Dur
 		}
 		definitive = !r.Failed
 		p.holdBack(t, r)
-		if definitive {
-			p.networks.note(t.Network, r.Accepted, time.Now())
+		if definitive && p.networks.note(t.Network, r.Accepted, time.Now()) {
+			p.gate.demote(t.Network)
 		}
 		return r
 	}) {

@@ -19,8 +19,9 @@ type Options struct {
 	TokenEndpoint string `json:"token_endpoint,omitempty"`
 
 	// The issuer whose metadata names the token endpoint, by OpenID Connect Discovery or RFC 8414, exactly as
-	// the server spells it. It is asked when the first account is exchanged, and again after an hour; while it
-	// is not available, calls are answered as `unavailable`.
+	// the server spells it. It is asked when the first account is exchanged, again after an hour and after a reload.
+	// While it is not available the last known token endpoint is used; without one, calls are answered as
+	// `unavailable`.
 	Issuer string `json:"issuer,omitempty"`
 
 	// The client id at the token endpoint. Required in mode `upgrade`.
@@ -101,7 +102,8 @@ type Options struct {
 	// The HTTP transport to the token endpoint, as in `reverse_proxy`: certificate authorities, client
 	// certificates, a proxy, timeouts. Only `http` is supported, without `proxy_protocol`. Differing from
 	// `reverse_proxy`, idle connections are kept for 4s, which is less than the 5s after which some servers
-	// close them, unless `keep_alive` has an `idle_timeout`; and as many are kept as may be in flight.
+	// close them, unless `keep_alive` has an `idle_timeout`; as many are kept as may be in flight; and the header of an
+	// answer has at most 64 KiB, unless `max_response_header_size` says otherwise.
 	TransportRaw json.RawMessage `json:"transport,omitempty" caddy:"namespace=http.reverse_proxy.transport inline_key=protocol"`
 
 	// Allows an `http` token endpoint beyond loopback. Passwords then cross the network in the clear.

@@ -34,6 +34,11 @@ type Config struct {
 	Issuer   string
 	Insecure bool
 
+	// Metadata is what is known of Issuer. Endpoints may share it that have the same Issuer and Insecure, and a client
+	// that is TLS in all of them or in none. A new Endpoint uses what it knows, and looks for it again. Nil is one of
+	// its own.
+	Metadata *Metadata
+
 	Client Client
 
 	// Fields are the names of the fields that are kept of an answer. The others are dropped as soon as it is read.
@@ -81,7 +86,12 @@ type Endpoint struct {
 func New(c Config) *Endpoint {
 	e := &Endpoint{url: c.URL, client: c.Client, fields: c.Fields, transport: c.Transport, context: c.Context}
 	if c.URL == nil {
-		e.discovery = &discovery{issuer: c.Issuer, insecure: c.Insecure, mtls: c.Client.Auth == TLS, get: e.get}
+		m := c.Metadata
+		if m == nil {
+			m = new(Metadata)
+		}
+		m.expire()
+		e.discovery = &discovery{Metadata: m, issuer: c.Issuer, insecure: c.Insecure, mtls: c.Client.Auth == TLS, get: e.get}
 	}
 	return e
 }
