@@ -57,9 +57,10 @@ func broken(status int, class Class, cause, fix string) Answer {
 
 // newAnswer keeps of an answer what it is judged by and the wanted fields.
 func newAnswer(response *http.Response, content []byte, wanted []string) Answer {
-	a := Answer{Status: response.StatusCode, HoldBack: holdBack(response, time.Now())}
+	a := Answer{Status: response.StatusCode}
 	members, readable := readJSON(content)
 	a.Error, a.Suberror = textOf(members["error"]), textOf(members["suberror"])
+	a.HoldBack = holdBack(response, a.Error, time.Now())
 	a.Readable, a.Object, a.Empty = readable, members != nil, len(bytes.TrimSpace(content)) == 0
 	a.RetryAfter = response.Header.Get("Retry-After") != ""
 	if !readable {
