@@ -2,6 +2,7 @@ package pacing
 
 import (
 	"crypto/sha256"
+	"math/rand/v2"
 	"strconv"
 	"testing"
 	"testing/synctest"
@@ -30,9 +31,11 @@ func TestFillingTheMemoryUpFreesNoAccountAndGuardsNone(t *testing.T) {
 		b := NewBudgets()
 		fail(b, "ella", "1")
 		fail(b, "ella", "2")
-		for minute := range 29 {
-			for i := range 500 * 60 {
-				fill := name(strconv.Itoa(minute) + " " + strconv.Itoa(i))
+		random := rand.NewChaCha8([32]byte{})
+		for range 29 {
+			for range 500 * 60 {
+				var fill Account
+				_, _ = random.Read(fill[:])
 				if done, ok := b.Spend(budget, fill, fill); ok {
 					done(true)
 				}
