@@ -3,6 +3,7 @@ package flow
 import (
 	"context"
 	"fmt"
+	"hash/maphash"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -692,12 +693,14 @@ func TestAnEndpointForClientCertificatesIsPreferredWithThem(t *testing.T) {
 	}
 }
 
+var networkSeed = maphash.MakeSeed()
+
 // guessing is a login by name in whichever home and network.
 func guessing(name, password, home, network string) Request {
 	q := login(name, password)
 	q.Identity = []string{"variant", home, name, password}
 	q.RejectionIdentity = []string{"variant", name, password}
-	q.Guessable, q.Network = true, network
+	q.Guessable, q.Network = true, pacing.Network(maphash.String(networkSeed, network))
 	return q
 }
 
