@@ -273,7 +273,7 @@ func (x *Exchanger) fly(ctx context.Context, deadline time.Time, call replay.Dig
 		}
 		if v.Class == token.Unavailable {
 			report.HoldBack = answer.HoldBack
-			report.OfAccount = answer.Status == http.StatusTooManyRequests
+			report.OfAccount = answer.Status != http.StatusServiceUnavailable
 		}
 		return report
 	})

@@ -58,7 +58,8 @@ func broken(status int, class Class, cause, fix string) Answer {
 
 // newAnswer keeps of an answer what it is judged by and the wanted fields.
 func newAnswer(response *http.Response, content []byte, wanted []string) Answer {
-	a := Answer{Status: response.StatusCode, HoldBack: holdBack(response, time.Now())}
+	now := time.Now()
+	a := Answer{Status: response.StatusCode, HoldBack: holdBack(response, "", now)}
 	a.RetryAfter = response.Header.Get("Retry-After") != ""
 	a.Empty = len(bytes.TrimSpace(content)) == 0
 	content = bytes.TrimPrefix(content, byteOrderMark)
@@ -70,6 +71,7 @@ func newAnswer(response *http.Response, content []byte, wanted []string) Answer 
 	members, found := bytes.CutPrefix(bytes.TrimLeft(content, jsonBlank), []byte("{"))
 	if a.Object = found; found {
 		a.take(members, wanted)
+		a.HoldBack = holdBack(response, a.Error, now)
 	}
 	return a
 }
