@@ -24,6 +24,10 @@ func TestDistinctAccountsAreCountedByHowTheirLastExchangeEnded(t *testing.T) {
 			w.WriteHeader(http.StatusInternalServerError)
 			return
 		}
+		if r.PostFormValue("grant_type") == "refresh_token" {
+			says(http.StatusBadRequest, `{"error":"invalid_grant"}`)(w, r)
+			return
+		}
 		judge(w, r)
 	})
 	o := operate(t, directive(endpoint, oldService(t), "failed_logins off", "refresh_auth_tokens"))
