@@ -169,6 +169,7 @@ func (h *Handler) exchange(r *http.Request, d *flow.Decision) {
 	ctx, span := traceExchange(r.Context(), &q.Grant)
 	result := h.exchanger.Exchange(ctx, d.Call.Arrived.Add(h.settings.Policy.Timeout), &q)
 	h.settings.Policy.Conclude(d, result)
+	h.exchanger.Learn(&q, d)
 	endTrace(span, d)
 }
 

@@ -46,6 +46,9 @@ type State struct {
 	// LoginFuse and RefreshFuse doubt rejections, apart for the same reason.
 	LoginFuse, RefreshFuse *pacing.Fuse
 
+	// UpgradeAccounts and RefreshAccounts are what came of distinct accounts lately, for those who watch.
+	UpgradeAccounts, RefreshAccounts *pacing.Accounts
+
 	Calls *replay.Calls[*Landed]
 }
 
@@ -71,6 +74,7 @@ func NewState(watch pacing.Watch, fuse func(pacing.FuseStatus)) *State {
 		Logins:    pacing.New(watch),
 		Refreshes: pacing.New(watch),
 		LoginFuse: pacing.NewFuse(fuse), RefreshFuse: pacing.NewFuse(fuse),
+		UpgradeAccounts: pacing.NewAccounts(), RefreshAccounts: pacing.NewAccounts(),
 		Calls: replay.New[*Landed](replay.NewMemory[*Landed](maxIssued), replay.NewMemory[*Landed](maxRejected)),
 	}
 }
