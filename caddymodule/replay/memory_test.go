@@ -15,7 +15,7 @@ func TestAValueIsKeptForItsTime(t *testing.T) {
 		if v, ok := m.Get(d); !ok || v != 1 {
 			t.Errorf("within its time it is %v, %v", v, ok)
 		}
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		synctest.Wait()
 		if v, ok := m.Get(d); ok || m.cache.Len() != 0 {
 			t.Errorf("after it it is %v, and %d are held", v, m.cache.Len())

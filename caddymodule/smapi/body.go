@@ -20,23 +20,23 @@ var bodyTimeout = 3 * time.Second
 // peek reads the body of r, which it leaves as if unread, and tells with why if that was not all of it. It stops
 // at MaxBody and at a first byte that begins no XML.
 //
-// At bodyTimeout it calls slow, as if that were all, in a goroutine of its own, and returns what came of that: a
-// Read that waits for the sender cannot be called off, because the errors of net/http's readers are there to stay. So it
-// is r that goes on elsewhere, and only then that anything but the one who calls has to wake up.
-func peek(w http.ResponseWriter, r *http.Request, slow Then) (body []byte, why error, late *lateRead) {
+// A Read that waits for the sender cannot be called off: the errors of net/http's readers stay, and one of a connection
+// ends its request. So at bodyTimeout, while that Read goes on, slow is called in a goroutine of its own to forward r,
+// and peek returns late. Reading in a goroutine of its own instead would cost every call two hand-overs.
+func peek(w http.ResponseWriter, r *http.Request, slow Then) (body []byte, late *lateRead, why error) {
 	p := peeks.Get().(*peeking)
 	p.w, p.r, p.from, p.slow = w, r, r.Body, slow
 	p.timer.Reset(bodyTimeout)
-	body, err, late := p.readAll(r.ContentLength)
+	body, late, err := p.readAll(r.ContentLength)
 	if p.timer.Stop() {
 		p.release()
 	}
 	if late != nil {
-		return nil, nil, late
+		return nil, late, nil
 	}
 	r.Body = &replay{unread: body, err: err, rest: r.Body}
 	if err != io.EOF {
-		return body, otherBody, nil
+		return body, nil, otherBody
 	}
 	return body, nil, nil
 }
@@ -130,7 +130,7 @@ func (p *peeking) hasten(l *lateRead) {
 const firstRead = 4 << 10
 
 // readAll reads a body of that size, -1 where it is not known, until it is over or late.
-func (p *peeking) readAll(size int64) (body []byte, err error, late *lateRead) {
+func (p *peeking) readAll(size int64) (body []byte, late *lateRead, err error) {
 	if size < 0 {
 		size = 1 << 10
 	}
@@ -149,10 +149,10 @@ func (p *peeking) readAll(size int64) (body []byte, err error, late *lateRead) {
 		if late = p.note(body, over); late != nil {
 			late.read, late.err = body[len(p.read):], err
 			close(late.done)
-			return nil, nil, late
+			return nil, late, nil
 		}
 	}
-	return body, err, nil
+	return body, nil, err
 }
 
 // note tells the one who looks at bodyTimeout what has been read, unless it has looked before.

@@ -50,7 +50,7 @@ func Serve(w http.ResponseWriter, r *http.Request, methods []Method, then Then) 
 		return then(nil, 0, why)
 	}
 	arrived := time.Now()
-	body, why, late := peek(w, r, then)
+	body, late, why := peek(w, r, then)
 	if late != nil {
 		return late.await()
 	}
