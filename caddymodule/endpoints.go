@@ -14,6 +14,7 @@ import (
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/pacing"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/settings"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/token"
 )
 
@@ -40,8 +41,8 @@ type sharedEndpoint struct {
 	tally         tally
 
 	mu       sync.Mutex
-	files    map[*settings.Files]bool
-	metadata [2][2]token.Metadata // of the issuer, by whether it is for client certificates and may be http
+	files    map[*settings.Files]*settings.Settings // of each handler
+	metadata [2][2]token.Metadata                   // of the issuer, by whether it is for client certificates and may be http
 }
 
 // Destruct closes nothing: exchanges in flight finish on their own.
@@ -66,7 +67,7 @@ func join(s *settings.Settings, files *settings.Files, logger *zap.Logger) (*sha
 	e.logger.Store(logger)
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.files[files] = true
+	e.files[files] = s
 	return e, budgets.(sharedBudgets).Budgets, nil
 }
 
@@ -92,7 +93,7 @@ func (e *sharedEndpoint) metadataFor(c *token.Config) *token.Metadata {
 }
 
 func newSharedEndpoint(where, client string) *sharedEndpoint {
-	e := &sharedEndpoint{where: where, client: client, files: make(map[*settings.Files]bool)}
+	e := &sharedEndpoint{where: where, client: client, files: make(map[*settings.Files]*settings.Settings)}
 	endpoint := zap.String("token_endpoint", where)
 	e.State = flow.NewState(pacing.Watch{
 		Breaker: func(state string) {
@@ -134,6 +135,20 @@ func (e *sharedEndpoint) pacing() pacing.Status {
 		s.Hold = r.Hold
 	}
 	return s
+}
+
+// countExchanging adds the handlers that exchange each kind of credentials here.
+func (e *sharedEndpoint) countExchanging(handlers map[smapi.Kind]int) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, s := range e.files {
+		if s.Policy.Mode != flow.ModeUpgrade {
+			continue
+		}
+		for kind := range s.Policy.Exchanges {
+			handlers[kind]++
+		}
+	}
 }
 
 // endpoints are those in use.

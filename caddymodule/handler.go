@@ -121,35 +121,38 @@ func (h *Handler) warn() {
 
 // ServeHTTP answers the calls that concern a move to OAuth and forwards everything else.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
-	call, peeked, why := smapi.Read(r, h.settings.Methods)
-	if peeked > 0 {
-		metrics.peeked.Add(float64(peeked))
-	}
-	if call == nil {
-		if _, clear := why.(smapi.NoCall); !clear {
-			h.logger.Debug("forwarded an ambiguous call", zap.NamedError("cause", why))
-		}
+	if !smapi.MayCall(r, h.settings.Methods) { // most requests, so that they cost no allocation
 		forwardedRequests.Inc()
 		return next.ServeHTTP(w, r)
 	}
-	d := h.settings.Policy.Decide(call)
-	if d.Outcome == flow.Forwarded {
-		count(&d)
-		return next.ServeHTTP(w, r)
-	}
-	if h.settings.Policy.Mode == flow.ModeObserve {
-		h.observe(d)
-		return next.ServeHTTP(w, r)
-	}
-	if d.Exchange != nil {
-		h.exchange(r, &d, peeked)
-	}
-	if d.Outcome == flow.Forwarded {
-		count(&d)
-		logCall(h.calls, r, &d, "")
-		return next.ServeHTTP(w, r)
-	}
-	return h.answer(w, r, &d)
+	return smapi.Serve(w, r, h.settings.Methods, func(call *smapi.Call, peeked int, why error) error {
+		metrics.peeked.Add(float64(peeked))
+		if call == nil {
+			if _, clear := why.(smapi.NoCall); !clear {
+				h.logger.Debug("forwarded an ambiguous call", zap.NamedError("cause", why))
+			}
+			forwardedRequests.Inc()
+			return next.ServeHTTP(w, r)
+		}
+		d := h.settings.Policy.Decide(call)
+		if d.Outcome == flow.Forwarded {
+			count(&d)
+			return next.ServeHTTP(w, r)
+		}
+		if h.settings.Policy.Mode == flow.ModeObserve {
+			h.observe(d)
+			return next.ServeHTTP(w, r)
+		}
+		if d.Exchange != nil {
+			h.exchange(r, &d, peeked)
+		}
+		if d.Outcome == flow.Forwarded {
+			count(&d)
+			logCall(h.calls, r, &d, "")
+			return next.ServeHTTP(w, r)
+		}
+		return h.answer(w, r, &d)
+	})
 }
 
 // observe counts and logs what would have become of a call that is forwarded.
@@ -175,6 +178,7 @@ func (h *Handler) exchange(r *http.Request, d *flow.Decision, body int) {
 	ctx, span := traceExchange(r.Context(), &q.Grant)
 	result := h.exchanger.Exchange(ctx, d.Call.Arrived.Add(h.settings.Policy.Timeout), &q)
 	h.settings.Policy.Conclude(d, result)
+	h.exchanger.Learn(&q, d)
 	endTrace(span, d)
 }
 

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/net/http/httpguts"
 	"golang.org/x/text/unicode/norm"
 
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/pacing"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/token"
 )
@@ -112,8 +113,8 @@ type Request struct {
 	// Held is how many bytes are held beside while it waits, such as a body that may be forwarded.
 	Held int
 
-	// Network is where the call comes from, blank where that is not known.
-	Network string
+	// Network is where the call comes from, 0 where that is not known.
+	Network pacing.Network
 }
 
 // Request returns what is asked for a call.
@@ -129,7 +130,7 @@ func (x *Exchange) Request(call *smapi.Call, lookup Lookup) Request {
 		Guessable: call.Credentials.Kind == smapi.Login,
 	}
 	if x.GrantType != token.Refresh && !x.sendsHome {
-		g.RejectionIdentity = slices.Concat(g.Identity[:1], g.Identity[2:])
+		g.RejectionIdentity = g.Identity[1:] // all but the home
 	}
 	for _, p := range x.Params {
 		if value := p.Value.Fill(call, lookup); value != "" {
@@ -155,7 +156,7 @@ func (x *Exchange) identity(call *smapi.Call) []string {
 	if x.GrantType == token.Refresh {
 		return []string{c.Key}
 	}
-	return []string{x.variant, call.HouseholdID, string(c.Kind), c.Username, c.Password, c.SessionID, c.Token, c.Key}
+	return []string{call.HouseholdID, x.variant, string(c.Kind), c.Username, c.Password, c.SessionID, c.Token, c.Key}
 }
 
 // Account tells an account from others, in whatever home, by whatever password and however its name is spelled. Who has

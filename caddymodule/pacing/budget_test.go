@@ -116,14 +116,15 @@ func TestASuccessCostsNothing(t *testing.T) {
 
 func TestANetworkWhoseCallsSucceedKeepsItsPlace(t *testing.T) {
 	n, now := newNetworks(), time.Now()
+	const cloud, guesser, unknown = 1, 2, 3
 	for i := range 1000 {
-		n.note("cloud", i%5 == 0, now) // four of five fail
-		n.note("guesser", false, now)
+		n.note(cloud, i%5 == 0, now) // four of five fail
+		n.note(guesser, false, now)
 	}
-	if n.rank("cloud", now) != 0 || n.rank("guesser", now) != 1 || n.rank("unknown", now) != 0 || n.rank("", now) != 0 {
+	if n.rank(cloud, now) != 0 || n.rank(guesser, now) != 1 || n.rank(unknown, now) != 0 || n.rank(0, now) != 0 {
 		t.Error("wrong order")
 	}
-	if n.rank("guesser", now.Add(networkWindow+time.Second)) != 0 {
+	if n.rank(guesser, now.Add(networkWindow+time.Second)) != 0 {
 		t.Error("never forgiven")
 	}
 }

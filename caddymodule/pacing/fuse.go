@@ -76,7 +76,7 @@ func (f *Fuse) Weigh(percent float64, a Account, rejected bool, reason string) (
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.percent = percent
-	f.note(&try{a, f.now(), rejected, reason})
+	f.note(try{a, f.now(), rejected, reason})
 	change := false
 	if f.blown {
 		tried, refused := f.last(fuseAccounts)
@@ -101,22 +101,31 @@ func (f *Fuse) Weigh(percent float64, a Account, rejected bool, reason string) (
 	return rejected && f.blown
 }
 
-// note puts a try in the place of an earlier one of the same account, and forgets what is too old.
-func (f *Fuse) note(t *try) {
-	if earlier := f.known[t.account]; earlier != nil {
-		f.forget(earlier)
+// note puts a try in the place of an earlier one of the same account, or else of the oldest one where there are enough,
+// and forgets what is too old.
+func (f *Fuse) note(t try) {
+	e := f.known[t.account]
+	if e == nil && f.tries.Len() == fuseMost {
+		e = f.tries.Front()
 	}
-	f.known[t.account] = f.tries.PushBack(t)
+	if e == nil {
+		e = f.tries.PushBack(new(try))
+	}
+	f.uncount(e)
+	*e.Value.(*try) = t
+	f.tries.MoveToBack(e)
+	f.known[t.account] = e
 	if t.rejected {
 		f.rejected++
 	}
-	for oldest := f.tries.Front(); f.tries.Len() > fuseMost || t.at.Sub(oldest.Value.(*try).at) > fuseWindow; oldest = f.tries.Front() {
-		f.forget(oldest)
+	for oldest := f.tries.Front(); t.at.Sub(oldest.Value.(*try).at) > fuseWindow; oldest = f.tries.Front() {
+		f.uncount(oldest)
+		f.tries.Remove(oldest)
 	}
 }
 
-func (f *Fuse) forget(e *list.Element) {
-	t := f.tries.Remove(e).(*try)
+func (f *Fuse) uncount(e *list.Element) {
+	t := e.Value.(*try)
 	delete(f.known, t.account)
 	if t.rejected {
 		f.rejected--

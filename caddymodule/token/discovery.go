@@ -1,7 +1,9 @@
 package token
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"net/http"
 	"net/url"
 	"strings"
@@ -58,8 +60,9 @@ const mtlsTokenEndpoint = "mtls_endpoint_aliases.token_endpoint"
 
 // addAlias adds the token endpoint for client certificates, if the metadata has one.
 func addAlias(to map[string]string, metadata []byte) {
-	members, _ := readJSON(metadata)
-	aliases, _ := readJSON(members["mtls_endpoint_aliases"])
+	var members, aliases map[string]json.RawMessage
+	_ = json.Unmarshal(bytes.TrimPrefix(metadata, byteOrderMark), &members) // none of another kind
+	_ = json.Unmarshal(members["mtls_endpoint_aliases"], &aliases)
 	if alias := textOf(aliases["token_endpoint"]); alias != "" && to != nil {
 		to[mtlsTokenEndpoint] = alias
 	}
