@@ -24,6 +24,10 @@ func TestDistinctAccountsAreCountedByHowTheirLastExchangeEnded(t *testing.T) {
 			w.WriteHeader(http.StatusInternalServerError)
 			return
 		}
+		if r.PostFormValue("grant_type") == "refresh_token" {
+			says(http.StatusBadRequest, `{"error":"invalid_grant"}`)(w, r)
+			return
+		}
 		judge(w, r)
 	})
 	o := operate(t, directive(endpoint, oldService(t), "failed_logins off", "refresh_auth_tokens"))
@@ -45,8 +49,8 @@ func TestDistinctAccountsAreCountedByHowTheirLastExchangeEnded(t *testing.T) {
 		accounts("upgrade", "accepted"): 5,
 		accounts("upgrade", "rejected"): 6,
 		accounts("upgrade", "failed"):   1,
-		accounts("refresh", "accepted"): 0,
-		accounts("refresh", "rejected"): 1,
+		accounts("refresh", "accepted"): 1,
+		accounts("refresh", "rejected"): 0,
 		accounts("refresh", "failed"):   0,
 	} {
 		if got, ok := values[name]; !ok || got != want {

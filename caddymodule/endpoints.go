@@ -24,6 +24,9 @@ var pool = caddy.NewUsagePool()
 // budgetsPool has the failed logins by token endpoint.
 var budgetsPool = caddy.NewUsagePool()
 
+// clock is what the fuses, the budgets and what is remembered go by.
+var clock = time.Now
+
 type sharedBudgets struct{ *pacing.Budgets }
 
 // Destruct closes nothing.
@@ -55,7 +58,7 @@ func join(s *settings.Settings, files *settings.Files, logger *zap.Logger) (*sha
 	}
 	// An account is the same whichever client asks for it.
 	budgets, _, err := budgetsPool.LoadOrNew(s.Where(), func() (caddy.Destructor, error) {
-		return sharedBudgets{pacing.NewBudgets()}, nil
+		return sharedBudgets{pacing.NewBudgets(clock)}, nil
 	})
 	if err != nil {
 		return nil, nil, err
@@ -101,14 +104,19 @@ func newSharedEndpoint(where, client string) *sharedEndpoint {
 			e.logger.Load().Warn("holding back, as the token endpoint has asked", endpoint, zap.Time("until", until))
 		},
 	}, func(fuse pacing.FuseStatus) {
-		accounts := []zap.Field{endpoint, zap.Int("tried", fuse.Tried), zap.Int("rejected", fuse.Rejected), zap.String("oauth_error", fuse.Reason)}
+		tries := fuse.FuseTries
+		if fuse.Blown {
+			tries = fuse.Blew
+		}
+		accounts := []zap.Field{endpoint, zap.Int("tried", tries.Tried), zap.Int("rejected", tries.Rejected),
+			zap.Float64("fuse", fuse.Percent), zap.String("oauth_error", tries.Reason)}
 		if !fuse.Blown {
 			e.logger.Load().Info("fuse is whole again: rejections are believed", accounts...)
 			return
 		}
 		e.logger.Load().Error("fuse blown: most accounts are rejected, and rejections are doubted", append(accounts,
 			zap.String("fix", "see what has changed at the authorization server: its host name, the client's secret, consent, or a proxy in front"))...)
-	})
+	}, clock)
 	return e
 }
 

@@ -135,30 +135,38 @@ func (h *Handler) warn() {
 
 // ServeHTTP answers the calls that concern a move to OAuth and forwards everything else.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
-	call, peeked, why := smapi.Read(r, h.settings.Methods)
-	if peeked > 0 {
-		metrics.peeked.Add(float64(peeked))
-	}
-	if call == nil {
-		if _, clear := why.(smapi.NoCall); !clear {
-			h.logger.Debug("forwarded an ambiguous call", zap.NamedError("cause", why))
-		}
+	if !smapi.MayCall(r, h.settings.Methods) { // most requests, so that they cost no allocation
 		forwardedRequests.Inc()
 		return next.ServeHTTP(w, r)
 	}
-	d := h.settings.Policy.Decide(call)
-	if d.Outcome == flow.Forwarded {
-		count(&d)
-		return next.ServeHTTP(w, r)
-	}
-	if h.settings.Policy.Mode == flow.ModeObserve {
-		h.observe(d)
-		return next.ServeHTTP(w, r)
-	}
-	if d.Exchange != nil {
-		h.exchange(r, &d)
-	}
-	return h.answer(w, r, &d)
+	return smapi.Serve(w, r, h.settings.Methods, func(call *smapi.Call, peeked int, why error) error {
+		metrics.peeked.Add(float64(peeked))
+		if call == nil {
+			if _, clear := why.(smapi.NoCall); !clear {
+				h.logger.Debug("forwarded an ambiguous call", zap.NamedError("cause", why))
+			}
+			forwardedRequests.Inc()
+			return next.ServeHTTP(w, r)
+		}
+		d := h.settings.Policy.Decide(call)
+		if d.Outcome == flow.Forwarded {
+			count(&d)
+			return next.ServeHTTP(w, r)
+		}
+		if h.settings.Policy.Mode == flow.ModeObserve {
+			h.observe(d)
+			return next.ServeHTTP(w, r)
+		}
+		if d.Exchange != nil {
+			h.exchange(r, &d, peeked)
+		}
+		if d.Outcome == flow.Forwarded {
+			count(&d)
+			logCall(h.calls, r, &d, "")
+			return next.ServeHTTP(w, r)
+		}
+		return h.answer(w, r, &d)
+	})
 }
 
 // observe counts and logs what would have become of a call that is forwarded.
@@ -172,11 +180,15 @@ func (h *Handler) observe(d flow.Decision) {
 	logObserved(h.calls, &d, would...)
 }
 
-// exchange takes a call to the token endpoint.
-func (h *Handler) exchange(r *http.Request, d *flow.Decision) {
+// exchange takes a call to the token endpoint. Its body of so many bytes is kept if it may yet be forwarded.
+func (h *Handler) exchange(r *http.Request, d *flow.Decision, body int) {
 	q := d.Exchange.Request(d.Call, lookup(r))
 	q.Network = networkOf(r)
-	smapi.Drop(r) // it may wait, and needs no body any more
+	if q.Others = d.Others; q.Others {
+		q.Held = body
+	} else {
+		smapi.Drop(r) // it may wait, and needs no body any more
+	}
 	ctx, span := traceExchange(r.Context(), &q.Grant)
 	h.exchanger.Ask(ctx, &h.settings.Policy, d, &q)
 	h.exchanger.Learn(&q, d)
@@ -187,7 +199,7 @@ func (h *Handler) exchange(r *http.Request, d *flow.Decision) {
 func (h *Handler) answer(w http.ResponseWriter, r *http.Request, d *flow.Decision) error {
 	reference := rand.Text()[:8]
 	h.record(d)
-	logAnswered(h.calls, r, d, reference)
+	logCall(h.calls, r, d, reference)
 
 	status, body := http.StatusOK, []byte(nil)
 	if fault := h.settings.Policy.Reply(d).Fault; fault != nil {

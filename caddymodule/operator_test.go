@@ -225,7 +225,13 @@ func TestTheTokenEndpointIsShownAsItIs(t *testing.T) {
 
 // endpointStatus is what the admin API says of a token endpoint, as others read it.
 type fuseStatus struct {
-	Blown      bool   `json:"blown"`
+	Blown   bool    `json:"blown"`
+	Percent float64 `json:"percent"`
+	fuseTries
+	Blew *fuseTries `json:"blew"`
+}
+
+type fuseTries struct {
 	Tried      int    `json:"tried"`
 	Rejected   int    `json:"rejected"`
 	OAuthError string `json:"oauth_error"`
@@ -591,7 +597,8 @@ func TestABlownFuseIsSeenAndHarmsNobody(t *testing.T) {
 			checkAnswer(t, a, "service-unavailable.xml")
 		}
 	}
-	if got := onlyEndpoint(t, o); !got.LoginFuse.Blown || got.RefreshFuse.Blown {
+	if got := onlyEndpoint(t, o); !got.LoginFuse.Blown || got.LoginFuse.Percent != 50 || got.RefreshFuse.Blown || got.LoginFuse.Tried != 10 ||
+		got.LoginFuse.Blew == nil || *got.LoginFuse.Blew != (fuseTries{20, 20, "invalid_grant"}) {
 		t.Errorf("the status is %+v", got)
 	}
 	waitForLog(t, o.site, "fuse blown: most accounts are rejected")
@@ -605,7 +612,7 @@ func TestABlownFuseIsSeenAndHarmsNobody(t *testing.T) {
 		checkAnswer(t, o.post(t, tries(t, "more-"+strconv.Itoa(i), "right", "home")), "upgraded.xml")
 	}
 	waitForLog(t, o.site, "fuse is whole again")
-	if got := onlyEndpoint(t, o); got.LoginFuse.Blown {
+	if got := onlyEndpoint(t, o); got.LoginFuse.Blown || got.LoginFuse.Blew != nil {
 		t.Errorf("the status is %+v", got)
 	}
 }

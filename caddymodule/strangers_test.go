@@ -90,25 +90,3 @@ func (l *listeners) upgradeUntil(t testing.TB, done <-chan struct{}) {
 		}
 	}
 }
-
-// What is doubted and what is guarded says no more than anything else.
-func TestNothingSecretGetsOutOfDoubtsAndGuards(t *testing.T) {
-	o := operate(t, directive(serve(t, says(http.StatusBadRequest, `{"error":"invalid_grant","error_description":"marker"}`)), oldService(t),
-		"failed_logins 1 1m"))
-	for i := range 30 {
-		name := fmt.Sprint("marker-user-", i)
-		o.post(t, tries(t, name, "marker-password", "marker-home"))
-		o.post(t, tries(t, name, "marker-password-2", "marker-home"))
-	}
-	waitForLog(t, o.site, "fuse blown")
-	log := o.log(t)
-	for _, outcome := range []string{"rejected", "doubted", "guarded"} {
-		if !strings.Contains(log, `"outcome":"`+outcome+`"`) {
-			t.Errorf("no call was %s", outcome)
-		}
-	}
-	checkNoMarker(t, "the log", log)
-	for _, path := range []string{"/metrics", "/smapi_upgrade/status"} {
-		checkNoMarker(t, path, o.admin.get(t, path).body)
-	}
-}

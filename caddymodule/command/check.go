@@ -26,6 +26,7 @@ type checker struct {
 	endpoint        string
 	credentials     string
 	from            string
+	locked          string
 	refresh         bool
 	yes             bool
 	json            bool
@@ -36,7 +37,7 @@ func checkCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "check [--config <path> [--adapter <name>]]\n" +
 			"    [--endpoint <url>] [--credentials <kind>] [--from <file>]\n" +
-			"    [--refresh] [--yes] [--json]",
+			"    [--locked-from <file>] [--refresh] [--yes] [--json]",
 		DisableFlagsInUseLine: true,
 		Short:                 "Tries the token endpoint with a test account",
 		Long: `
@@ -50,6 +51,14 @@ It costs the account one failed login at each token endpoint, which is what
 wrong credentials cost a player, and asks before. No wrong ones are tried where
 the right ones came to nothing. The tokens are thrown away; only --refresh uses
 the refresh token up.
+
+A client with a secret is also tried with a made-up one, and the right
+credentials: where the server looks at the client first, that is no login. What
+it says then it will say to everybody when the secret is changed or runs out. If
+that would be taken for a rejection of listeners, the line of on_error is shown
+that prevents it. So it is for an account that the server has locked, which
+--locked-from gives in the same form. An account with characters beyond ASCII is
+tried with 'form_charset utf-8' first: use one to see whether you need that.
 
 The account comes from standard input or from a file, never from the command
 line; on a terminal it is asked for. It is one line, with a tab between:
@@ -96,6 +105,7 @@ Exit status:
 	flags.StringVar(&c.endpoint, "endpoint", "", "The `url` of the one token endpoint or issuer to try")
 	flags.StringVar(&c.credentials, "credentials", string(smapi.Login), "The `kind` of credentials it has")
 	flags.StringVar(&c.from, "from", "", "The `file` with the account (default standard input)")
+	flags.StringVar(&c.locked, "locked-from", "", "A `file` with a locked account to try, too")
 	flags.BoolVar(&c.refresh, "refresh", false, "Refresh the tokens, too")
 	flags.BoolVarP(&c.yes, "yes", "y", false, "Do not ask whether to go on")
 	flags.BoolVar(&c.json, "json", false, "Print it as JSON")
@@ -111,17 +121,16 @@ func (c *checker) run(cmd *cobra.Command) error {
 		return usageError(cmd, err)
 	}
 	defer trial.Close()
-	account, goOn, err := c.ask(cmd, trial.Endpoints())
+	tries, goOn, err := c.ask(cmd, trial)
 	if err != nil {
 		return usageError(cmd, err)
 	}
 	if !goOn {
-		cmd.PrintErrln("Nothing was tried.")
+		tell(cmd, "Nothing was tried.\n")
 		return exit(cmd, exitUsage)
 	}
-	r := trial.Run(context.Background(), account, c.refresh)
-	out := cmd.OutOrStdout()
-	if err := show(out, r, c.json, func(w io.Writer) { printReport(w, &r, colored(out)) }); err != nil {
+	r := trial.Run(context.Background(), tries)
+	if err := newPage(cmd.OutOrStdout()).show(r, c.json, func(p *page) { printReport(p, &r) }); err != nil {
 		return usageError(cmd, err)
 	}
 	return exit(cmd, exitOf[r.State])
@@ -135,8 +144,12 @@ func (c *checker) prepare() (*diagnose.Trial, error) {
 		return nil, errors.New("--credentials has to be login, session_id, login_token or anonymous")
 	case c.adapter != "" && c.config == "":
 		return nil, errors.New("--adapter is for the file of --config")
+	case c.locked != "" && kind == smapi.Anonymous:
+		return nil, errors.New("--locked-from is an account, and players without one have none")
 	case c.config == "-" && (c.from == "" || c.from == "-"):
 		return nil, errors.New("standard input is either the account or the configuration")
+	case c.locked == "-":
+		return nil, errors.New("--locked-from has to be a file; standard input is for the account that is right")
 	}
 	config, err := diagnose.LoadConfig(c.config, c.adapter)
 	if err != nil {
@@ -146,86 +159,113 @@ func (c *checker) prepare() (*diagnose.Trial, error) {
 }
 
 // ask tells what it costs, and asks for what is missing where there is a terminal.
-func (c *checker) ask(cmd *cobra.Command, endpoints []string) (account smapi.Credentials, goOn bool, err error) {
-	kind, terminal := smapi.Kind(c.credentials), term.IsTerminal(int(os.Stdin.Fd()))
-	if !c.yes && !terminal {
-		return account, false, errors.New("it costs the account a failed login, and there is no terminal to ask at: add --yes")
+func (c *checker) ask(cmd *cobra.Command, trial *diagnose.Trial) (tries diagnose.Tries, goOn bool, err error) {
+	kind := smapi.Kind(c.credentials)
+	tries = diagnose.Tries{Account: smapi.Credentials{Kind: kind}, Refresh: c.refresh}
+	fd, asked := terminal(cmd.InOrStdin())
+	if !c.yes && !asked {
+		return tries, false, errors.New("it costs the account a failed login, and there is no terminal to ask at: add --yes")
 	}
-	c.announce(cmd, endpoints, kind)
+	c.announce(cmd, trial)
 	if !c.yes {
-		cmd.PrintErr("Go on? [y/N] ")
+		tell(cmd, "Go on? [y/N] ")
 		if answer, err := readLine(cmd.InOrStdin()); err != nil || !slices.Contains([]string{"y", "yes"}, strings.ToLower(answer)) {
-			return account, false, nil
+			return tries, false, nil
 		}
 	}
-	if kind == smapi.Anonymous {
-		return smapi.Credentials{Kind: kind}, true, nil
-	}
-	in, what := cmd.InOrStdin(), "standard input"
-	switch {
-	case c.from != "" && c.from != "-":
-		file, err := os.Open(c.from)
+	if c.locked != "" {
+		locked, err := readFile("--locked-from", c.locked, kind)
 		if err != nil {
-			return account, false, fmt.Errorf("--from: %w", err)
+			return tries, false, err
 		}
-		defer file.Close()
-		in, what = file, "--from"
-	case terminal:
-		if in, err = prompt(cmd, kind); err != nil {
-			return account, false, err
-		}
+		tries.Locked = &locked
 	}
+	switch {
+	case kind == smapi.Anonymous:
+	case c.from != "" && c.from != "-":
+		tries.Account, err = readFile("--from", c.from, kind)
+	default:
+		in := cmd.InOrStdin()
+		if asked {
+			if in, err = prompt(cmd, fd, kind); err != nil {
+				return tries, false, err
+			}
+		}
+		tries.Account, err = readAccount("standard input", in, kind)
+	}
+	return tries, err == nil, err
+}
+
+// readFile reads the one account in a file.
+func readFile(option, path string, kind smapi.Kind) (smapi.Credentials, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return smapi.Credentials{}, fmt.Errorf("%s: %w", option, err)
+	}
+	defer file.Close()
+	return readAccount(option, file, kind)
+}
+
+func readAccount(what string, in io.Reader, kind smapi.Kind) (smapi.Credentials, error) {
 	accounts, err := player.ReadAccounts(in, kind)
 	switch {
 	case err != nil:
-		return account, false, fmt.Errorf("%s: %w", what, err)
+		return smapi.Credentials{}, fmt.Errorf("%s: %w", what, err)
 	case len(accounts) != 1:
-		return account, false, fmt.Errorf("%s: there has to be one account, not %d", what, len(accounts))
+		return smapi.Credentials{}, fmt.Errorf("%s: there has to be one account, not %d", what, len(accounts))
 	}
-	return accounts[0].Credentials, true, nil
+	return accounts[0].Credentials, nil
 }
 
-func (c *checker) announce(cmd *cobra.Command, endpoints []string, kind smapi.Kind) {
+func (c *checker) announce(cmd *cobra.Command, trial *diagnose.Trial) {
 	text := "An account is tried with its credentials, and once with wrong ones: that costs it one failed login"
-	if kind == smapi.Anonymous {
+	if smapi.Kind(c.credentials) == smapi.Anonymous {
 		text = "A player without an account is tried"
+	} else if trial.WithCharset() {
+		text += ". If it has characters beyond ASCII, it is tried with form_charset utf-8 first, and no more if that fails"
+	}
+	if trial.WithSecret() {
+		text += ". It is also tried once with a made-up client secret: where the server looks at the client first, that is no login"
+	}
+	if c.locked != "" {
+		text += ". A locked account is tried with its credentials, which may lock it for longer"
 	}
 	if c.refresh {
 		text += ". The refresh token that is issued is used up"
 	}
-	wrapped(cmd.ErrOrStderr(), "", "", text+". At:")
-	for _, endpoint := range endpoints {
-		cmd.PrintErrln("  " + endpoint)
+	newPage(cmd.ErrOrStderr()).wrapped("", "", text+". At:")
+	for _, endpoint := range trial.Endpoints() {
+		tell(cmd, "  %s\n", endpoint)
 	}
-	cmd.PrintErrln()
+	tell(cmd, "\n")
 }
 
-// asked are the values that a kind of credentials has, in their order on a line.
-var asked = map[smapi.Kind][]string{
+// valuesOf are the values that a kind of credentials has, in their order on a line.
+var valuesOf = map[smapi.Kind][]string{
 	smapi.Login:      {"User name", "Password"},
 	smapi.SessionID:  {"Session id"},
 	smapi.LoginToken: {"Token", "Key"},
 }
 
 // prompt asks for an account on the terminal, without an echo of what is secret.
-func prompt(cmd *cobra.Command, kind smapi.Kind) (io.Reader, error) {
+func prompt(cmd *cobra.Command, fd int, kind smapi.Kind) (io.Reader, error) {
 	var values []string
-	for _, name := range asked[kind] {
-		cmd.PrintErr(name + ": ")
+	for _, name := range valuesOf[kind] {
+		tell(cmd, "%s: ", name)
 		var value string
 		var err error
 		if name == "User name" {
 			value, err = readLine(cmd.InOrStdin())
 		} else {
-			value, err = readSecret(int(os.Stdin.Fd()))
-			cmd.PrintErrln()
+			value, err = readSecret(fd)
+			tell(cmd, "\n")
 		}
 		if err != nil {
 			return nil, errors.New("no account was given")
 		}
 		values = append(values, value)
 	}
-	cmd.PrintErrln()
+	tell(cmd, "\n")
 	return strings.NewReader(strings.Join(values, "\t")), nil
 }
 

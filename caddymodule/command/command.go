@@ -3,6 +3,8 @@ package command
 
 import (
 	"errors"
+	"fmt"
+	"strings"
 
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	"github.com/spf13/cobra"
@@ -26,19 +28,41 @@ func init() {
 Commands for who runs the handler smapi_upgrade, which moves the listeners of
 an old Sonos music service to OAuth.
 `,
-		CobraFunc: func(family *cobra.Command) {
-			for _, command := range commands {
-				family.AddCommand(command())
-			}
-			family.SetFlagErrorFunc(usageError)
-			family.RunE = func(cmd *cobra.Command, args []string) error {
-				if len(args) > 0 {
-					return usageError(cmd, errors.New("there is no such command"))
-				}
-				return cmd.Help()
-			}
-		},
+		CobraFunc: complete,
 	})
+}
+
+// complete adds the commands to their family.
+func complete(family *cobra.Command) {
+	for _, command := range commands {
+		family.AddCommand(command())
+	}
+	family.AddCommand(helpCommand(family))
+	family.SetFlagErrorFunc(usageError)
+	family.RunE = func(cmd *cobra.Command, args []string) error {
+		if len(args) > 0 {
+			return usageError(cmd, errNoCommand)
+		}
+		return cmd.Help()
+	}
+}
+
+var errNoCommand = errors.New("there is no such command")
+
+// helpCommand is help, as cobra has it for the root alone.
+func helpCommand(family *cobra.Command) *cobra.Command {
+	return &cobra.Command{
+		Use:   "help [<command>]",
+		Short: "Helps with a command",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			about, rest, err := family.Find(args)
+			if err != nil || len(rest) > 0 {
+				return usageError(cmd, errNoCommand)
+			}
+			about.InitDefaultHelpFlag() // which --help adds
+			return about.Help()
+		},
+	}
 }
 
 // exitUsage is the exit code of a command that was called in a wrong way.
@@ -46,7 +70,11 @@ const exitUsage = 2
 
 // usageError ends a command with a message of what is wrong with its flags and arguments.
 func usageError(cmd *cobra.Command, err error) error {
-	cmd.PrintErrf("Error: %v\nSee '%s --help'.\n", err, cmd.CommandPath())
+	page := newPage(cmd.ErrOrStderr())
+	for line := range strings.Lines("Error: " + err.Error()) {
+		page.wrapped("", "", line)
+	}
+	fmt.Fprintf(page, "See '%s --help'.\n", cmd.CommandPath())
 	return exit(cmd, exitUsage)
 }
 

@@ -91,7 +91,7 @@ func (e *explainer) run(cmd *cobra.Command) error {
 	if err != nil {
 		return usageError(cmd, err)
 	}
-	if err := show(cmd.OutOrStdout(), x, e.json, func(w io.Writer) { printExplanation(w, &x) }); err != nil {
+	if err := newPage(cmd.OutOrStdout()).show(x, e.json, func(p *page) { printExplanation(p, &x) }); err != nil {
 		return usageError(cmd, err)
 	}
 	if !x.Answered {

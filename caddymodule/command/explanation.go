@@ -3,7 +3,6 @@ package command
 import (
 	"cmp"
 	"fmt"
-	"io"
 	"maps"
 	"slices"
 	"strings"
@@ -12,25 +11,25 @@ import (
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
 )
 
-func printExplanation(w io.Writer, x *diagnose.Explanation) {
-	printRequest(w, &x.Request)
+func printExplanation(p *page, x *diagnose.Explanation) {
+	printRequest(p, &x.Request)
 	for _, note := range x.Notes {
-		wrapped(w, "  ", "! ", note)
+		p.wrapped("  ", "! ", note)
 	}
 	for i := range x.Handlers {
-		fmt.Fprintln(w)
-		printExplained(w, &x.Handlers[i])
+		fmt.Fprintln(p)
+		printExplained(p, &x.Handlers[i])
 	}
 }
 
-func printRequest(w io.Writer, f *diagnose.RequestFacts) {
-	fmt.Fprintf(w, "%s: %s with a body of %d bytes\n", capitalized(f.Kind), f.Method, f.BodyBytes)
+func printRequest(p *page, f *diagnose.RequestFacts) {
+	fmt.Fprintf(p, "%s: %s with a body of %d bytes\n", capitalized(f.Kind), f.Method, f.BodyBytes)
 	for _, h := range f.Deciding {
-		wrapped(w, "  ", "", h.Name+": "+h.Value)
+		p.wrapped("  ", "", h.Name+": "+h.Value)
 	}
 }
 
-func printHandler(w io.Writer, f *diagnose.HandlerFacts) {
+func printHandler(p *page, f *diagnose.HandlerFacts) {
 	title := cmp.Or(f.Endpoint, "smapi_upgrade without a token endpoint")
 	if f.At == "" {
 		title = "smapi_upgrade with the defaults"
@@ -38,21 +37,21 @@ func printHandler(w io.Writer, f *diagnose.HandlerFacts) {
 	if f.ClientID != "" {
 		title += " as " + f.ClientID
 	}
-	fmt.Fprintln(w, title)
+	fmt.Fprintln(p, title)
 	if f.At != "" {
-		fmt.Fprintf(w, "  at %s\n", strings.TrimPrefix(f.At, "apps/http/servers/"))
+		fmt.Fprintf(p, "  at %s\n", strings.TrimPrefix(f.At, "apps/http/servers/"))
 	}
 	for _, m := range f.Matches {
-		wrapped(w, "  ", "for ", m)
+		p.wrapped("  ", "for ", m)
 	}
 	for _, note := range f.Notes {
-		wrapped(w, "  ", "! ", note)
+		p.wrapped("  ", "! ", note)
 	}
 }
 
-func printExplained(w io.Writer, x *diagnose.Explained) {
-	printHandler(w, &x.HandlerFacts)
-	step := steps(w)
+func printExplained(p *page, x *diagnose.Explained) {
+	printHandler(p, &x.HandlerFacts)
+	step := p.steps()
 	var methods []string
 	for _, m := range x.LookedFor {
 		if m != smapi.Poll { // which is a getDeviceAuthToken
@@ -62,7 +61,7 @@ func printExplained(w io.Writer, x *diagnose.Explained) {
 	if !x.HeadersAllow {
 		step("method and headers", "They rule out a call: "+x.Forwarded+".")
 		step("body", "Nothing of it is read.")
-		printVerdict(w, x)
+		printVerdict(p, x)
 		return
 	}
 	step("method and headers", "They allow a call of "+strings.Join(methods, " or ")+".")
@@ -73,24 +72,24 @@ func printExplained(w io.Writer, x *diagnose.Explained) {
 		} else {
 			step("call", "It is none: "+x.Forwarded+".")
 		}
-		printVerdict(w, x)
+		printVerdict(p, x)
 		return
 	}
 	step("call", "")
-	printCall(w, x.Call)
+	printCall(p, x.Call)
 	step("decision", x.Rule+".")
 	if x.Exchange != nil {
 		step("exchange", "")
-		printExchange(w, x.Exchange)
+		printExchange(p, x.Exchange)
 	}
 	if len(x.Told) > 0 {
 		step("answer", "")
-		printTold(w, x)
+		printTold(p, x)
 	}
-	printVerdict(w, x)
+	printVerdict(p, x)
 }
 
-func printVerdict(w io.Writer, x *diagnose.Explained) {
+func printVerdict(p *page, x *diagnose.Explained) {
 	verdict := "It would be answered here."
 	switch {
 	case x.Observed:
@@ -98,11 +97,11 @@ func printVerdict(w io.Writer, x *diagnose.Explained) {
 	case !x.Answered:
 		verdict = "It would be forwarded."
 	}
-	fmt.Fprintln(w)
-	wrapped(w, "  ", "=> ", strings.TrimSpace(verdict+" "+x.Hint))
+	fmt.Fprintln(p)
+	p.wrapped("  ", "=> ", strings.TrimSpace(verdict+" "+x.Hint))
 }
 
-func printCall(w io.Writer, f *diagnose.CallFacts) {
+func printCall(p *page, f *diagnose.CallFacts) {
 	method := string(f.Method)
 	if f.Method == smapi.GetDeviceAuthToken {
 		method += " without linkCode: an upgrade call"
@@ -117,31 +116,31 @@ func printCall(w io.Writer, f *diagnose.CallFacts) {
 		{"deviceId", f.DeviceID}, {"deviceProvider", f.DeviceProvider},
 	} {
 		if line.value != "" {
-			fmt.Fprintf(w, "     %-16s %s\n", line.name, line.value)
+			fmt.Fprintf(p, "     %-16s %s\n", line.name, line.value)
 		}
 	}
 }
 
-func printExchange(w io.Writer, f *diagnose.ExchangeFacts) {
+func printExchange(p *page, f *diagnose.ExchangeFacts) {
 	endpoint := "token"
 	if f.Device {
 		endpoint = "device authorization"
 	}
-	wrapped(w, "     ", "", "One POST to the "+endpoint+" endpoint, with the form")
-	for _, p := range f.Params {
-		fmt.Fprintf(w, "       %-22s %s\n", p.Name, p.Value)
+	p.wrapped("     ", "", "One POST to the "+endpoint+" endpoint, with the form")
+	for _, param := range f.Params {
+		fmt.Fprintf(p, "       %-22s %s\n", param.Name, param.Value)
 	}
-	wrapped(w, "     ", "", "and the headers "+strings.Join(f.Headers, ", ")+".")
+	p.wrapped("     ", "", "and the headers "+strings.Join(f.Headers, ", ")+".")
 	if len(f.LeftOut) > 0 {
-		wrapped(w, "     ", "", "Left out, because they are empty here: "+strings.Join(f.LeftOut, ", ")+
+		p.wrapped("     ", "", "Left out, because they are empty here: "+strings.Join(f.LeftOut, ", ")+
 			". (The player's address, for one, is not in a capture.)")
 	}
 }
 
-func printTold(w io.Writer, x *diagnose.Explained) {
+func printTold(p *page, x *diagnose.Explained) {
 	if x.Exchange == nil {
 		t := x.Told[0]
-		wrapped(w, "     ", "", fmt.Sprintf("%s: the player gets %s: %s.", t.Outcome, t.Player, t.Then))
+		p.wrapped("     ", "", fmt.Sprintf("%s: the player gets %s: %s.", t.Outcome, t.Player, t.Then))
 		return
 	}
 	const row = "     %-30s %-15s %s\n"
@@ -149,25 +148,25 @@ func printTold(w io.Writer, x *diagnose.Explained) {
 	if x.Exchange.Device {
 		endpoint = "of the endpoint"
 	}
-	fmt.Fprintf(w, row, endpoint, "outcome", "the player gets")
+	fmt.Fprintf(p, row, endpoint, "outcome", "the player gets")
 	var players []string
 	then := map[string]string{}
 	for _, t := range x.Told {
-		fmt.Fprintf(w, row, t.Answer, t.Outcome, t.Player)
+		fmt.Fprintf(p, row, t.Answer, t.Outcome, t.Player)
 		if then[t.Player] == "" {
 			players = append(players, t.Player)
 			then[t.Player] = t.Then
 		}
 	}
-	fmt.Fprintln(w)
+	fmt.Fprintln(p)
 	for _, player := range players {
-		fmt.Fprintf(w, "     %-30s %s\n", player, then[player])
+		fmt.Fprintf(p, "     %-30s %s\n", player, then[player])
 	}
 	if names := slices.Sorted(maps.Keys(x.Exchange.OnError)); len(names) > 0 {
 		for i, name := range names {
 			names[i] += " " + string(x.Exchange.OnError[name])
 		}
-		fmt.Fprintln(w)
-		wrapped(w, "     ", "on_error: ", strings.Join(names, ", "))
+		fmt.Fprintln(p)
+		p.wrapped("     ", "on_error: ", strings.Join(names, ", "))
 	}
 }

@@ -2,8 +2,6 @@ package command
 
 import (
 	"fmt"
-	"io"
-	"strings"
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/diagnose"
 )
@@ -14,32 +12,29 @@ var verdicts = map[diagnose.State]string{
 	diagnose.Problem: "It would not work for players.",
 }
 
-func printReport(w io.Writer, r *diagnose.Report, inColor bool) {
+func printReport(p *page, r *diagnose.Report) {
 	for i, h := range r.Handlers {
 		if i > 0 {
-			fmt.Fprintln(w)
+			fmt.Fprintln(p)
 		}
-		printHandler(w, &h.HandlerFacts)
-		fmt.Fprintln(w)
+		printHandler(p, &h.HandlerFacts)
+		fmt.Fprintln(p)
 		for i := range h.Checks {
-			printFinding(w, &h.Checks[i], inColor)
+			printFinding(p, &h.Checks[i])
 		}
 	}
-	fmt.Fprintf(w, "\n%s\n", verdicts[r.State])
+	fmt.Fprintf(p, "\n%s\n", verdicts[r.State])
 }
 
-func printFinding(w io.Writer, f *diagnose.Finding, inColor bool) {
+var colors = map[diagnose.State]color{diagnose.Well: green, diagnose.Fix: yellow, diagnose.Problem: red}
+
+func printFinding(p *page, f *diagnose.Finding) {
 	says := f.Says
 	if f.Fix != "" {
 		says += ". To fix it: " + f.Fix
 	}
-	var text strings.Builder
-	wrapped(&text, "  ", fmt.Sprintf("%-8s %-18s ", f.State, f.Check), says)
-	line := text.String()
-	if inColor {
-		line = strings.Replace(line, string(f.State), colors[f.State].of(string(f.State)), 1)
-	}
-	_, _ = io.WriteString(w, line)
+	fmt.Fprint(p, "  ")
+	p.colored(colors[f.State], string(f.State))
+	fmt.Fprintf(p, "%-*s %-18s ", 8-len(f.State), "", f.Check)
+	p.hang(30, says)
 }
-
-var colors = map[diagnose.State]color{diagnose.Well: green, diagnose.Fix: yellow, diagnose.Problem: red}

@@ -2,19 +2,15 @@ package command
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/url"
 	"os"
 	"os/signal"
-	"strings"
 	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/player"
@@ -144,20 +140,12 @@ func (s *simulation) run(cmd *cobra.Command) error {
 	ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop) // a second Ctrl-C does not wait for anything
-	bar := showProgress(fleet)
+	s.announce(cmd, len(fleet.Accounts))
+	bar := showProgress(cmd.ErrOrStderr(), fleet)
 	summary := fleet.Run(ctx)
 	bar.end()
-
-	write := summary.WriteText
-	if s.json {
-		write = func(w io.Writer) error {
-			e := json.NewEncoder(w)
-			e.SetIndent("", "  ")
-			return e.Encode(summary)
-		}
-	}
-	if err := write(cmd.OutOrStdout()); err != nil {
-		cmd.PrintErrln("Error:", err)
+	if err := newPage(cmd.OutOrStdout()).show(summary, s.json, func(p *page) { printSummary(p, summary) }); err != nil {
+		tell(cmd, "Error: %v\n", err)
 		return exit(cmd, exitFailed)
 	}
 	switch {
@@ -238,8 +226,8 @@ func (s *simulation) players(cmd *cobra.Command) ([]player.Account, error) {
 	}
 	in := cmd.InOrStdin()
 	if s.from == "-" {
-		if term.IsTerminal(int(os.Stdin.Fd())) {
-			cmd.PrintErrln("One account per line, then Ctrl-D:")
+		if _, ok := terminal(in); ok {
+			tell(cmd, "One account per line, then Ctrl-D:\n")
 		}
 	} else {
 		file, err := os.Open(s.from)
@@ -259,6 +247,35 @@ func (s *simulation) players(cmd *cobra.Command) ([]player.Account, error) {
 	return accounts, nil
 }
 
+// announce says who is played where, before anybody is.
+func (s *simulation) announce(cmd *cobra.Command, n int) {
+	who := number(n, "account") + " of --from"
+	if s.from == "" {
+		who = madeUp(smapi.Kind(s.credentials), n)
+	}
+	page := newPage(cmd.ErrOrStderr())
+	page.wrapped("", "", "Plays "+who+". At:")
+	fmt.Fprintf(page, "  %s\n\n", s.url)
+}
+
+// madeUp names the accounts that are made up.
+func madeUp(kind smapi.Kind, n int) string {
+	one, all := map[smapi.Kind][2]string{
+		smapi.Login:      {"user1 with password1", "user1 with password1 to user%d with password%[1]d"},
+		smapi.SessionID:  {"session1", "session1 to session%d"},
+		smapi.LoginToken: {"token1 with key1", "token1 with key1 to token%d with key%[1]d"},
+	}[kind], ""
+	switch {
+	case kind == smapi.Anonymous:
+		return number(n, "player") + " without an account"
+	case n == 1:
+		all = one[0]
+	default:
+		all = fmt.Sprintf(one[1], n)
+	}
+	return number(n, "account") + " that " + map[bool]string{true: "is", false: "are"}[n == 1] + " made up (" + all + ")"
+}
+
 var errURL = errors.New("that is no URL of a site, such as http://localhost:8088")
 
 // checkURL refuses what is not a site of this machine, unless it is said to be the operator's own. Its errors do
@@ -276,62 +293,4 @@ func checkURL(text string, mine bool) error {
 	}
 	return fmt.Errorf("%s is not this machine.\nEach call is a login there, and failed ones may lock the accounts of "+
 		"listeners.\nIf the service is yours, add --yes-this-is-my-service", u.Hostname())
-}
-
-// progress is a bar on a terminal.
-type progress struct {
-	fleet *player.Fleet
-	begin time.Time
-	stop  chan struct{}
-	gone  chan struct{}
-}
-
-// showProgress draws a bar a few times a second until it ends, if standard error is a terminal.
-func showProgress(fleet *player.Fleet) *progress {
-	p := &progress{fleet: fleet, begin: time.Now(), stop: make(chan struct{}), gone: make(chan struct{})}
-	if !term.IsTerminal(int(os.Stderr.Fd())) || os.Getenv("TERM") == "dumb" {
-		close(p.gone)
-		return p
-	}
-	go func() {
-		defer close(p.gone)
-		tick := time.NewTicker(200 * time.Millisecond)
-		defer tick.Stop()
-		for {
-			width, _, err := term.GetSize(int(os.Stderr.Fd()))
-			if err != nil || width > 80 {
-				width = 80
-			}
-			fmt.Fprint(os.Stderr, "\r", p.line(width-1), "\x1b[K") // the last column would begin a new line
-			select {
-			case <-tick.C:
-			case <-p.stop:
-				fmt.Fprint(os.Stderr, "\r\x1b[K")
-				return
-			}
-		}
-	}()
-	return p
-}
-
-// end takes the bar away.
-func (p *progress) end() {
-	close(p.stop)
-	<-p.gone
-}
-
-// line is the bar in at most width columns: [=====>    ] 450 of 1000, 12s left
-func (p *progress) line(width int) string {
-	done, all := p.fleet.Done(), len(p.fleet.Accounts)
-	text := fmt.Sprintf(" %*d of %d", len(fmt.Sprint(all)), done, all)
-	if took := time.Since(p.begin); done > 0 && took > time.Second {
-		text += fmt.Sprintf(", %v left", (took * time.Duration(all-done) / time.Duration(done)).Round(time.Second))
-	}
-	room := width - len(text) - 2
-	if room < 3 {
-		return text[:max(0, min(len(text), width))]
-	}
-	room = min(room, 40)
-	full := room * done / all
-	return "[" + strings.Repeat("=", full) + strings.Repeat(" ", room-full) + "]" + text
 }

@@ -14,12 +14,13 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/caddyserver/caddy/v2"
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/diagnose"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/secret"
 )
@@ -48,6 +49,10 @@ since the start and over the last five minutes, exchanges under way and
 waiting, whether the endpoint is left alone or is rate-limiting, and how
 old the secrets are. It shows no secret, and nothing of any listener.
 
+Where the admin API is, the configuration says: that of --config, or ./Caddyfile
+or /etc/caddy/Caddyfile if there is one. Its Unix socket can be read by the user
+of Caddy alone. Without any it is localhost:2019.
+
 Exit status:
     0   a configuration with smapi_upgrade is running, whatever its token
         endpoint does: this can be a health check
@@ -57,6 +62,7 @@ Exit status:
 `,
 		Example: `    $ caddy smapi-upgrade status
     $ caddy smapi-upgrade status --watch
+    $ sudo -u caddy caddy smapi-upgrade status --config /etc/caddy/Caddyfile
     $ caddy smapi-upgrade status --json | jq '.endpoints[].breaker'`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) != 0 {
@@ -71,7 +77,7 @@ Exit status:
 	flags.BoolVarP(&s.watch, "watch", "w", false, "Show it again and again, until Ctrl-C")
 	flags.DurationVar(&s.interval, "interval", 2*time.Second, "How often, at least 100ms")
 	flags.BoolVar(&s.json, "json", false, "Print what the admin API says")
-	flags.StringVar(&s.address, "address", "", "The `address` of the admin API (localhost:2019)")
+	flags.StringVar(&s.address, "address", "", "The `address` of the admin API")
 	flags.StringVarP(&s.config, "config", "c", "", "The configuration `file` that says the address")
 	flags.StringVarP(&s.adapter, "adapter", "a", "", "The `name` of its adapter")
 	return cmd
@@ -87,7 +93,7 @@ func (s *statusReader) run(cmd *cobra.Command) error {
 	if s.interval < 100*time.Millisecond {
 		return usageError(cmd, errors.New("--interval has to be at least 100ms"))
 	}
-	address, err := caddycmd.DetermineAdminAPIAddress(s.address, nil, s.config, s.adapter)
+	address, err := s.find()
 	if err != nil {
 		return usageError(cmd, err)
 	}
@@ -108,6 +114,31 @@ func (s *statusReader) run(cmd *cobra.Command) error {
 	}
 }
 
+// places are where a configuration is looked for that says where the admin API is.
+var places = []string{"Caddyfile", "/etc/caddy/Caddyfile"}
+
+// find returns the address of the admin API, which may be a Unix socket with its mode.
+func (s *statusReader) find() (string, error) {
+	if s.address != "" {
+		return s.address, nil
+	}
+	config := s.config
+	for _, place := range places {
+		if _, err := os.Stat(place); config == "" && err == nil {
+			config = place
+		}
+	}
+	if config == "" {
+		return caddy.DefaultAdminListen, nil
+	}
+	content, err := diagnose.LoadConfig(config, s.adapter)
+	if err != nil {
+		return "", fmt.Errorf("%s, which says where the admin API is: %w; --address can say it too", config, err)
+	}
+	address, err := caddycmd.DetermineAdminAPIAddress("", content, config, s.adapter)
+	return caddy.NewReplacer().ReplaceAll(address, ""), err
+}
+
 // show prints the status once and returns the exit code.
 func (s *statusReader) show(ctx context.Context, cmd *cobra.Command, address string) int {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
@@ -121,23 +152,27 @@ func (s *statusReader) show(ctx context.Context, cmd *cobra.Command, address str
 		return 0
 	}
 	if err != nil {
-		cmd.PrintErrf("Error: the admin API at %s: %v\n", address, err)
+		text := fmt.Sprintf("Error: the admin API at %s: %v", address, err)
+		if strings.Contains(text, syscall.EACCES.Error()) { // of which nothing else is left
+			text += ". Run it as the user of Caddy"
+		}
+		newPage(cmd.ErrOrStderr()).wrapped("", "", text)
 		return exitNoAnswer
 	}
 	out := cmd.OutOrStdout()
-	var text strings.Builder
-	switch {
-	case s.json:
-		text.Write(body)
-	case len(status.Endpoints) == 0:
-		text.WriteString("The Caddy that runs has no smapi_upgrade.\n")
-	default:
-		printStatus(&text, &status)
+	screen := newPage(out)
+	if s.json {
+		err = screen.data(body)
+	} else {
+		if _, ok := terminal(out); ok && s.watch {
+			fmt.Fprint(out, "\x1b[H\x1b[2J") // home, and clear
+		}
+		err = screen.show(nil, false, func(p *page) { printStatus(p, &status) })
 	}
-	if terminal, ok := out.(*os.File); ok && s.watch && !s.json && term.IsTerminal(int(terminal.Fd())) {
-		fmt.Fprint(out, "\x1b[H\x1b[2J") // home, and clear
+	if err != nil {
+		tell(cmd, "Error: %v\n", err)
+		return exitNoAnswer
 	}
-	_, _ = io.WriteString(out, text.String())
 	if len(status.Endpoints) == 0 {
 		return exitNoHandler
 	}
@@ -168,56 +203,64 @@ func askAdmin(ctx context.Context, address string) ([]byte, error) {
 	}
 }
 
-// printStatus writes a status as people read it, at most 80 columns wide but for the URL.
-func printStatus(w io.Writer, s *caddymodule.Status) {
+// printStatus prints a status as people read it, at most 80 columns wide but for the URL.
+func printStatus(p *page, s *caddymodule.Status) {
+	if len(s.Endpoints) == 0 {
+		fmt.Fprintln(p, "The Caddy that runs has no smapi_upgrade.")
+	}
 	for i := range s.Endpoints {
 		if i > 0 {
-			fmt.Fprintln(w)
+			fmt.Fprintln(p)
 		}
-		printEndpoint(w, &s.Endpoints[i])
+		printEndpoint(p, &s.Endpoints[i])
 	}
 }
 
-func printEndpoint(w io.Writer, e *caddymodule.EndpointStatus) {
+func printEndpoint(p *page, e *caddymodule.EndpointStatus) {
 	title := e.Endpoint
 	if title == "" {
 		title = "No token endpoint: the modes observe and reauthorize need none"
 	}
-	fmt.Fprintln(w, title)
+	fmt.Fprintln(p, title)
 	if e.ClientID != "" {
-		fmt.Fprintln(w, "as "+e.ClientID)
+		fmt.Fprintln(p, "as "+e.ClientID)
 	}
-	fmt.Fprintln(w)
-	row(w, "", "last 5 min", "since start", "last 5 min, each 10 s")
+	fmt.Fprintln(p)
+	row(p, "", "last 5 min", "since start", "last 5 min, each 10 s")
 	for _, o := range flow.Outcomes() {
 		if e.SinceStart[o] > 0 || o == flow.Upgraded {
-			row(w, o.String(), humanize.Comma(int64(e.Last5Minutes[o])), humanize.Comma(int64(e.SinceStart[o])), history(e, o))
+			row(p, o.String(), humanize.Comma(int64(e.Last5Minutes[o])), humanize.Comma(int64(e.SinceStart[o])), history(e, o))
 		}
 	}
 	if e.Endpoint == "" {
 		return
 	}
-	fmt.Fprintf(w, "\n  exchanges      %d in flight, %d waiting", e.InFlight, e.Waiting)
+	fmt.Fprintf(p, "\n  exchanges      %d in flight, %d waiting", e.InFlight, e.Waiting)
 	if e.Waiting > 0 {
-		fmt.Fprintf(w, ", the oldest for %s", seconds(e.OldestWaitingSeconds))
+		fmt.Fprintf(p, ", the oldest for %s", lasting(e.OldestWaitingSeconds))
 	}
-	fmt.Fprintf(w, "\n  breaker        %s\n", map[string]string{
+	fmt.Fprintf(p, "\n  breaker        %s\n", map[string]string{
 		"closed":    "closed: all is well",
 		"open":      "OPEN: the token endpoint has been failing and is left alone",
 		"half-open": "HALF-OPEN: the token endpoint has been failing and is tried",
 	}[e.Breaker])
 	if e.HoldSeconds > 0 {
-		fmt.Fprintf(w, "  hold           for %s more, as the token endpoint has asked\n", seconds(e.HoldSeconds))
+		fmt.Fprintf(p, "  hold           for %s more, as the token endpoint has asked\n", lasting(e.HoldSeconds))
 	}
-	printFuse(w, "upgrades", e.LoginFuse)
-	printFuse(w, "refreshes", e.RefreshFuse)
+	printFuse(p, "upgrades", &e.LoginFuse)
+	printFuse(p, "refreshes", &e.RefreshFuse)
 	for i := range e.Secrets {
 		label := "secrets"
 		if i > 0 {
 			label = ""
 		}
-		fmt.Fprintf(w, "  %-14s %s\n", label, secretLine(&e.Secrets[i]))
+		fmt.Fprintf(p, "  %-14s %s\n", label, secretLine(&e.Secrets[i]))
 	}
+}
+
+// row is one of a table of counts.
+func row(p *page, title, lately, total, history string) {
+	fmt.Fprintln(p, strings.TrimRight(fmt.Sprintf("  %-14s %11s %15s   %s", title, lately, total, history), " "))
 }
 
 // history is a bar for each step, as high as its share of the highest.
@@ -241,9 +284,9 @@ func history(e *caddymodule.EndpointStatus, o flow.Outcome) string {
 
 // secretLine is how a secret is that comes from files.
 func secretLine(s *secret.Status) string {
-	text := s.Field + " read " + seconds(s.ReadSecondsAgo) + " ago"
+	text := s.Field + " read " + lasting(s.ReadSecondsAgo) + " ago"
 	if s.Field == "transport" {
-		text = "client certificate read " + seconds(s.ReadSecondsAgo) + " ago"
+		text = "client certificate read " + lasting(s.ReadSecondsAgo) + " ago"
 	}
 	if s.Expires != nil {
 		text += ", ends " + s.Expires.UTC().Format("2006-01-02 15:04 MST")
@@ -254,18 +297,34 @@ func secretLine(s *secret.Status) string {
 	return text
 }
 
-// printFuse says that a fuse is blown. A whole one is what is expected.
-func printFuse(w io.Writer, of string, f caddymodule.FuseStatus) {
+// printFuse says that a fuse is blown, in red. A whole one is what is expected.
+func printFuse(p *page, of string, f *caddymodule.FuseStatus) {
 	if !f.Blown {
 		return
 	}
-	says := "BLOWN for " + of + ": most accounts are rejected, and rejections are doubted"
-	if f.Tried > 0 {
-		says += fmt.Sprintf(" (%d of %d since", f.Rejected, f.Tried)
-		if f.OAuthError != "" {
-			says += ", mostly " + f.OAuthError
-		}
-		says += ")"
+	says := "BLOWN for " + of + ":"
+	if b := f.Blew; b != nil && b.Tried > 0 {
+		says += fmt.Sprintf(" %d of %d accounts were rejected (%s, of %g%% at most)%s.", b.Rejected, b.Tried, share(b), f.Percent, mostly(b))
 	}
-	wrapped(w, "  ", "fuse           ", says)
+	if f.Tried > 0 {
+		says += fmt.Sprintf(" Since then %d of %d (%s)%s.", f.Rejected, f.Tried, share(&f.FuseTries), mostly(&f.FuseTries))
+	}
+	says += " Rejections are doubted: see what has changed at the authorization server"
+	var lines strings.Builder
+	(&page{out: &lines, width: p.width}).wrapped("  ", "fuse           ", says)
+	for line := range strings.Lines(lines.String()) {
+		p.colored(red, strings.TrimSuffix(line, "\n"))
+		fmt.Fprintln(p)
+	}
+}
+
+func share(t *caddymodule.FuseTries) string {
+	return fmt.Sprintf("%.0f%%", 100*float64(t.Rejected)/float64(t.Tried))
+}
+
+func mostly(t *caddymodule.FuseTries) string {
+	if t.OAuthError == "" {
+		return ""
+	}
+	return ", mostly " + t.OAuthError
 }

@@ -3,7 +3,6 @@ package diagnose
 import (
 	"cmp"
 	"context"
-	"crypto/rand"
 	"crypto/tls"
 	"fmt"
 	"net/http"
@@ -49,15 +48,20 @@ type Checked struct {
 	State  State     `json:"state"`
 	Checks []Finding `json:"checks"`
 
-	Right     *Tried `json:"right_credentials,omitempty"`
-	Wrong     *Tried `json:"wrong_credentials,omitempty"`
-	Refreshed *Tried `json:"refresh,omitempty"`
+	Right       *Tried `json:"right_credentials,omitempty"`
+	Wrong       *Tried `json:"wrong_credentials,omitempty"`
+	WrongSecret *Tried `json:"wrong_client_secret,omitempty"`
+	Locked      *Tried `json:"locked_account,omitempty"`
+	Refreshed   *Tried `json:"refresh,omitempty"`
+	Charset     *Tried `json:"form_charset,omitempty"`
 
 	options   *settings.Options
 	text      string // of the options
 	settings  settings.Settings
 	files     settings.Files
 	exchanger *flow.Exchanger // nil where there is nothing to try
+	charset   *flow.Exchanger // says that forms are UTF-8, nil where the first one does
+	impostor  *flow.Exchanger // has a client secret that is made up, nil where the client has none
 	tap       tap
 }
 
@@ -91,7 +95,8 @@ func (x *Checked) say(s State, check, says string, fixes ...string) {
 const checkHome = "Sonos_smapi_upgrade_check"
 
 // check tries everything that can be tried, in the order in which one thing needs another.
-func (x *Checked) check(ctx context.Context, account smapi.Credentials, refresh, wrong bool) {
+func (x *Checked) check(ctx context.Context, tries Tries, wrong bool) {
+	account := tries.Account
 	if x.exchanger == nil {
 		return
 	}
@@ -100,8 +105,10 @@ func (x *Checked) check(ctx context.Context, account smapi.Credentials, refresh,
 		x.say(Well, "exchange", fmt.Sprintf("there is none for %s, so that nothing is tried here", account.Kind))
 		return
 	}
-	account.DeviceID, account.DeviceProvider = cloudDevice, "Sonos"
-	right, result := x.try(ctx, smapi.GetDeviceAuthToken, account)
+	if !x.checkCharset(ctx, account) {
+		return
+	}
+	right, result := x.try(ctx, x.exchanger, smapi.GetDeviceAuthToken, account)
 	x.Right = result
 	if right.Exchange == nil {
 		x.say(Problem, "right credentials", "nothing is exchanged: "+right.Reason.Says, "try another account")
@@ -112,26 +119,28 @@ func (x *Checked) check(ctx context.Context, account smapi.Credentials, refresh,
 	}
 	x.checkTLS(time.Now())
 	x.checkClock()
+	x.sayCharset(right)
 	x.checkRight(right)
 	x.checkPosts("the right credentials", result.Posts)
 	if right.Result.Class != token.Issued {
 		return // by wrong credentials nothing more is learned
 	}
-	if refresh {
+	if tries.Refresh {
 		x.checkRefresh(ctx, right)
-	}
-	if account.Kind == smapi.Anonymous {
-		return
 	}
 	if !wrong {
 		x.say(Well, "wrong credentials", "tried above, at the same token endpoint")
 		return
 	}
 	x.checkWrong(ctx, account)
+	if tries.Locked != nil {
+		x.checkLocked(ctx, *tries.Locked)
+	}
 }
 
 // try takes a call through the handler.
-func (x *Checked) try(ctx context.Context, method smapi.Method, c smapi.Credentials) (flow.Decision, *Tried) {
+func (x *Checked) try(ctx context.Context, as *flow.Exchanger, method smapi.Method, c smapi.Credentials) (flow.Decision, *Tried) {
+	c.DeviceID, c.DeviceProvider = cloudDevice, "Sonos"
 	call := &smapi.Call{Method: method, Arrived: time.Now(), HouseholdID: checkHome, Credentials: c}
 	p := x.settings.Policy
 	p.RefreshAuthTokens = true // as if it were, to see whether it could be
@@ -139,7 +148,7 @@ func (x *Checked) try(ctx context.Context, method smapi.Method, c smapi.Credenti
 	if d.Exchange != nil {
 		r := &http.Request{Method: http.MethodPost, URL: &url.URL{Path: "/"}, Header: http.Header{}}
 		q := d.Exchange.Request(call, placeholders(r))
-		x.settings.Policy.Conclude(&d, x.exchanger.Exchange(ctx, call.Arrived.Add(x.settings.Policy.Timeout), &q))
+		x.settings.Policy.Conclude(&d, as.Exchange(ctx, call.Arrived.Add(x.settings.Policy.Timeout), &q))
 	}
 	result := d.Result
 	t := &Tried{
@@ -290,6 +299,8 @@ func (x *Checked) checkRight(d flow.Decision) {
 	switch {
 	case d.Outcome == flow.Upgraded:
 		x.say(Well, check, fmt.Sprintf("%s: the player gets %s", t.Outcome, t.Player))
+	case d.Outcome == flow.Rejected && x.Charset.issued():
+		x.say(Problem, check, t.gets(), "form_charset utf-8")
 	case d.Outcome == flow.Rejected:
 		x.say(Problem, check, t.gets(), "see whether the account is right. If it is, every listener would be signed out")
 	default:
@@ -352,9 +363,7 @@ func (x *Checked) checkRefresh(ctx context.Context, right flow.Decision) {
 		x.say(bad, check, "not tried: the privateKey is no refresh token", "ask for one, often by scope offline_access")
 		return
 	}
-	d, t := x.try(ctx, smapi.RefreshAuthToken, smapi.Credentials{
-		Kind: smapi.LoginToken, Token: right.AuthToken, Key: right.PrivateKey, DeviceID: cloudDevice, DeviceProvider: "Sonos",
-	})
+	d, t := x.try(ctx, x.exchanger, smapi.RefreshAuthToken, smapi.Credentials{Kind: smapi.LoginToken, Token: right.AuthToken, Key: right.PrivateKey})
 	x.Refreshed = t
 	if d.Outcome != flow.Refreshed {
 		x.say(bad, check, t.gets(), t.Fix)
@@ -366,40 +375,4 @@ func (x *Checked) checkRefresh(ctx context.Context, right flow.Decision) {
 	}
 	x.say(Well, check, says)
 	x.checkPosts("the refresh", t.Posts)
-}
-
-// checkWrong tries what a player with an old password has.
-func (x *Checked) checkWrong(ctx context.Context, account smapi.Credentials) {
-	const check = "wrong credentials"
-	d, t := x.try(ctx, smapi.GetDeviceAuthToken, spoiled(account))
-	x.Wrong = t
-	switch result := &d.Result; {
-	case d.Outcome == flow.Rejected:
-		x.say(Well, check, t.gets())
-	case result.Class == token.Issued:
-		x.say(Problem, check, "accepted: whoever calls gets tokens", "have the server verify the credentials, and param pass them on")
-	case result.Class != token.Misconfigured:
-		x.say(Fix, check, t.gets()+". It has to be rejected", "try again; if it stays so, see what the server says of a wrong password, and say what that means by on_error")
-	case result.Error == "invalid_client":
-		x.say(Fix, check, t.gets()+". It has to be rejected", "have the server say invalid_grant. Do not name it by on_error: it is also what a client secret that ran out would say")
-	case result.Error == "" && result.Status >= 400:
-		x.say(Fix, check, t.gets()+". It has to be rejected", fmt.Sprintf("on_error %d rejected, if the server says that of nothing else", result.Status))
-	default:
-		x.say(Fix, check, t.gets()+". It has to be rejected", "on_error <error> rejected, by the error that the server's documentation has for a wrong password")
-	}
-	x.checkPosts("the wrong ones", t.Posts)
-}
-
-// spoiled are credentials that are not those of the account.
-func spoiled(c smapi.Credentials) smapi.Credentials {
-	wrong := rand.Text()
-	switch c.Kind {
-	case smapi.Login:
-		c.Password = wrong
-	case smapi.SessionID:
-		c.SessionID = wrong
-	case smapi.LoginToken:
-		c.Token, c.Key = wrong, wrong
-	}
-	return c
 }

@@ -16,6 +16,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/pacing"
@@ -40,7 +41,7 @@ func rehearse(s *settings.Settings, d *flow.Decision, q flow.Request) (*Exchange
 	exchanger := flow.Exchanger{
 		Endpoint: token.New(config),
 		Places:   1,
-		State:    flow.NewState(pacing.Watch{}, nil),
+		State:    flow.NewState(pacing.Watch{}, nil, time.Now),
 	}
 	if s.Policy.SignIn != nil {
 		config.Client, config.DeviceURL = withAny(s.SignInClient, key), cmp.Or(s.DeviceURL, config.URL)

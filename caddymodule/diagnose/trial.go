@@ -3,11 +3,13 @@ package diagnose
 import (
 	"cmp"
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 
@@ -22,9 +24,8 @@ import (
 type Trial struct {
 	handlers []*Checked
 
-	// What handlers have in common while they serve, by Settings.Key and by Settings.Where.
-	states  map[string]*flow.State
-	budgets map[string]*pacing.Budgets
+	// What handlers have in common while they serve, by Settings.Key.
+	states map[string]*flow.State
 }
 
 // Prepare sets the handlers of a configuration in JSON up: those with this token endpoint or issuer, blank for all, and each
@@ -39,7 +40,7 @@ func Prepare(config []byte, endpoint string, kind smapi.Kind) (*Trial, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the configuration does not load: %w", err)
 	}
-	t := &Trial{states: make(map[string]*flow.State), budgets: make(map[string]*pacing.Budgets)}
+	t := &Trial{states: make(map[string]*flow.State)}
 	seen := map[string]bool{}
 	for _, one := range all {
 		x, err := t.prepare(ctx, one)
@@ -84,13 +85,36 @@ func (t *Trial) Endpoints() (shown []string) {
 	return shown
 }
 
-// Run exchanges the credentials of an account at every handler, and wrong ones once at each of Endpoints, which is a failed
-// login there. With refresh it refreshes the tokens, too, which uses the refresh token up.
-func (t *Trial) Run(ctx context.Context, account smapi.Credentials, refresh bool) Report {
+// Tries is what is tried, and as whom.
+type Tries struct {
+	// Account is one whose credentials are right.
+	Account smapi.Credentials
+
+	// Locked is one that the server has locked, nil for none.
+	Locked *smapi.Credentials
+
+	// Refresh is to refresh the tokens, too, which uses the refresh token up.
+	Refresh bool
+}
+
+// WithSecret reports whether there is a client with a secret, so that Run tries a wrong one.
+func (t *Trial) WithSecret() bool {
+	return slices.ContainsFunc(t.handlers, func(x *Checked) bool { return x.impostor != nil })
+}
+
+// WithCharset reports whether there is a client that does not say the charset of its forms, so that Run tries what that
+// changes where an account has characters beyond ASCII.
+func (t *Trial) WithCharset() bool {
+	return slices.ContainsFunc(t.handlers, func(x *Checked) bool { return x.charset != nil })
+}
+
+// Run exchanges the credentials of an account at every handler. Once at each of Endpoints it tries wrong credentials, which
+// is a failed login there, the right ones with a wrong client secret, and those of a locked account.
+func (t *Trial) Run(ctx context.Context, tries Tries) Report {
 	r := Report{State: Well}
 	wrongTried := map[string]bool{}
 	for _, x := range t.handlers {
-		x.check(ctx, account, refresh, !wrongTried[x.settings.Key()])
+		x.check(ctx, tries, !wrongTried[x.settings.Key()])
 		wrongTried[x.settings.Key()] = true
 		r.Handlers = append(r.Handlers, x)
 		r.State = worse(r.State, x.State)
@@ -164,23 +188,29 @@ func (t *Trial) prepare(ctx caddy.Context, c Configured) (*Checked, error) {
 	}
 	x.tap.next = endpoint.Transport
 	endpoint.Transport = &x.tap
-	x.exchanger = x.settings.Exchanger(endpoint, t.state(&x.settings), t.budget(&x.settings))
+	x.exchanger = x.settings.Exchanger(endpoint, t.state(&x.settings), nil) // what is tried here is few, and announced
 	x.exchanger.Replay, x.exchanger.RememberRejected = 0, 0
+	if x.options.FormCharset == "" {
+		spelled := endpoint
+		spelled.FormCharset = "utf-8"
+		said := *x.exchanger
+		said.Endpoint = token.New(spelled)
+		x.charset = &said
+	}
+	if endpoint.Client.Auth.NeedsSecret() {
+		secret := rand.Text()
+		endpoint.Client.Secret = func() string { return secret }
+		impostor := *x.exchanger
+		impostor.Endpoint = token.New(endpoint)
+		x.impostor = &impostor
+	}
 	return x, nil
 }
 
 func (t *Trial) state(s *settings.Settings) *flow.State {
 	key := s.Key()
 	if t.states[key] == nil {
-		t.states[key] = flow.NewState(pacing.Watch{}, nil)
+		t.states[key] = flow.NewState(pacing.Watch{}, nil, time.Now)
 	}
 	return t.states[key]
-}
-
-func (t *Trial) budget(s *settings.Settings) *pacing.Budgets {
-	where := s.Where()
-	if t.budgets[where] == nil {
-		t.budgets[where] = pacing.NewBudgets()
-	}
-	return t.budgets[where]
 }

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/net/http/httpguts"
 	"golang.org/x/text/unicode/norm"
 
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/pacing"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/token"
 )
@@ -39,9 +40,9 @@ type Param struct {
 	Source string
 }
 
-// NewExchange completes an exchange of a kind of credentials, for these households and with these fields of a token
-// response kept.
-func NewExchange(x Exchange, kind smapi.Kind, households Percent, fields ...string) *Exchange {
+// NewExchange completes an exchange of a kind of credentials, for these households. Apart is what else makes its results
+// other than those of the same exchange elsewhere, such as the fields of a token response that are kept.
+func NewExchange(x Exchange, kind smapi.Kind, households Percent, apart ...string) *Exchange {
 	x.kind = kind
 	for _, p := range placeholders {
 		if p.credential && p.kind == kind && slices.ContainsFunc(x.Params, func(param Param) bool { return param.Value.has(p.name) }) {
@@ -54,7 +55,7 @@ func NewExchange(x Exchange, kind smapi.Kind, households Percent, fields ...stri
 		}
 	}
 	hash := sha256.New()
-	fmt.Fprintf(hash, "%q %q", x.GrantType, fields)
+	fmt.Fprintf(hash, "%q %q", x.GrantType, apart)
 	for _, p := range slices.Concat(x.Params, x.Header) {
 		fmt.Fprintf(hash, " %q %q", p.Name, p.Source)
 	}
@@ -115,8 +116,14 @@ type Request struct {
 	// Guessable is true where the credentials can be guessed, as a password can.
 	Guessable bool
 
-	// Network is where the call comes from, blank where that is not known.
-	Network string
+	// Others tells that the credentials may be others' to judge: that they are refused says nothing of the endpoint.
+	Others bool
+
+	// Held is how many bytes are held beside while it waits, such as a body that may be forwarded.
+	Held int
+
+	// Network is where the call comes from, 0 where that is not known.
+	Network pacing.Network
 }
 
 // Request returns what is asked for a call.
@@ -132,7 +139,7 @@ func (x *Exchange) Request(call *smapi.Call, lookup Lookup) Request {
 		Guessable: call.Credentials.Kind == smapi.Login,
 	}
 	if x.GrantType != token.Refresh && !x.sendsHome {
-		g.RejectionIdentity = slices.Concat(g.Identity[:1], g.Identity[2:])
+		g.RejectionIdentity = g.Identity[1:] // all but the home
 	}
 	for _, p := range x.Params {
 		if value := p.Value.Fill(call, lookup); value != "" {
@@ -158,7 +165,7 @@ func (x *Exchange) identity(call *smapi.Call) []string {
 	if x.GrantType == token.Refresh {
 		return []string{c.Key}
 	}
-	return []string{x.variant, call.HouseholdID, string(c.Kind), c.Username, c.Password, c.SessionID, c.Token, c.Key}
+	return []string{call.HouseholdID, x.variant, string(c.Kind), c.Username, c.Password, c.SessionID, c.Token, c.Key}
 }
 
 // Account tells an account from others, in whatever home, by whatever password and however its name is spelled. Who has

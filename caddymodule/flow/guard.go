@@ -18,7 +18,7 @@ func (x *Exchanger) guard(q *Request, account pacing.Account) guard {
 	if !q.Guessable || x.Budgets == nil {
 		return guard{}
 	}
-	return guard{budgets: x.Budgets, budget: x.Budget, account: account, network: x.account(q.Account + " " + q.Network)}
+	return guard{budgets: x.Budgets, budget: x.Budget, account: account, network: account.From(q.Network)}
 }
 
 // open reports whether there is something left, so that it is worth waiting for a place.

@@ -74,9 +74,9 @@ func (x *Exchanger) askPoll(ctx context.Context, p *Policy, d *Decision, q *Requ
 
 // known is the answer to the same poll a moment ago, nil where there is none.
 func (x *Exchanger) known(q *Request) *Result {
-	call := x.call(q)
-	l := x.State.Calls.Known(call, replay.Wanted{Accepted: true, Rejected: &call})
-	if l == nil {
+	call := x.digest(q.Type, q.Identity)
+	l, ok := x.State.Calls.Known(call, replay.Wanted{Accepted: true, Rejected: &call})
+	if !ok {
 		return nil
 	}
 	r := x.again(q, l, false)

@@ -114,6 +114,7 @@ func (i *instance) call(method smapi.Method, home, linkDeviceID string) *Decisio
 	if d.Exchange != nil {
 		q := d.Exchange.Request(call, nil)
 		i.Ask(i.t.Context(), i.Policy, &d, &q)
+		i.Learn(&q, &d)
 	}
 	return &d
 }
@@ -202,6 +203,9 @@ func TestWhoWaitsIsNoFailureAndHoldsNobody(t *testing.T) {
 				}
 				if s := i.State.Polls.Status(); s.Breaker != "closed" || !s.Hold.IsZero() || a.polls() != 3*breakerCalls {
 					t.Errorf("%d %s: %+v after %d polls", status, body, s, a.polls())
+				}
+				if n := i.State.UpgradeAccounts.Count(); n != [len(n)]int{} {
+					t.Errorf("%d %s: who signs in is counted as an account: %v", status, body, n)
 				}
 			})
 		}

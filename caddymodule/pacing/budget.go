@@ -10,13 +10,14 @@ import (
 // account locked there. It is safe for concurrent use.
 //
 // Failures are counted in a count-min sketch: its size is fixed however many accounts are made up, and it never counts
-// too few, so that filling it up frees none. It counts too many for one account in a million after some hundred thousand
-// failures within the window.
+// too few, so that filling it up frees none. It counts too many for one account in a thousand at 2000 failures a second
+// without an end.
 type Budgets struct {
 	mu     sync.Mutex
 	slots  [budgetSlots]budgetSlot
 	trying map[Account]int // trials under way, which may fail, by account and by network
-	epoch  time.Time       // with a monotonic clock, so that nobody is freed by a step of the wall clock
+	now    func() time.Time
+	epoch  time.Time // with a monotonic clock, so that nobody is freed by a step of the wall clock
 }
 
 // budgetSlots are what the window is divided into, and one more: a failure counts for the window at least, and for a
@@ -24,17 +25,24 @@ type Budgets struct {
 const budgetSlots = 4
 
 type budgetSlot struct {
-	at    int64
-	cells [][sketchRow]uint8 // nil until the first failure
+	at     int64
+	blocks []block // nil until the first failure
 }
 
+// block has the cells of an account, one of each row. It is a line of the processor's cache, since each account is
+// somewhere else.
+type block [sketchRows][sketchRow]uint8
+
 const (
-	sketchRows = 4
-	sketchRow  = 1 << 18
+	sketchRows   = 4
+	sketchRow    = 16
+	sketchBlocks = 1 << 16
 )
 
-// NewBudgets returns Budgets of which nothing is spent.
-func NewBudgets() *Budgets { return &Budgets{trying: make(map[Account]int), epoch: time.Now()} }
+// NewBudgets returns Budgets of which nothing is spent. Now is the clock, which has to be monotonic.
+func NewBudgets(now func() time.Time) *Budgets {
+	return &Budgets{trying: make(map[Account]int), now: now, epoch: now()}
+}
 
 // Budget is how many failures of an account may reach the endpoint within a window. 0 failures are no bound.
 type Budget struct {
@@ -73,9 +81,11 @@ func (b *Budgets) Spend(budget Budget, account, network Account) (done func(fail
 			}
 		}
 		if failed {
-			now := time.Now()
+			now := b.now()
 			b.add(account, budget, now)
-			b.add(network, budget, now)
+			if b.count(account, budget, now) >= budget.Failures-budget.reserved() { // from here on it matters who has failed
+				b.add(network, budget, now)
+			}
 		}
 	}, true
 }
@@ -88,7 +98,7 @@ func (b *Budgets) Left(budget Budget, account, network Account) bool {
 }
 
 func (b *Budgets) left(budget Budget, account, network Account) bool {
-	now := time.Now()
+	now := b.now()
 	bound := budget.Failures
 	if b.count(network, budget, now)+b.trying[network] > 0 { // what is under way may fail
 		bound -= budget.reserved()
@@ -103,7 +113,7 @@ func (b *Budgets) slot(budget Budget, now time.Time) int64 {
 func (b *Budgets) count(a Account, budget Budget, now time.Time) (n int) {
 	at := b.slot(budget, now)
 	for i := range b.slots {
-		if s := &b.slots[i]; s.cells != nil && s.at > at-budgetSlots && s.at <= at {
+		if s := &b.slots[i]; s.blocks != nil && s.at > at-budgetSlots && s.at <= at {
 			n += s.least(a)
 		}
 	}
@@ -113,16 +123,16 @@ func (b *Budgets) count(a Account, budget Budget, now time.Time) (n int) {
 func (b *Budgets) add(a Account, budget Budget, now time.Time) {
 	at := b.slot(budget, now)
 	s := &b.slots[at%budgetSlots]
-	if s.cells == nil {
-		s.cells = make([][sketchRow]uint8, sketchRows)
+	if s.blocks == nil {
+		s.blocks = make([]block, sketchBlocks)
 	} else if s.at != at {
-		clear(s.cells)
+		clear(s.blocks)
 	}
 	s.at = at
 	// Only the cells that say the least are raised, which makes others count too many less often.
 	least := s.least(a)
-	for row := range s.cells {
-		if cell := &s.cells[row][place(a, row)]; int(*cell) == least && *cell < 255 {
+	for row := range sketchRows {
+		if cell := s.cell(a, row); int(*cell) == least && *cell < 255 {
 			*cell++
 		}
 	}
@@ -130,13 +140,13 @@ func (b *Budgets) add(a Account, budget Budget, now time.Time) {
 
 func (s *budgetSlot) least(a Account) int {
 	n := 255
-	for row := range s.cells {
-		n = min(n, int(s.cells[row][place(a, row)]))
+	for row := range sketchRows {
+		n = min(n, int(*s.cell(a, row)))
 	}
 	return n
 }
 
-// place is where an account counts in a row. An Account is a digest, whose parts are independent.
-func place(a Account, row int) uint32 {
-	return binary.LittleEndian.Uint32(a[row*4:]) % sketchRow
+// cell is where an account counts in a row. An Account is a digest, whose parts are independent.
+func (s *budgetSlot) cell(a Account, row int) *uint8 {
+	return &s.blocks[binary.LittleEndian.Uint32(a[:])%sketchBlocks][row][a[4+row]%sketchRow]
 }

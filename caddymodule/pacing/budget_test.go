@@ -2,6 +2,7 @@ package pacing
 
 import (
 	"crypto/sha256"
+	"math/rand/v2"
 	"strconv"
 	"testing"
 	"testing/synctest"
@@ -24,33 +25,41 @@ func fail(b *Budgets, account, network string) (n int) {
 	}
 }
 
-func TestFillingTheMemoryUpFreesNoAccount(t *testing.T) {
-	b := NewBudgets()
-	fail(b, "ella", "1")
-	fail(b, "ella", "2")
-	for i := range 200_000 {
-		fill := name(strconv.Itoa(i))
-		if done, ok := b.Spend(budget, fill, fill); ok {
-			done(true)
+// 500 made-up accounts a second fail for as long as a failure counts.
+func TestFillingTheMemoryUpFreesNoAccountAndGuardsNone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := NewBudgets(time.Now)
+		fail(b, "ella", "1")
+		fail(b, "ella", "2")
+		random := rand.NewChaCha8([32]byte{})
+		for range 29 {
+			for range 500 * 60 {
+				var fill Account
+				_, _ = random.Read(fill[:])
+				if done, ok := b.Spend(budget, fill, fill); ok {
+					done(true)
+				}
+			}
+			time.Sleep(time.Minute)
 		}
-	}
-	if n := fail(b, "ella", "3"); n != 0 {
-		t.Errorf("%d more", n)
-	}
-	wrong := 0
-	for i := range 10_000 {
-		if account := name("good" + strconv.Itoa(i)); !b.Left(budget, account, account) {
-			wrong++
+		if n := fail(b, "ella", "3"); n != 0 {
+			t.Errorf("%d more", n)
 		}
-	}
-	if wrong > 10 {
-		t.Errorf("%d of 10000 accounts are guarded that never failed", wrong)
-	}
+		wrong := 0
+		for i := range 10_000 {
+			if account := name("good" + strconv.Itoa(i)); !b.Left(budget, account, account) {
+				wrong++
+			}
+		}
+		if wrong > 10 {
+			t.Errorf("%d of 10000 accounts are guarded that never failed", wrong)
+		}
+	})
 }
 
 func TestAFailureCountsForTheWindowAndAThirdOfItLongerAtMost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := NewBudgets()
+		b := NewBudgets(time.Now)
 		for _, wait := range []time.Duration{0, time.Minute, 7 * time.Minute, 13 * time.Minute} {
 			time.Sleep(wait)
 			if n := fail(b, "ella", "1") + fail(b, "ella", "2"); n != 4 {
@@ -69,7 +78,7 @@ func TestAFailureCountsForTheWindowAndAThirdOfItLongerAtMost(t *testing.T) {
 }
 
 func TestAPartOfTheBudgetIsKeptForANetworkThatHasNotFailed(t *testing.T) {
-	b := NewBudgets()
+	b := NewBudgets(time.Now)
 	if n := fail(b, "ella", "guesser"); n != 3 {
 		t.Errorf("one network has %d of 4", n)
 	}
@@ -82,7 +91,7 @@ func TestAPartOfTheBudgetIsKeptForANetworkThatHasNotFailed(t *testing.T) {
 }
 
 func TestGuessesAtOnceLeaveThatPartToo(t *testing.T) {
-	b := NewBudgets()
+	b := NewBudgets(time.Now)
 	var dones []func(bool)
 	for range 10 {
 		if done, ok := b.Spend(budget, name("ella"), name("guesser")); ok {
@@ -104,7 +113,7 @@ func TestGuessesAtOnceLeaveThatPartToo(t *testing.T) {
 }
 
 func TestASuccessCostsNothing(t *testing.T) {
-	b := NewBudgets()
+	b := NewBudgets(time.Now)
 	for range 100 {
 		done, ok := b.Spend(budget, name("ella"), name("home"))
 		if !ok {
@@ -116,14 +125,15 @@ func TestASuccessCostsNothing(t *testing.T) {
 
 func TestANetworkWhoseCallsSucceedKeepsItsPlace(t *testing.T) {
 	n, now := newNetworks(), time.Now()
+	const cloud, guesser, unknown = 1, 2, 3
 	for i := range 1000 {
-		n.note("cloud", i%5 == 0, now) // four of five fail
-		n.note("guesser", false, now)
+		n.note(cloud, i%5 == 0, now) // four of five fail
+		n.note(guesser, false, now)
 	}
-	if n.rank("cloud", now) != 0 || n.rank("guesser", now) != 1 || n.rank("unknown", now) != 0 || n.rank("", now) != 0 {
+	if n.rank(cloud, now) != 0 || n.rank(guesser, now) != 1 || n.rank(unknown, now) != 0 || n.rank(0, now) != 0 {
 		t.Error("wrong order")
 	}
-	if n.rank("guesser", now.Add(networkWindow+time.Second)) != 0 {
+	if n.rank(guesser, now.Add(networkWindow+time.Second)) != 0 {
 		t.Error("never forgiven")
 	}
 }

@@ -33,7 +33,7 @@ type gate struct {
 type waiting struct {
 	since    time.Time
 	deadline time.Time
-	network  string
+	network  Network
 	rank     int
 	size     int
 	admitted chan Admission
@@ -114,7 +114,7 @@ func (g *gate) remove(w *waiting) {
 
 // demote puts those of a network behind the others. What it sent before it was known for failing is in nobody's way
 // either.
-func (g *gate) demote(network string) {
+func (g *gate) demote(network Network) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for el := g.queues[0].Front(); el != nil; {

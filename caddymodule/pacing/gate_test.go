@@ -44,26 +44,27 @@ func TestWhoComesBehindFillsNoRoomOfTheOthers(t *testing.T) {
 func TestWhoIsFoundToFailMovesBehindTheOthers(t *testing.T) {
 	p := New(Watch{})
 	g := p.gate
-	trial := func(network string, size int) *Trial {
+	const guesser, elsewhere = 1, 2
+	trial := func(network Network, size int) *Trial {
 		return &Trial{Deadline: time.Now().Add(time.Hour), Places: 1, Network: network, Size: size}
 	}
-	if a, _ := g.enter(trial("guesser", 1), 0); a != In {
+	if a, _ := g.enter(trial(guesser, 1), 0); a != In {
 		t.Fatal("no first place")
 	}
 	var guesses []*waiting
 	for range 4 {
-		_, w := g.enter(trial("guesser", maxBytes/4), 0)
+		_, w := g.enter(trial(guesser, maxBytes/4), 0)
 		guesses = append(guesses, w)
 	}
-	if a, _ := g.enter(trial("home", 1), 0); a != Late {
+	if a, _ := g.enter(trial(elsewhere, 1), 0); a != Late {
 		t.Fatal("there is room left")
 	}
 	for range networkTrials {
-		if p.networks.note("guesser", false, time.Now()) {
-			g.demote("guesser")
+		if p.networks.note(guesser, false, time.Now()) {
+			g.demote(guesser)
 		}
 	}
-	_, home := g.enter(trial("home", 1), 0)
+	_, home := g.enter(trial(elsewhere, 1), 0)
 	if home == nil || g.first() != home || g.bytes != [2]int{1, maxBytes} {
 		t.Fatalf("next is %+v, with %v bytes", g.first(), g.bytes)
 	}

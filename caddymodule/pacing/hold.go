@@ -42,7 +42,7 @@ func (h *accountHolds) hold(a Account, pause time.Duration, now time.Time) (all 
 // that calls for many homes succeed, and so keep their place.
 type networks struct {
 	mu    sync.Mutex
-	known *lru.Cache[string, *tally]
+	known *lru.Cache[Network, *tally]
 }
 
 type tally struct {
@@ -59,12 +59,12 @@ const (
 )
 
 func newNetworks() networks {
-	known, _ := lru.New[string, *tally](maxNetworks) // the size is positive
+	known, _ := lru.New[Network, *tally](maxNetworks) // the size is positive
 	return networks{known: known}
 }
 
-func (n *networks) rank(network string, now time.Time) int {
-	if network == "" {
+func (n *networks) rank(network Network, now time.Time) int {
+	if network == 0 {
 		return 0
 	}
 	n.mu.Lock()
@@ -83,8 +83,8 @@ func (t *tally) rank() int {
 }
 
 // note takes down how a trial ended, and tells whether its network waits behind the others from now on.
-func (n *networks) note(network string, accepted bool, now time.Time) (behind bool) {
-	if network == "" {
+func (n *networks) note(network Network, accepted bool, now time.Time) (behind bool) {
+	if network == 0 {
 		return false
 	}
 	n.mu.Lock()

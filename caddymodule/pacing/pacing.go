@@ -7,11 +7,21 @@ package pacing
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/binary"
 	"time"
 )
 
-// Account stands for an account, as a digest.
+// Account stands for an account, as a digest that is keyed per process.
 type Account [sha256.Size]byte
+
+// From stands for the account as it is tried from a network.
+func (a Account) From(n Network) Account {
+	text := append(make([]byte, 0, len(a)+8), a[:]...)
+	return sha256.Sum256(binary.LittleEndian.AppendUint64(text, uint64(n)))
+}
+
+// Network stands for where a trial comes from, as a digest that is keyed per process. 0 is not known.
+type Network uint64
 
 // Pacer paces the trials at one endpoint. It is safe for concurrent use, and outlives configurations, so that a new one
 // in the middle of a storm neither doubles the load nor forgets an outage.
@@ -50,9 +60,8 @@ type Trial struct {
 	// Size is how many bytes the trial holds while it waits.
 	Size int
 
-	// Network is where it comes from. Those of a network whose trials nearly all fail wait behind the others. Blank is
-	// not known.
-	Network string
+	// Network is where it comes from. Those of a network whose trials nearly all fail wait behind the others.
+	Network Network
 
 	// Fair is how much time the endpoint has to have had before no answer in time counts against it.
 	Fair time.Duration
@@ -91,11 +100,12 @@ func (p *Pacer) Pass(t *Trial, send func() Report) (a Admission, waited time.Dur
 	if p.accounts.held(t.Account, arrived) {
 		return Held, 0
 	}
+	admitted := arrived
 	a, w := p.gate.enter(t, p.networks.rank(t.Network, arrived))
 	if a == queued {
 		a = p.queue(t, w)
+		admitted = time.Now()
 	}
-	admitted := time.Now()
 	waited = admitted.Sub(arrived)
 	if a != In {
 		return a, waited

@@ -1,7 +1,6 @@
 package player
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -13,7 +12,6 @@ import (
 	"sync"
 	"testing"
 	"time"
-	"unicode/utf8"
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
 )
@@ -235,23 +233,6 @@ func summed() *Summary {
 	return f.tally.sum(f, 12345*time.Second)
 }
 
-func TestASummaryFits80Columns(t *testing.T) {
-	var b bytes.Buffer
-	if err := summed().WriteText(&b); err != nil {
-		t.Fatal(err)
-	}
-	for line := range strings.Lines(b.String()) {
-		if line = strings.TrimSuffix(line, "\n"); utf8.RuneCountInString(line) > 80 || strings.TrimRight(line, " ") != line {
-			t.Errorf("%q", line)
-		}
-	}
-	for _, want := range []string{"98.9%", "<0.1%", "and 5 more reasons", "ABCDEFGH, IJKLMNOP, QRSTUVWX\n"} {
-		if !strings.Contains(b.String(), want) {
-			t.Errorf("no %s in\n%s", want, b.String())
-		}
-	}
-}
-
 func TestASummaryHasEveryOutcomeInJSON(t *testing.T) {
 	text, err := json.Marshal(summed())
 	if err != nil {
@@ -268,19 +249,6 @@ func TestASummaryHasEveryOutcomeInJSON(t *testing.T) {
 	}
 	if s.Outcomes[Upgraded].Calls != 90_000 || s.Again.Lost != 10_000 || !s.Ended {
 		t.Errorf("%s", text)
-	}
-}
-
-func TestWhatIsLittleIsNotRoundedToNothing(t *testing.T) {
-	for share, want := range map[float64]string{0: "0.0%", 1e-9: "<0.1%", 0.001: "0.1%", 0.5: "50.0%", 0.9999: ">99.9%", 1: "100.0%"} {
-		if got := percent(share); got != want {
-			t.Errorf("%v is %s, want %s", share, got, want)
-		}
-	}
-	for s, want := range map[float64]string{0.0000005: "0.5 µs", 0.0123: "12 ms", 0.0012: "1.2 ms", 9.99: "10.0 s", 61: "61 s"} {
-		if got := seconds(s); got != want {
-			t.Errorf("%v is %s, want %s", s, got, want)
-		}
 	}
 }
 

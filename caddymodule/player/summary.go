@@ -1,35 +1,36 @@
 package player
 
 import (
-	"cmp"
-	"fmt"
-	"io"
-	"maps"
 	"math"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 )
 
-// outcomes are all of them, with how a summary calls them and what a player does then. What Sonos does not
-// document it says so of.
-var outcomes = []struct {
+// Row is what there is to say of an outcome: its title, and what a player does then. Where Sonos does not document that,
+// it says so.
+type Row struct {
 	Outcome
-	title, then string
-	signedOut   bool // a listener has to do something
-	failed      bool
-}{
-	{Outcome: Upgraded, title: "upgraded", then: "plays on with its tokens"},
-	{Outcome: SignInAgain, title: "sign in again", then: "asks its listener to sign in", signedOut: true},
-	{Outcome: NotLinked, title: "not linked", then: "stops asking: its listener has to link the account again", signedOut: true},
-	{Outcome: SessionExpired, title: "session expired", then: "asks its listener to sign in", signedOut: true},
-	{Outcome: TryAgain, title: "try again", then: "keeps its old credentials; when it asks again is not documented", failed: true},
-	{Outcome: AnotherFault, title: "another fault", then: "has no tokens; what it does next is not documented", failed: true},
-	{Outcome: NotAccepted, title: "not what it accepts", then: "what it makes of it is not documented", failed: true},
-	{Outcome: NotSMAPI, title: "no SMAPI answer", then: "has no tokens; what it does next is not documented", failed: true},
-	{Outcome: NoAnswer, title: "no answer", then: "keeps its old credentials; when it asks again is not documented", failed: true},
+	Title, Then string
+
+	signedOut bool // a listener has to do something
+	failed    bool
+}
+
+// Rows has all outcomes in their order.
+func Rows() []Row { return slices.Clone(outcomes) }
+
+var outcomes = []Row{
+	{Outcome: Upgraded, Title: "upgraded", Then: "plays on with its tokens"},
+	{Outcome: SignInAgain, Title: "sign in again", Then: "asks its listener to sign in", signedOut: true},
+	{Outcome: NotLinked, Title: "not linked", Then: "stops asking: its listener has to link the account again", signedOut: true},
+	{Outcome: SessionExpired, Title: "session expired", Then: "asks its listener to sign in", signedOut: true},
+	{Outcome: TryAgain, Title: "try again", Then: "keeps its old credentials; when it asks again is not documented", failed: true},
+	{Outcome: AnotherFault, Title: "another fault", Then: "has no tokens; what it does next is not documented", failed: true},
+	{Outcome: NotAccepted, Title: "not what it accepts", Then: "what it makes of it is not documented", failed: true},
+	{Outcome: NotSMAPI, Title: "no SMAPI answer", Then: "has no tokens; what it does next is not documented", failed: true},
+	{Outcome: NoAnswer, Title: "no answer", Then: "keeps its old credentials; when it asks again is not documented", failed: true},
 }
 
 // maxReferences is how many references of faults a summary holds.
@@ -184,128 +185,4 @@ func (s *Summary) SignedOut() bool {
 		}
 	}
 	return false
-}
-
-// WriteText writes the summary for people, in at most 80 columns.
-func (s *Summary) WriteText(out io.Writer) error {
-	w := new(strings.Builder)
-	fmt.Fprintf(w, "%s of %s in %s, in %s: %s calls/s\n", number(s.Calls+s.lost(), "call"), number(s.Accounts, "account"),
-		number(s.Households, "home"), seconds(s.Seconds), figures(s.CallsPerSecond))
-	if s.Ended {
-		fmt.Fprintf(w, "Ended early: %s had no turn", number(s.Accounts-s.Calls-s.GivenUp, "account"))
-		if s.GivenUp > 0 {
-			fmt.Fprintf(w, ", %s under way given up", number(s.GivenUp, "call"))
-		}
-		w.WriteString("\n")
-	}
-	if s.Calls > 0 {
-		s.writeOutcomes(w)
-	}
-	if a := s.Again; a != nil {
-		fmt.Fprintf(w, "\n%s thrown away and asked for again: %d got one, %d of them tokens\n",
-			number(a.Lost, "answer"), a.Answered, a.Upgraded)
-	}
-	if l := s.Latency; l != nil {
-		fmt.Fprintf(w, "\nLatency   p50 %s   p90 %s   p99 %s   max %s\n", seconds(l.P50), seconds(l.P90), seconds(l.P99), seconds(l.Max))
-	}
-	if len(s.References) > 0 {
-		fmt.Fprintf(w, "\nReferences for support: %s\n", strings.Join(s.References, ", "))
-	}
-	_, err := io.WriteString(out, w.String())
-	return err
-}
-
-func (s *Summary) lost() int {
-	if s.Again == nil {
-		return 0
-	}
-	return s.Again.Lost
-}
-
-func (s *Summary) writeOutcomes(w io.Writer) {
-	const row = "%-20s %7s %7s   %s\n"
-	fmt.Fprintf(w, "\n"+row, "The player is told", "calls", "share", "and")
-	for _, o := range outcomes {
-		c := s.Outcomes[o.Outcome]
-		if c.Calls == 0 {
-			continue
-		}
-		left, count, share := o.title, fmt.Sprint(c.Calls), percent(c.Share)
-		for _, line := range wrap(o.then, 80-39) {
-			fmt.Fprintf(w, row, left, count, share, line)
-			left, count, share = "", "", ""
-		}
-		writeReasons(w, c.Reasons)
-	}
-}
-
-// maxReasons is how many reasons a summary for people gives for one outcome.
-const maxReasons = 5
-
-func writeReasons(w io.Writer, reasons map[string]int) {
-	names := slices.SortedFunc(maps.Keys(reasons), func(a, b string) int {
-		return cmp.Or(cmp.Compare(reasons[b], reasons[a]), cmp.Compare(a, b))
-	})
-	for i, name := range names {
-		if i == maxReasons {
-			fmt.Fprintf(w, "%28s   and %d more reasons\n", "", len(names)-i)
-			return
-		}
-		count := fmt.Sprint(reasons[name])
-		for _, line := range wrap(name, 80-31) {
-			fmt.Fprintf(w, "%28s   %s\n", count, line)
-			count = ""
-		}
-	}
-}
-
-// wrap breaks a text into lines of at most so many characters.
-func wrap(text string, width int) (lines []string) {
-	line := ""
-	for _, word := range strings.Fields(text) {
-		if line != "" && len(line)+1+len(word) > width {
-			lines = append(lines, line)
-			line = ""
-		}
-		line = strings.TrimPrefix(line+" "+word, " ")
-	}
-	return append(lines, line)
-}
-
-func number(n int, of string) string {
-	if n != 1 {
-		of += "s"
-	}
-	return fmt.Sprint(n, " ", of)
-}
-
-// percent never rounds something to nothing, nor most to all.
-func percent(share float64) string {
-	switch p := 100 * share; {
-	case p > 0 && p < 0.1:
-		return "<0.1%"
-	case p > 99.9 && p < 100:
-		return ">99.9%"
-	default:
-		return fmt.Sprintf("%.1f%%", p)
-	}
-}
-
-// seconds is a duration for people: 12 ms, 3.4 s.
-func seconds(s float64) string {
-	switch {
-	case s < 0.001:
-		return figures(s*1e6) + " µs"
-	case s < 1:
-		return figures(s*1e3) + " ms"
-	}
-	return figures(s) + " s"
-}
-
-// figures gives small numbers a decimal.
-func figures(n float64) string {
-	if n < 10 {
-		return fmt.Sprintf("%.1f", n)
-	}
-	return fmt.Sprintf("%.0f", n)
 }

@@ -74,12 +74,12 @@ type Wanted struct {
 	Rejected *Digest
 }
 
-// Board returns the answer of the same call if one that is wanted is known, or the flight that is to find it out. The
-// caller leads the flight if lead is true, and has to Land it then.
-func (c *Calls[V]) Board(d Digest, deadline time.Time, want Wanted) (known *V, f *Flight[V], lead bool) {
+// Board returns the answer of the same call if one that is wanted is known, or else the flight that is to find it out.
+// The caller leads the flight if lead is true, and has to Land it then.
+func (c *Calls[V]) Board(d Digest, deadline time.Time, want Wanted) (known V, f *Flight[V], lead bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if known := c.known(d, want); known != nil {
+	if known, ok := c.known(d, want); ok {
 		return known, nil, false
 	}
 	if f := c.flights[d]; f != nil {
@@ -87,32 +87,30 @@ func (c *Calls[V]) Board(d Digest, deadline time.Time, want Wanted) (known *V, f
 		if deadline.After(f.deadline) {
 			f.deadline = deadline
 		}
-		return nil, f, false
+		return known, f, false
 	}
 	f = &Flight[V]{Done: make(chan struct{}), Abandoned: make(chan struct{}), waiters: 1, deadline: deadline}
 	c.flights[d] = f
-	return nil, f, true
+	return known, f, true
 }
 
-// Known returns the answer of the same call if one that is wanted is remembered, nil where none is.
-func (c *Calls[V]) Known(d Digest, want Wanted) *V {
+// Known returns the answer of the same call if one that is wanted is remembered.
+func (c *Calls[V]) Known(d Digest, want Wanted) (known V, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.known(d, want)
 }
 
-func (c *Calls[V]) known(d Digest, want Wanted) *V {
+func (c *Calls[V]) known(d Digest, want Wanted) (known V, ok bool) {
 	if want.Accepted {
-		if v, ok := c.accepted.Get(d); ok {
-			return &v
+		if known, ok = c.accepted.Get(d); ok {
+			return known, true
 		}
 	}
 	if want.Rejected != nil {
-		if v, ok := c.rejected.Get(*want.Rejected); ok {
-			return &v
-		}
+		return c.rejected.Get(*want.Rejected)
 	}
-	return nil
+	return known, false
 }
 
 // Leave takes a waiter from a flight and reports whether it has been sent. One that has not and that nobody

@@ -25,6 +25,7 @@ import (
 //		scope         <scope...>
 //		param         <name> <value>
 //		header        <name> <value>
+//		form_charset  utf-8
 //		timeout       <duration>
 //		max_in_flight <n>
 //		transport     http { ... }
@@ -136,6 +137,8 @@ func (o *Options) unmarshalField(name string, d *caddyfile.Dispenser) error {
 		return pair(d, name, &o.Param, checkParam, identifiers, false)
 	case "header":
 		return pair(d, name, &o.Header, checkHeader, identifiers, true)
+	case "form_charset":
+		return text(d, name, &o.FormCharset)
 	case "timeout":
 		return parsed(d, name, &o.Timeout, parseDuration)
 	case "max_in_flight":

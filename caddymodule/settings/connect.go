@@ -71,12 +71,13 @@ func (o *Options) Connect(ctx caddy.Context, s *Settings, files *Files) (c token
 		return c, fieldError{"transport", err}
 	}
 	return token.Config{
-		URL:       s.URL,
-		Issuer:    s.Issuer,
-		Insecure:  o.InsecureHTTP,
-		Client:    client,
-		Fields:    []string{s.Policy.AuthToken, s.Policy.PrivateKey},
-		Transport: transport,
+		URL:         s.URL,
+		Issuer:      s.Issuer,
+		Insecure:    o.InsecureHTTP,
+		Client:      client,
+		Fields:      []string{s.Policy.AuthToken, s.Policy.PrivateKey},
+		FormCharset: o.FormCharset,
+		Transport:   transport,
 		// Not the request's context: reverse_proxy, and so forward_auth, leaves there where to dial, and
 		// the transport would send the password to that address.
 		Context: context.WithValue(context.Background(), caddy.ReplacerCtxKey, caddy.NewReplacer()),

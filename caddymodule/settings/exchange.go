@@ -73,7 +73,7 @@ func (o *Options) exchanges(r *resolver, s *Settings) {
 		maps.Copy(meanings, r.onError(field, x.OnError))
 		completed := flow.NewExchange(flow.Exchange{
 			GrantType: r.text(field, x.GrantType), Params: params, Header: header, OnError: meanings,
-		}, x.Credentials, p.Households, p.AuthToken, p.PrivateKey)
+		}, x.Credentials, p.Households, p.AuthToken, p.PrivateKey, o.FormCharset)
 		if !completed.PassesCredentials() {
 			r.fail(field, errNoCredentials)
 		}

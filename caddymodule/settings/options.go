@@ -60,6 +60,11 @@ type Options struct {
 	// player's HTTP request such as `{http.vars.client_ip}`. One that is empty is left out.
 	Header map[string][]string `json:"header,omitempty"`
 
+	// The charset that the form of an exchange is said to be in, in its `Content-Type`. Only `utf-8`, which it is in any
+	// case. Servers that read a form as ISO-8859-1 unless they are told, such as older Java ones, refuse passwords with
+	// other than ASCII characters without it. Default: not said.
+	FormCharset string `json:"form_charset,omitempty"`
+
 	// How long a call may take in all, from its arrival to its answer, the wait for a place at the token
 	// endpoint included. At most 20s, when players give up. Default: `15s`.
 	Timeout caddy.Duration `json:"timeout,omitempty"`
@@ -154,8 +159,9 @@ type Options struct {
 
 	// Answers `refreshAuthToken` by the refresh grant, with the `key` of the player's `loginToken` as the refresh
 	// token. The same token at the same time is refreshed once, and gets the same answer again for 60s. A refresh
-	// token that is dead is answered with the fault `Client.AuthTokenExpired`. It needs `private_key` to be
-	// `refresh_token`, and is not answered in mode `reauthorize` without `sign_in`.
+	// token that is dead is answered with the fault `Client.AuthTokenExpired`, or forwarded where `households` does not
+	// choose the home, because it may be the old service's. It needs `private_key` to be `refresh_token`, and is not
+	// answered in mode `reauthorize` without `sign_in`.
 	RefreshAuthTokens bool `json:"refresh_auth_tokens,omitempty"`
 
 	// Answers `getAppLink`, `getDeviceLinkCode` and the polls after them: listeners sign in at the authorization server, by

@@ -26,6 +26,7 @@ var (
 	errTwoEndpoints = errors.New("cannot be combined with token_endpoint")
 	errScope        = errors.New("has a character that no scope has (RFC 6749 section 3.3)")
 	errCertificate  = errors.New("tls needs a client certificate in transport, and https")
+	errCharset      = errors.New("must be utf-8, in which every form is sent (RFC 6749 appendix B)")
 	errNoRefresh    = errors.New("needs private_key to be refresh_token, so that players hold what refreshes their tokens")
 )
 

@@ -124,6 +124,9 @@ func (o *Options) Resolve(repl *caddy.Replacer, files *Files) (s Settings, err e
 	oneOf(&r, "mode", p.Mode, ModeUpgrade, ModeReauthorize, ModeObserve)
 	o.resolveEndpoint(&r, &s)
 	o.resolveClient(&r, &s)
+	if o.FormCharset != "" && o.FormCharset != "utf-8" {
+		r.fail("form_charset", errCharset)
+	}
 	s.Replay = r.retention("replay", orDefault(o.Replay, defaultReplay))
 	s.RememberRejected = r.retention("remember_rejected", orDefault(o.RememberRejected, defaultRememberRejected))
 	s.FailedLogins, s.Fuse = defaultFailedLogins, orDefault(o.Fuse, defaultFuse)

@@ -10,6 +10,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/secret"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/token"
 )
 
 var (
@@ -72,6 +73,7 @@ func (o *Options) loadTransport(ctx caddy.Context, s *Settings, files *Files) (*
 	if given.KeepAlive.IdleTimeout == nil {
 		transport.Transport.IdleConnTimeout = 4 * time.Second
 	}
+	transport.Transport.OnProxyConnectResponse = token.OnProxyConnect
 	if transport.MaxResponseHeaderSize == 0 {
 		transport.Transport.MaxResponseHeaderBytes = maxAnswerHeader
 	}

@@ -1,6 +1,7 @@
 package token
 
 import (
+	"bytes"
 	"encoding/base64"
 	"encoding/json"
 	"math"
@@ -45,7 +46,11 @@ func (e *Endpoint) Authorize(deadline time.Time, g *Grant) (d Authorization, a A
 		return d, *failed, judge(g, e.client.Auth, failed)
 	}
 	begun := time.Now()
-	a, members := e.post(deadline, where.device, where.token, strings.TrimPrefix(paramsOf(g), "&"), g.Header)
+	var form strings.Builder
+	for _, p := range g.Params {
+		writeParam(&form, p.Name, p.Value)
+	}
+	a, content := e.post(deadline, where.device, where.token, strings.TrimPrefix(form.String(), "&"), g.Header)
 	a.Took = time.Since(begun)
 	v = judge(&Grant{Params: g.Params, OnError: g.OnError}, e.client.Auth, &a)
 	if v.Class == Rejected {
@@ -56,6 +61,7 @@ func (e *Endpoint) Authorize(deadline time.Time, g *Grant) (d Authorization, a A
 	if v.Class != Issued {
 		return d, a, v
 	}
+	members := membersOf(content)
 	d = Authorization{
 		DeviceCode:              textOf(members["device_code"]),
 		UserCode:                textOf(members["user_code"]),
@@ -109,6 +115,12 @@ func deviceClass(code string) (class Class, cause string) {
 	return "", ""
 }
 
+// membersOf are those of an object, none of what is none.
+func membersOf(content []byte) (members map[string]json.RawMessage) {
+	_ = json.Unmarshal(bytes.TrimPrefix(content, byteOrderMark), &members)
+	return members
+}
+
 // address is an absolute http or https URL, blank where the member is none.
 func address(member json.RawMessage) string {
 	text := textOf(member)
@@ -144,7 +156,7 @@ func Claim(idToken, name string) string {
 	if err != nil || !utf8.Valid(payload) {
 		return ""
 	}
-	claims, _ := readJSON(payload)
+	claims := membersOf(payload)
 	if text := textOf(claims[name]); text != "" {
 		return text
 	}

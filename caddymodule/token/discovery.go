@@ -1,7 +1,9 @@
 package token
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"net/http"
 	"net/url"
 	"strings"
@@ -68,8 +70,9 @@ func addAliases(to map[string]string, metadata []byte) {
 	if to == nil {
 		return
 	}
-	members, _ := readJSON(metadata)
-	given, _ := readJSON(members["mtls_endpoint_aliases"])
+	var members, given map[string]json.RawMessage
+	_ = json.Unmarshal(bytes.TrimPrefix(metadata, byteOrderMark), &members) // none of another kind
+	_ = json.Unmarshal(members["mtls_endpoint_aliases"], &given)
 	for _, name := range [...]string{tokenEndpoint, deviceEndpoint} {
 		if alias := textOf(given[name]); alias != "" {
 			to[aliases+name] = alias
@@ -164,7 +167,7 @@ func (d *discovery) ask(ctx context.Context) (*endpoints, Answer) {
 		a, metadata := d.get(ctx, &u)
 		switch {
 		case a.Failure != nil:
-			return nil, broken(a.Status, a.Failure.Class, "the issuer's metadata: "+a.Failure.Cause, "")
+			return nil, broken(a.Status, a.Failure.Class, "the issuer's metadata: "+a.Failure.Cause, a.Failure.Fix)
 		case a.Status >= 500 || a.Status == http.StatusTooManyRequests:
 			none = broken(a.Status, Unavailable, causeNoMetadata, "")
 			none.HoldBack = a.HoldBack

@@ -9,7 +9,6 @@ package token
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"io"
 	"maps"
@@ -48,6 +47,9 @@ type Config struct {
 	// Fields are the names of the fields that are kept of an answer. The others are dropped as soon as it is read.
 	Fields []string
 
+	// FormCharset is said of the form, which is UTF-8 in any case. Blank is not said.
+	FormCharset string
+
 	// Transport sends the requests, each with the values of Context. Both are required.
 	Transport http.RoundTripper
 	Context   context.Context
@@ -80,6 +82,7 @@ type Endpoint struct {
 	discovery      *discovery // in the place of url
 	client         Client
 	fields         []string
+	formType       string                               // its Content-Type
 	authentication atomic.Pointer[clientAuthentication] // the last one
 	transport      http.RoundTripper
 	context        context.Context
@@ -88,7 +91,13 @@ type Endpoint struct {
 
 // New returns an Endpoint. It does no network I/O.
 func New(c Config) *Endpoint {
-	e := &Endpoint{url: c.URL, device: c.DeviceURL, client: c.Client, fields: c.Fields, transport: c.Transport, context: c.Context}
+	e := &Endpoint{
+		url: c.URL, device: c.DeviceURL, client: c.Client, fields: c.Fields, formType: "application/x-www-form-urlencoded",
+		transport: c.Transport, context: c.Context,
+	}
+	if c.FormCharset != "" {
+		e.formType += "; charset=" + c.FormCharset
+	}
 	if c.URL == nil {
 		m := c.Metadata
 		if m == nil {
@@ -133,9 +142,9 @@ func (e *Endpoint) locate(deadline time.Time) (*endpoints, *Answer) {
 	return e.discovery.locate(ctx)
 }
 
-// post sends a form and reads the answer, of which members are nil where it is no JSON object. The audience is that of an
+// post sends a form and reads the answer, of which content is all, nil where there is no whole one. The audience is that of an
 // assertion.
-func (e *Endpoint) post(deadline time.Time, where, audience *url.URL, form string, extra http.Header) (a Answer, members map[string]json.RawMessage) {
+func (e *Endpoint) post(deadline time.Time, where, audience *url.URL, form string, extra http.Header) (a Answer, content []byte) {
 	ctx, cancel := context.WithDeadline(e.context, deadline)
 	defer cancel()
 	request, err := e.request(ctx, where, audience, form, extra)
@@ -147,14 +156,14 @@ func (e *Endpoint) post(deadline time.Time, where, audience *url.URL, form strin
 		response, err = e.transport.RoundTrip(request.Request)
 	}
 	if err != nil {
-		return broken(0, Unavailable, describe(err), ""), nil
+		return unanswered(0, err), nil
 	}
 	e.http1.Store(response.ProtoMajor == 1)
 	content, failed := read(response)
 	if failed != nil {
 		return *failed, nil
 	}
-	return readAnswer(response, content, e.fields)
+	return newAnswer(response, content, e.fields), content
 }
 
 // read reads an answer, whole or not at all.
@@ -167,7 +176,7 @@ func read(response *http.Response) ([]byte, *Answer) {
 	}
 	content, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer+1))
 	if err != nil {
-		a := broken(status, Unavailable, describe(err), "")
+		a := unanswered(status, err)
 		return nil, &a
 	}
 	if len(content) > maxAnswer {
@@ -187,7 +196,7 @@ func (e *Endpoint) get(ctx context.Context, from *url.URL) (a Answer, metadata m
 	}).WithContext(ctx)
 	response, err := e.transport.RoundTrip(request)
 	if err != nil {
-		return broken(0, Unavailable, describe(err), ""), nil
+		return unanswered(0, err), nil
 	}
 	content, failed := read(response)
 	if failed != nil {
@@ -215,13 +224,6 @@ func formOf(g *Grant) string {
 	form.Grow(256)
 	form.WriteString("grant_type=")
 	form.WriteString(url.QueryEscape(g.Type))
-	form.WriteString(paramsOf(g))
-	return form.String()
-}
-
-// paramsOf are those of a grant, each behind a "&".
-func paramsOf(g *Grant) string {
-	var form strings.Builder
 	for _, p := range g.Params {
 		writeParam(&form, p.Name, p.Value)
 	}
@@ -237,7 +239,7 @@ type tokenRequest struct {
 }
 
 func (e *Endpoint) request(ctx context.Context, where, audience *url.URL, form string, extra http.Header) (tokenRequest, error) {
-	client, err := e.client.authenticate(audience, e.authentication.Load())
+	client, err := e.client.authenticate(audience, e.formType, e.authentication.Load())
 	if err != nil {
 		return tokenRequest{}, err
 	}

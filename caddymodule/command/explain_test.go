@@ -1,4 +1,4 @@
-package caddymodule_test
+package command
 
 import (
 	"bytes"
@@ -20,10 +20,19 @@ const (
 	upgrade = `SOAPAction: "http://www.sonos.com/Services/1.1#getDeviceAuthToken"`
 )
 
+var markers = strings.NewReplacer(
+	"testuser", "marker-user", "12345", "marker-password", "old-token", "marker-old-token", "old-key", "marker-old-key",
+	"old-session", "marker-session", "Sonos_abc123", "marker-household", "00-0E-58-5B-06-D6:8", "marker-device",
+)
+
+func marked(t testing.TB, request string) []byte {
+	t.Helper()
+	return []byte(markers.Replace(string(file(t, "requests", request))))
+}
+
 func length(body []byte) string { return fmt.Sprint("Content-Length: ", len(body)) }
 
 func TestExplainSaysHowARequestIsDecided(t *testing.T) {
-	t.Parallel()
 	call := marked(t, "upgrade.xml")
 	capture := httpCapture(call, xmlType, upgrade, length(call))
 	chunked := fmt.Appendf(nil, "%x\r\n%s\r\n0\r\n\r\n", len(call), call)
@@ -71,6 +80,7 @@ func TestExplainSaysHowARequestIsDecided(t *testing.T) {
 		{"session-waits", marked(t, "get-session-id.xml"), handler("expire_session_ids\nhouseholds 10%"), "", 1},
 		{"session-without-option", marked(t, "get-session-id.xml"), handler(""), "", 1},
 		{"refresh", marked(t, "refresh-auth-token.xml"), handler("refresh_auth_tokens"), "", 0},
+		{"refresh-of-others", marked(t, "refresh-auth-token.xml"), handler("refresh_auth_tokens\nhouseholds 0%"), "", 0},
 		{"refresh-without-option", marked(t, "refresh-auth-token.xml"), handler(""), "", 1},
 		{"refresh-in-reauthorize", marked(t, "refresh-auth-token.xml"), handler("refresh_auth_tokens\nmode reauthorize"), "", 1},
 
@@ -104,7 +114,7 @@ func TestExplainSaysHowARequestIsDecided(t *testing.T) {
 				args = append(args, "--config", configFile(t, test.config...))
 				line += " --config Caddyfile"
 			}
-			checkCommanded(t, smapiUpgrade(t, nil, args...), test.code, "explain-"+test.name, strings.TrimSpace(line+" "+test.args))
+			checkSession(t, here(t, nil, args...), test.code, "explain-"+test.name, strings.TrimSpace(line+" "+test.args))
 		})
 	}
 }
@@ -115,30 +125,31 @@ func TestExplainAgreesWithWhatIsServed(t *testing.T) {
 	if err != nil || len(files) == 0 {
 		t.Fatal("no requests", err)
 	}
-	old := oldService(t)
-	config := directive(serve(t, issuesTokens), old, "expire_session_ids", "refresh_auth_tokens",
-		"exchange login", "exchange login_token {\nparam subject_token {smapi.token}\n}")
-	s, path := caddyRun(t, config), configFile(t, config)
-	for i, file := range files {
-		if i%6 > 0 { // a process for each of all would take a minute
-			continue
-		}
-		body, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		r := s.request(t, body)
-		r.Header.Del("SOAPAction")
-		forwarded := s.do(t, r).status == http.StatusTeapot
-		got := smapiUpgrade(t, bytes.NewReader(body), "explain", "-", "--config", path)
-		if got.code > 1 || forwarded != (got.code == 1) {
-			t.Errorf("%s: forwarded is %v, exit status %d: %s%s", filepath.Base(file), forwarded, got.code, got.stdout, got.stderr)
-		}
+	config := directive(serve(t, issuesTokens), serve(t, teapot),
+		"expire_session_ids\nrefresh_auth_tokens\nexchange login\nexchange login_token {\nparam subject_token {smapi.token}\n}")
+	url, path := caddyRun(t, "admin off", config), configFile(t, config)
+	for _, file := range files {
+		t.Run(filepath.Base(file), func(t *testing.T) {
+			body, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			response, err := http.Post(url, "text/xml; charset=utf-8", bytes.NewReader(body))
+			if err != nil {
+				t.Fatal(err)
+			}
+			response.Body.Close()
+			forwarded := response.StatusCode == http.StatusTeapot
+			got := here(t, strings.NewReader(markers.Replace(string(body))), "explain", "-", "--config", path)
+			session(t, got, "explain")
+			if got.code > 1 || forwarded != (got.code == 1) {
+				t.Errorf("forwarded is %v, exit status %d: %s%s", forwarded, got.code, got.stdout, got.stderr)
+			}
+		})
 	}
 }
 
 func TestExplainRefusesWhatItCannotRead(t *testing.T) {
-	t.Parallel()
 	capture := filepath.Join(testdata, "requests", "upgrade.xml")
 	config := configFile(t, "smapi_upgrade {\nmode observe\n}")
 	for _, test := range []struct{ args, stdin, says string }{
@@ -156,16 +167,9 @@ func TestExplainRefusesWhatItCannotRead(t *testing.T) {
 		{"--config " + config + " --adapter marker- " + capture, "", "adapter"},
 		{"--what " + capture, "", "unknown flag"},
 	} {
-		got := smapiUpgrade(t, strings.NewReader(test.stdin), append([]string{"explain"}, strings.Fields(test.args)...)...)
-		if got.code != 2 || got.stdout != "" || !strings.Contains(got.stderr, test.says) || strings.Contains(got.stderr, "marker") != strings.Contains(test.args, "marker") {
+		got := here(t, strings.NewReader(test.stdin), append([]string{"explain"}, strings.Fields(test.args)...)...)
+		if got.code != 2 || got.stdout != "" || !strings.Contains(unwrapped(got.stderr), test.says) || strings.Contains(got.stderr, "marker") != strings.Contains(test.args, "marker") {
 			t.Errorf("%s: exit status %d, %s%s", test.args, got.code, got.stdout, got.stderr)
 		}
-	}
-}
-
-func TestTheHelpOfCheckAndExplainIsComplete(t *testing.T) {
-	t.Parallel()
-	for _, command := range []string{"explain", "check"} {
-		checkCommanded(t, smapiUpgrade(t, nil, command, "--help"), 0, command+"-help", command+" --help")
 	}
 }

@@ -1,9 +1,7 @@
-package caddymodule_test
+package command
 
 import (
-	"bufio"
 	"encoding/json"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -19,19 +17,12 @@ func admin(t testing.TB, status int, body string) string {
 }
 
 func TestTheStatusIsATableOf80Columns(t *testing.T) {
-	got := smapiUpgrade(t, nil, "status", "--address", admin(t, 200, string(file(t, "commands", "status.json"))))
+	got := here(t, nil, "status", "--address", admin(t, 200, string(file(t, "commands", "status.json"))))
 	if got.code != 0 || got.stderr != "" {
 		t.Fatalf("%+v", got)
 	}
-	recorded(t, []byte(got.stdout), filepath.Join(testdata, "commands", "status.txt"))
-	for line := range strings.Lines(got.stdout) {
-		if width := len([]rune(strings.TrimSuffix(line, "\n"))); width > 80 {
-			t.Errorf("%d columns: %s", width, line)
-		}
-	}
-	if strings.Contains(got.stdout, "\x1b") {
-		t.Error("escape codes in a pipe")
-	}
+	session(t, got, "status")
+	recorded(t, got.stdout, "status")
 }
 
 func TestTheRecordedStatusIsWhatTheAdminAPISays(t *testing.T) {
@@ -43,17 +34,12 @@ func TestTheRecordedStatusIsWhatTheAdminAPISays(t *testing.T) {
 }
 
 func TestTheStatusEndsWithAStatusForScripts(t *testing.T) {
-	o := operate(t, directive(serve(t, issuesTokens), oldService(t)))
-	o.upgrade(t)
-	address := strings.TrimPrefix(o.admin.url, "http://")
 	for _, test := range []struct {
 		name           string
 		args           []string
 		code           int
 		stdout, stderr string
 	}{
-		{"a handler", []string{"--address", address}, 0, "upgraded                 1               1 ", ""},
-		{"its JSON", []string{"--json", "--address", address}, 0, `"since_start":{"upgraded":1}`, ""},
 		{"no handler", []string{"--address", admin(t, 200, `{"endpoints":[]}`)}, 1, "has no smapi_upgrade", ""},
 		{"a Caddy without the module", []string{"--address", admin(t, 404, ``)}, 3, "", "Error: the admin API at"},
 		{"no Caddy", []string{"--address", deadAddress(t)}, 3, "", "Error: the admin API at"},
@@ -61,35 +47,38 @@ func TestTheStatusEndsWithAStatusForScripts(t *testing.T) {
 		{"an argument", []string{"now"}, 2, "", "it takes no arguments"},
 		{"a flag", []string{"--now"}, 2, "", "unknown flag: --now"},
 		{"a short interval", []string{"--watch", "--interval", "1ms"}, 2, "", "at least 100ms"},
+		{"no configuration", []string{"--config", "/nonexistent/Caddyfile"}, 2, "", "no such file"},
 	} {
-		got := smapiUpgrade(t, nil, append([]string{"status"}, test.args...)...)
+		got := here(t, nil, append([]string{"status"}, test.args...)...)
 		if got.code != test.code || !strings.Contains(got.stdout, test.stdout) || !strings.Contains(got.stderr, test.stderr) {
 			t.Errorf("%s: %+v", test.name, got)
 		}
 	}
 }
 
-func TestTheStatusIsWatchedUntilItIsInterrupted(t *testing.T) {
-	address := admin(t, http.StatusOK, string(file(t, "commands", "status.json")))
-	cmd := command(t, "status", "--watch", "--interval", "100ms", "--address", address)
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
+// A socket that only its owner can open keeps other users of the host from the admin API.
+func TestTheStatusIsAskedForWhereTheConfigurationSays(t *testing.T) {
+	dir := t.TempDir()
+	socket := filepath.Join(dir, "admin.sock")
+	global := "admin unix/" + socket + "|0600"
+	caddyRun(t, global, directive(serve(t, issuesTokens), serve(t, teapot), ""))
+	if info, err := os.Stat(socket); err != nil || info.Mode().Perm() != 0o600 {
+		t.Fatalf("the socket is %v, %v", info, err)
 	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	titles := 0
-	for lines := bufio.NewScanner(out); lines.Scan(); {
-		if strings.Contains(lines.Text(), "https://auth.example.com/oauth2/token") {
-			if titles++; titles == 3 {
-				if err := cmd.Process.Signal(os.Interrupt); err != nil {
-					t.Fatal(err)
-				}
-			}
+	config := write(t, filepath.Join(dir, "Caddyfile"), "{\n"+global+"\n}\n:8080 {\nrespond ok\n}\n")
+	other := write(t, filepath.Join(dir, "other.json"), `{"admin":{"listen":"unix/{env.SMAPI_TEST_SOCKET}"}}`)
+	t.Setenv("SMAPI_TEST_SOCKET", socket)
+	t.Chdir(dir)
+	for _, args := range [][]string{
+		nil, {"--config", config}, {"--config", other}, {"--address", "unix/" + socket}, {"--address", "unix/" + socket + "|0600"},
+	} {
+		got := process(t, nil, append([]string{"status"}, args...)...)
+		if got.code != 0 || got.stderr != "" || !strings.Contains(got.stdout, "closed: all is well") {
+			t.Errorf("%s: %+v", args, got)
 		}
 	}
-	if err := cmd.Wait(); err != nil || titles < 3 {
-		t.Errorf("it showed %d times: %v", titles, err)
+	write(t, config, "{\nadmin localhost:1\nmarker\n}\n")
+	if got := here(t, nil, "status"); got.code != 2 || !strings.Contains(unwrapped(got.stderr), "Caddyfile, which says where the admin API is:") {
+		t.Errorf("%+v", got)
 	}
 }

@@ -1,85 +1,59 @@
-package caddymodule_test
+package command
 
 import (
+	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/pem"
 	"fmt"
 	"io"
+	"log"
 	"math/big"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
-	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"testing"
 	"time"
-	"unicode/utf8"
+
+	"github.com/smapi-tools/caddy-smapi-upgrade/cmd/sandbox/authserver"
 )
-
-// What varies from one run of a command to another.
-var variable = []struct {
-	is *regexp.Regexp
-	as string
-}{
-	{regexp.MustCompile(`(127\.0\.0\.1|localhost):\d+`), "localhost:9000"},
-	{regexp.MustCompile(`[0-9.]+m?s, of`), "100ms, of"},
-	{regexp.MustCompile(`"seconds": [0-9.e-]+`), `"seconds": 0.1`},
-	{regexp.MustCompile(`(valid until )\d{4}-\d\d-\d\d`), "${1}2030-01-01"},
-	{regexp.MustCompile(`(ours is )\d+m\d+s`), "${1}2m0s"},
-	{regexp.MustCompile(`/tmp/[^ :]*/`), "/tmp/"},
-}
-
-// checkCommanded compares what a command has printed with a recorded session, and holds that it shows no secret.
-func checkCommanded(t *testing.T, got commanded, code int, name, line string) {
-	t.Helper()
-	if got.code != code {
-		t.Errorf("the exit code is %d, want %d", got.code, code)
-	}
-	out := got.stdout + got.stderr
-	if strings.Contains(strings.ToLower(out), "marker") {
-		t.Errorf("it shows a secret: %s", out)
-	}
-	if strings.ContainsAny(out, "\x1b\r") {
-		t.Errorf("it has control characters for a pipe: %q", out)
-	}
-	for line := range strings.Lines(got.stdout) {
-		if utf8.RuneCountInString(strings.TrimSuffix(line, "\n")) > 80 && !strings.Contains(line, `": "`) {
-			t.Errorf("a line of more than 80 columns: %s", line)
-		}
-	}
-	text := fmt.Sprintf("$ caddy smapi-upgrade %s\n%s%s[exit status %d]\n", line, got.stderr, got.stdout, got.code)
-	for _, v := range variable {
-		text = v.is.ReplaceAllString(text, v.as)
-	}
-	recorded(t, []byte(text), filepath.Join(testdata, "commands", name+".txt"))
-}
-
-// configFile writes a Caddyfile of sites that are never served.
-func configFile(t testing.TB, sites ...string) string {
-	t.Helper()
-	text := fmt.Sprintf("{\nadmin off\nstorage file_system %s\n}\n", t.TempDir())
-	for i, directives := range sites {
-		text += fmt.Sprintf("http://site%d.example.com {\n%s\n}\n", i+1, directives)
-	}
-	path := filepath.Join(t.TempDir(), "Caddyfile")
-	write(t, path, text)
-	return path
-}
 
 // testAccount is the account that is right, as a line of each kind.
 var testAccount = map[string]string{
 	"login": "marker-user\tmarker-password\n", "session_id": "marker-session\n", "login_token": "marker-old-token\tmarker-old-key\n",
 }
 
+// ofClient is a token endpoint that refuses a client with a wrong secret.
+func ofClient(otherwise http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if _, secret, ok := r.BasicAuth(); ok && secret != "marker-secret" {
+			says(401, `{"error":"invalid_client"}`)(w, r)
+			return
+		}
+		otherwise(w, r)
+	}
+}
+
+// knowsClient is knows, and says something of its own to a client with a wrong secret.
+func knowsClient(issues, otherwise, ofClient http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if _, secret, _ := r.BasicAuth(); secret != "marker-secret" {
+			ofClient(w, r)
+			return
+		}
+		knows(issues, otherwise)(w, r)
+	}
+}
+
 // knows is a token endpoint that issues tokens for the test account alone, and says something else to others.
 func knows(issues, otherwise http.HandlerFunc) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) {
+	return ofClient(func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
 		form, _ := url.ParseQuery(string(body))
 		if strings.HasPrefix(form.Get("password")+form.Get("subject_token")+form.Get("refresh_token"), "marker-") {
@@ -87,7 +61,7 @@ func knows(issues, otherwise http.HandlerFunc) http.HandlerFunc {
 			return
 		}
 		otherwise(w, r)
-	}
+	})
 }
 
 var (
@@ -104,12 +78,9 @@ func dated(apart time.Duration, answer http.HandlerFunc) http.HandlerFunc {
 }
 
 func TestCheckSaysWhetherItWouldWorkForPlayers(t *testing.T) {
-	t.Parallel()
 	secret := filepath.Join(t.TempDir(), "secret")
 	write(t, secret, "marker-secret")
-	_, key := newKey(t)
-	keyFile := filepath.Join(t.TempDir(), "key.pem")
-	write(t, keyFile, key)
+	keyFile := write(t, filepath.Join(t.TempDir(), "key.pem"), pemOf(t, newKey(t)))
 	byFile := "client_id the-id\nclient_secret {file." + secret + "}\n"
 	byKey := "client_id the-id\nclient_auth private_key_jwt\nclient_key " + keyFile + "\n"
 	tokens := func(accessToken string) http.HandlerFunc {
@@ -123,36 +94,37 @@ func TestCheckSaysWhetherItWouldWorkForPlayers(t *testing.T) {
 		code     int
 		posts    int
 	}{
-		{"well", knows(issues, rejects), byFile, "", 0, 2},
-		{"json", knows(issues, rejects), byFile, "--refresh --json", 0, 3},
-		{"refresh", knows(issues, rejects), byFile + "refresh_auth_tokens\n", "--refresh", 0, 3},
-		{"refresh-dead", knows(says(200, `{"access_token":"t","refresh_token":"used-up"}`), rejects), byFile + "refresh_auth_tokens\n", "--refresh", 3, 3},
-		{"literal-secret", knows(issues, rejects), "client_id the-id\nclient_secret marker-secret\n", "", 1, 2},
+		{"well", knows(issues, rejects), byFile, "", 0, 3},
+		{"json", knows(issues, rejects), byFile, "--refresh --json", 0, 4},
+		{"refresh", knows(issues, rejects), byFile + "refresh_auth_tokens\n", "--refresh", 0, 4},
+		{"refresh-dead", knows(says(200, `{"access_token":"t","refresh_token":"used-up"}`), rejects), byFile + "refresh_auth_tokens\n", "--refresh", 3, 4},
+		{"literal-secret", knows(issues, rejects), "client_id the-id\nclient_secret marker-secret\n", "", 1, 3},
 		{"wrong-secret", says(401, `{"error":"invalid_client","error_description":"marker-secret"}`), byFile, "", 3, 1},
 		{"rejected", rejects, byFile, "", 3, 1},
-		{"not-linked", knows(issues, rejects), byFile + "on_rejected not_linked\n", "", 0, 2},
-		{"bare-403", knows(issues, says(403, `{"message":"marker-password"}`)), byFile, "", 1, 2},
-		{"on-error", knows(issues, says(403, `{"message":"marker-password"}`)), byFile + "on_error 403 rejected\n", "", 0, 2},
-		{"client-blamed", knows(issues, says(401, `{"error":"invalid_client"}`)), byFile, "", 1, 2},
-		{"own-error", knows(issues, says(400, `{"error":"account_locked"}`)), byFile, "", 1, 2},
-		{"accepts-all", issues, byFile, "", 3, 2},
-		{"long-tokens", tokens(strings.Repeat("x", 2049)), byFile, "", 3, 2},
-		{"longest-tokens", tokens(strings.Repeat("x", 2048)), byFile, "", 0, 2},
-		{"no-refresh-token", knows(says(200, `{"access_token":"marker-new-token"}`), rejects), byFile, "", 3, 2},
-		{"fallback", knows(says(200, `{"access_token":"marker-new-token"}`), rejects), byFile + "private_key refresh_token none\n", "--refresh", 1, 2},
-		{"clock", dated(2*time.Minute, knows(issues, rejects)), byFile, "", 1, 2},
+		{"not-linked", knows(issues, rejects), byFile + "on_rejected not_linked\n", "", 0, 3},
+		{"bare-403", knows(issues, says(403, `{"message":"marker-password"}`)), byFile, "", 1, 3},
+		{"on-error", knows(issues, says(403, `{"message":"marker-password"}`)), byFile + "on_error 403 rejected\n", "", 0, 3},
+		{"client-blamed", knows(issues, says(401, `{"error":"invalid_client"}`)), byFile, "", 1, 3},
+		{"own-error", knows(issues, says(400, `{"error":"account_locked"}`)), byFile, "", 1, 3},
+		{"accepts-all", issues, byFile, "", 3, 3},
+		{"long-tokens", tokens(strings.Repeat("x", 2049)), byFile, "", 3, 3},
+		{"longest-tokens", tokens(strings.Repeat("x", 2048)), byFile, "", 0, 3},
+		{"no-refresh-token", knows(says(200, `{"access_token":"marker-new-token"}`), rejects), byFile, "", 3, 3},
+		{"fallback", knows(says(200, `{"access_token":"marker-new-token"}`), rejects), byFile + "private_key refresh_token none\n", "--refresh", 1, 3},
+		{"clock", dated(2*time.Minute, knows(issues, rejects)), byFile, "", 1, 3},
 		{"clock-of-assertions", dated(-2*time.Minute, knows(issues, rejects)), byKey, "", 3, 2},
 		{"redirect", func(w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, "/marker", http.StatusTemporaryRedirect)
 		}, byFile, "", 3, 1},
 		{"hangs", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, byFile + "timeout 2s\n", "", 3, 1},
-		{"session-id", knows(issues, rejects), byFile + "exchange session_id {\nparam subject_token {smapi.session_id}\n}\n", "--credentials session_id", 0, 2},
-		{"login-token", knows(issues, rejects), byFile + "exchange login_token {\nparam subject_token {smapi.token}\n}\n", "--credentials login_token", 0, 2},
-		{"anonymous", issues, byFile + "exchange anonymous urn:x:household {\nparam household {smapi.household_id}\n}\n", "--credentials anonymous", 0, 1},
+		{"session-id", knows(issues, rejects), byFile + "exchange session_id {\nparam subject_token {smapi.session_id}\n}\n", "--credentials session_id", 0, 3},
+		{"login-token", knows(issues, rejects), byFile + "exchange login_token {\nparam subject_token {smapi.token}\n}\n", "--credentials login_token", 0, 3},
+		{"anonymous", ofClient(issues), byFile + "exchange anonymous urn:x:household {\nparam household {smapi.household_id}\n}\n", "--credentials anonymous", 0, 2},
 		{"needs-reauth", issues, byFile + "exchange login_token {\nparam subject_token {smapi.token}\n}\n", "--credentials login_token", 3, 0},
 		{"no-exchange", issues, byFile, "--credentials session_id", 2, 0},
-		{"observe", knows(issues, rejects), byFile + "mode observe\nhouseholds 0%\nreplay 10m\n", "", 0, 2},
-		{"reauthorize", knows(issues, rejects), byFile + "mode reauthorize\n", "", 0, 2},
+		{"secret-is-rejection", knowsClient(issues, rejects, says(403, `{"error":"access_denied"}`)), byFile + "on_error access_denied rejected\n", "", 1, 3},
+		{"observe", knows(issues, rejects), byFile + "mode observe\nhouseholds 0%\nreplay 10m\n", "", 0, 3},
+		{"reauthorize", knows(issues, rejects), byFile + "mode reauthorize\n", "", 0, 3},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			endpoint := serve(t, test.endpoint)
@@ -166,8 +138,8 @@ func TestCheckSaysWhetherItWouldWorkForPlayers(t *testing.T) {
 			if test.name == "needs-reauth" {
 				account = "needs_reauth\tmarker-old-key\n"
 			}
-			got := smapiUpgrade(t, strings.NewReader(account), args...)
-			checkCommanded(t, got, test.code, "check-"+test.name, strings.TrimSpace("check --yes "+test.args))
+			got := here(t, strings.NewReader(account), args...)
+			checkSession(t, got, test.code, "check-"+test.name, strings.TrimSpace("check --yes "+test.args))
 			if n := len(endpoint.asked()); n != test.posts {
 				t.Errorf("the endpoint was asked %d times, want %d", n, test.posts)
 			}
@@ -176,30 +148,32 @@ func TestCheckSaysWhetherItWouldWorkForPlayers(t *testing.T) {
 }
 
 func TestCheckTriesARealServer(t *testing.T) {
-	t.Parallel()
 	secret, account := filepath.Join(t.TempDir(), "secret"), filepath.Join(t.TempDir(), "account.tsv")
 	write(t, secret, "the-secret")
 	write(t, account, testAccount["login"])
-	oauth := oauthServer(t, map[string]string{"marker-user": "marker-password"})
+	handler, err := authserver.New("the-id", "the-secret", map[string]string{"marker-user": "marker-password"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	oauth := serve(t, handler.ServeHTTP)
 	config := func(secret string) string {
 		return configFile(t, fmt.Sprintf("smapi_upgrade %s/token {\nclient_id the-id\nclient_auth basic_raw\nclient_secret {file.%s}\n}", oauth.URL, secret))
 	}
-	got := smapiUpgrade(t, nil, "check", "--config", config(secret), "--from", account, "--refresh", "--yes")
-	checkCommanded(t, got, 0, "check-real-server", "check --from account.tsv --refresh --yes")
-	if n := len(oauth.asked()); n != 3 {
+	got := here(t, nil, "check", "--config", config(secret), "--from", account, "--refresh", "--yes")
+	checkSession(t, got, 0, "check-real-server", "check --from account.tsv --refresh --yes")
+	if n := len(oauth.asked()); n != 4 {
 		t.Errorf("%d POSTs", n)
 	}
 	other := filepath.Join(t.TempDir(), "secret")
 	write(t, other, "marker-secret")
-	got = smapiUpgrade(t, nil, "check", "--config", config(other), "--from", account, "--yes")
-	checkCommanded(t, got, 3, "check-real-server-wrong-secret", "check --from account.tsv --yes")
+	got = here(t, nil, "check", "--config", config(other), "--from", account, "--yes")
+	checkSession(t, got, 3, "check-real-server-wrong-secret", "check --from account.tsv --yes")
 	if n := len(oauth.asked()); n != 1 {
 		t.Errorf("%d POSTs", n)
 	}
 }
 
 func TestCheckFindsTheEndpointByItsIssuer(t *testing.T) {
-	t.Parallel()
 	for name, path := range map[string]string{"issuer": "/.well-known/openid-configuration", "issuer-without-metadata": "/elsewhere"} {
 		var auth *server
 		auth = serve(t, func(w http.ResponseWriter, r *http.Request) {
@@ -217,18 +191,33 @@ func TestCheckFindsTheEndpointByItsIssuer(t *testing.T) {
 			code = 3
 		}
 		config := configFile(t, fmt.Sprintf("smapi_upgrade {\nissuer %s\nclient_id the-id\nclient_auth none\n}", auth.URL))
-		got := smapiUpgrade(t, strings.NewReader(testAccount["login"]), "check", "--config", config, "--yes", "--endpoint", auth.URL)
-		checkCommanded(t, got, code, "check-"+name, "check --yes --endpoint http://localhost:9000")
+		got := here(t, strings.NewReader(testAccount["login"]), "check", "--config", config, "--yes", "--endpoint", auth.URL)
+		checkSession(t, got, code, "check-"+name, "check --yes --endpoint http://localhost:9000")
 	}
 }
 
-// validFor is the certificate of a server on loopback that ends after so long.
-func validFor(t testing.TB, life time.Duration) tls.Certificate {
+func newKey(t testing.TB) *ecdsa.PrivateKey {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
+	return key
+}
+
+func pemOf(t testing.TB, key *ecdsa.PrivateKey) string {
+	t.Helper()
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))
+}
+
+// validFor is the certificate of a server on loopback that ends after so long.
+func validFor(t testing.TB, life time.Duration) tls.Certificate {
+	t.Helper()
+	key := newKey(t)
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(life),
 		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true,
@@ -241,12 +230,12 @@ func validFor(t testing.TB, life time.Duration) tls.Certificate {
 }
 
 func TestCheckLooksAtTLS(t *testing.T) {
-	t.Parallel()
 	s := httptest.NewUnstartedServer(knows(issues, rejects))
 	s.TLS = &tls.Config{Certificates: []tls.Certificate{validFor(t, 100*24*time.Hour+time.Hour)}}
+	s.Config.ErrorLog = log.New(io.Discard, "", 0)
 	s.StartTLS()
 	defer s.Close()
-	cert, _ := pemFiles(t, s)
+	cert := write(t, filepath.Join(t.TempDir(), "cert.pem"), string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw})))
 	for name, test := range map[string]struct {
 		transport string
 		code      int
@@ -256,39 +245,36 @@ func TestCheckLooksAtTLS(t *testing.T) {
 		"tls-unverified": {"transport http {\ntls_insecure_skip_verify\n}\n", 1},
 	} {
 		config := configFile(t, fmt.Sprintf("smapi_upgrade %s/token {\nclient_id the-id\nclient_auth none\n%s}", s.URL, test.transport))
-		got := smapiUpgrade(t, strings.NewReader(testAccount["login"]), "check", "--config", config, "--yes")
-		checkCommanded(t, got, test.code, "check-"+name, "check --yes")
+		got := here(t, strings.NewReader(testAccount["login"]), "check", "--config", config, "--yes")
+		checkSession(t, got, test.code, "check-"+name, "check --yes")
 	}
 }
 
 func TestCheckTriesAnEndpointThatIsDownOnlyOnce(t *testing.T) {
-	t.Parallel()
 	config := configFile(t, fmt.Sprintf("smapi_upgrade http://%s/token {\nclient_id the-id\nclient_auth none\n}", deadAddress(t)))
-	got := smapiUpgrade(t, strings.NewReader(testAccount["login"]), "check", "--config", config, "--yes")
-	checkCommanded(t, got, 3, "check-down", "check --yes")
+	got := here(t, strings.NewReader(testAccount["login"]), "check", "--config", config, "--yes")
+	checkSession(t, got, 3, "check-down", "check --yes")
 }
 
 func TestCheckTriesEveryHandlerOnceAndNoneTwice(t *testing.T) {
-	t.Parallel()
 	one, two := serve(t, knows(issues, rejects)), serve(t, knows(issues, says(500, "")))
 	handler := func(s *server, more string) string {
 		return fmt.Sprintf("smapi_upgrade %s/token {\nclient_id the-id\nclient_auth none\n%s}", s.URL, more)
 	}
 	config := configFile(t, handler(one, ""), "handle /smapi* {\n"+handler(two, "")+"\n}", handler(one, "households 10%\n"),
 		"smapi_upgrade {\nmode reauthorize\n}", "smapi_upgrade {\nmode observe\n}")
-	got := smapiUpgrade(t, strings.NewReader(testAccount["login"]), "check", "--config", config, "--yes")
-	checkCommanded(t, got, 1, "check-several", "check --yes")
+	got := here(t, strings.NewReader(testAccount["login"]), "check", "--config", config, "--yes")
+	checkSession(t, got, 1, "check-several", "check --yes")
 	if a, b := len(one.asked()), len(two.asked()); a != 2 || b != 2 {
 		t.Errorf("%d and %d POSTs", a, b)
 	}
-	got = smapiUpgrade(t, strings.NewReader(testAccount["login"]), "check", "--config", config, "--yes", "--endpoint", one.URL+"/token")
+	got = here(t, strings.NewReader(testAccount["login"]), "check", "--config", config, "--yes", "--endpoint", one.URL+"/token")
 	if a, b := len(one.asked()), len(two.asked()); got.code != 0 || a != 2 || b != 0 {
 		t.Errorf("exit status %d, %d and %d POSTs", got.code, a, b)
 	}
 }
 
 func TestCheckRefusesWhatItCannotDoAndAsksNobody(t *testing.T) {
-	t.Parallel()
 	endpoint := serve(t, issues)
 	config := configFile(t, fmt.Sprintf("smapi_upgrade %s/token {\nclient_id the-id\nclient_auth none\n}", endpoint.URL))
 	unreadable := configFile(t, fmt.Sprintf("smapi_upgrade %s/token {\nclient_id the-id\nclient_secret {file./nonexistent/secret}\n}", endpoint.URL))
@@ -308,8 +294,8 @@ func TestCheckRefusesWhatItCannotDoAndAsksNobody(t *testing.T) {
 		{"--config " + configFile(t, "respond ok") + " --yes", "", "no smapi_upgrade in the configuration"},
 		{"--config " + unreadable + " --yes", testAccount["login"], "the file /nonexistent/secret cannot be read"},
 	} {
-		got := smapiUpgrade(t, strings.NewReader(test.stdin), append([]string{"check"}, strings.Fields(test.args)...)...)
-		if got.code != 2 || got.stdout != "" || !strings.Contains(got.stderr, test.says) || strings.Contains(got.stderr, "marker") {
+		got := here(t, strings.NewReader(test.stdin), append([]string{"check"}, strings.Fields(test.args)...)...)
+		if got.code != 2 || got.stdout != "" || !strings.Contains(unwrapped(got.stderr), test.says) || strings.Contains(got.stderr, "marker") {
 			t.Errorf("%s: exit status %d, %s%s", test.args, got.code, got.stdout, got.stderr)
 		}
 	}
@@ -318,15 +304,35 @@ func TestCheckRefusesWhatItCannotDoAndAsksNobody(t *testing.T) {
 	}
 }
 
-func TestCheckWritesNoFileAndNoLog(t *testing.T) {
-	t.Parallel()
-	endpoint, log := serve(t, knows(issues, rejects)), filepath.Join(t.TempDir(), "log")
-	config := configFile(t, fmt.Sprintf("log {\noutput file %s\n}\nsmapi_upgrade %s/token {\nclient_id the-id\nclient_auth none\n}", log, endpoint.URL))
-	got := smapiUpgrade(t, strings.NewReader(testAccount["login"]), "check", "--config", config, "--yes")
-	if got.code != 0 || strings.Contains(got.stderr, "{") {
-		t.Errorf("exit status %d, %s", got.code, got.stderr)
+func TestCheckTriesALockedAccount(t *testing.T) {
+	dir := t.TempDir()
+	account := write(t, filepath.Join(dir, "account.tsv"), testAccount["login"])
+	locked := write(t, filepath.Join(dir, "locked.tsv"), "locked-marker\tmarker-of-locked\n")
+	endpoint := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		r.Body = io.NopCloser(bytes.NewReader(body))
+		if strings.Contains(string(body), "locked-marker") {
+			says(400, `{"error":"account_locked","error_description":"locked-marker"}`)(w, r)
+			return
+		}
+		knows(issues, rejects)(w, r)
+	})
+	config := configFile(t, fmt.Sprintf("smapi_upgrade %s/token {\nclient_id the-id\nclient_auth none\n}", endpoint.URL))
+	got := here(t, nil, "check", "--config", config, "--yes", "--from", account, "--locked-from", locked)
+	checkSession(t, got, 1, "check-locked", "check --yes --from account.tsv --locked-from locked.tsv")
+	if n := len(endpoint.asked()); n != 3 {
+		t.Errorf("%d POSTs", n)
 	}
-	if _, err := os.Stat(log); err == nil {
-		t.Error("the log was opened")
+	for options, says := range map[string]string{
+		"--locked-from -": "has to be a file", "--locked-from /nonexistent/locked": "no such file",
+		"--locked-from " + locked + " --credentials anonymous": "players without one have none",
+	} {
+		got := here(t, nil, append([]string{"check", "--config", config, "--yes"}, strings.Fields(options)...)...)
+		if got.code != 2 || got.stdout != "" || !strings.Contains(unwrapped(got.stderr), says) {
+			t.Errorf("%s: %+v", options, got)
+		}
+	}
+	if n := len(endpoint.asked()); n != 0 {
+		t.Errorf("%d POSTs", n)
 	}
 }

@@ -1,0 +1,71 @@
+package command
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"golang.org/x/term"
+
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/player"
+)
+
+// progress is a bar on a terminal.
+type progress struct {
+	stop chan struct{}
+	gone chan struct{}
+}
+
+// showProgress draws a bar a few times a second until it ends, if out is a terminal whose cursor can be moved.
+func showProgress(out io.Writer, fleet *player.Fleet) *progress {
+	p := &progress{stop: make(chan struct{}), gone: make(chan struct{})}
+	fd, ok := terminal(out)
+	if !ok || os.Getenv("TERM") == "dumb" {
+		close(p.gone)
+		return p
+	}
+	go func() {
+		defer close(p.gone)
+		begin := time.Now()
+		tick := time.NewTicker(200 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			width, _, err := term.GetSize(fd)
+			if err != nil || width > defaultWidth {
+				width = defaultWidth
+			}
+			line := bar(fleet.Done(), len(fleet.Accounts), time.Since(begin), width-1) // the last column would begin a new line
+			fmt.Fprint(out, "\r", line, "\x1b[K")
+			select {
+			case <-tick.C:
+			case <-p.stop:
+				fmt.Fprint(out, "\r\x1b[K")
+				return
+			}
+		}
+	}()
+	return p
+}
+
+// end takes the bar away.
+func (p *progress) end() {
+	close(p.stop)
+	<-p.gone
+}
+
+// bar is in at most width columns: [=====>    ] 450 of 1000, 12s left
+func bar(done, all int, took time.Duration, width int) string {
+	text := fmt.Sprintf(" %*d of %d", len(fmt.Sprint(all)), done, all)
+	if done > 0 && took > time.Second {
+		text += fmt.Sprintf(", %v left", (took * time.Duration(all-done) / time.Duration(done)).Round(time.Second))
+	}
+	room := width - len(text) - 2
+	if room < 3 {
+		return text[:max(0, min(len(text), width))]
+	}
+	room = min(room, 40)
+	full := room * done / all
+	return "[" + strings.Repeat("=", full) + strings.Repeat(" ", room-full) + "]" + text
+}
