@@ -22,6 +22,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/smapi-tools/caddy-smapi-upgrade/internal/loopback"
 )
 
 var (
@@ -74,7 +76,7 @@ func TestChaosSignsNobodyOut(t *testing.T) {
 			issuesTokens(w, r)
 		}
 	})
-	address, old := freeAddress(t), oldService(t)
+	address, old := loopback.FreeAddress(), oldService(t)
 	config := func(n int) string {
 		return fmt.Sprintf("{\nadmin off\npersist_config off\ngrace_period 20s\nlog {\noutput discard\n}\n}\nhttp://%s {\nbind 127.0.0.1\nheader X-Config %d\n%s\n}",
 			address, n, directive(endpoint, old, "timeout 3s", "failed_logins 4 1m"))
@@ -372,12 +374,12 @@ func TestANodeThatDiesInAStormLosesNobody(t *testing.T) {
 	var nodes []*exec.Cmd
 	var addresses []string
 	for range 3 {
-		address := freeAddress(t)
+		address := loopback.FreeAddress()
 		nodes = append(nodes, node(t, fmt.Sprintf("http://%s {\nbind 127.0.0.1\n%s\n}", address,
 			directive(endpoint.server, oldService(t), "max_in_flight 2"))))
 		addresses = append(addresses, address)
 	}
-	balancer := freeAddress(t)
+	balancer := loopback.FreeAddress()
 	node(t, fmt.Sprintf("http://%s {\nbind 127.0.0.1\nreverse_proxy %s {\nlb_try_duration 2s\nfail_duration 1s\n}\n}",
 		balancer, strings.Join(addresses, " ")))
 	for _, address := range append(addresses, balancer) {
