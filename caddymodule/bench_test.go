@@ -30,7 +30,7 @@ func provisioned(tb testing.TB, transport http.RoundTripper) *Handler {
 	}
 	tb.Cleanup(func() { _ = h.Cleanup() })
 	h.logger, h.calls = zap.NewNop(), zap.NewNop()
-	h.exchanger.State = flow.NewState(pacing.Watch{}, nil)
+	h.exchanger.State = flow.NewState(pacing.Watch{}, nil, clock)
 	h.exchanger.Endpoint = token.New(token.Config{
 		URL: h.settings.url, Client: token.Client{ID: "id", Auth: token.None}, Fields: []string{"access_token", "refresh_token"},
 		Transport: transport, Context: context.Background(),

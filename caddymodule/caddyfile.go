@@ -38,6 +38,7 @@ func parseCaddyfile(helper httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, e
 //		scope         <scope...>
 //		param         <name> <value>
 //		header        <name> <value>
+//		form_charset  utf-8
 //		timeout       <duration>
 //		max_in_flight <n>
 //		transport     http { ... }
@@ -137,6 +138,8 @@ func (h *Handler) unmarshalField(name string, d *caddyfile.Dispenser) error {
 		return pair(d, name, &h.Param, checkParam, identifiers, false)
 	case "header":
 		return pair(d, name, &h.Header, checkHeader, identifiers, true)
+	case "form_charset":
+		return text(d, name, &h.FormCharset)
 	case "timeout":
 		return parsed(d, name, &h.Timeout, parseDuration)
 	case "max_in_flight":

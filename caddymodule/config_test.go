@@ -153,6 +153,7 @@ func TestAMistakeInJSONIsReportedWithItsField(t *testing.T) {
 		replace(`"s"`, `"{file./nowhere/at/all}"`):                                                       "client_secret: the file /nowhere/at/all cannot be read",
 		replace(`"s"`, `"a{marker}b"`):                                                                   "client_secret: has a placeholder",
 		handlerJSON(`,"client_auth":"digest"`):                                                           "client_auth: has to be one of basic, basic_raw, post, private_key_jwt, tls, none",
+		handlerJSON(`,"form_charset":"ISO-8859-1"`):                                                      "form_charset: must be utf-8",
 		handlerJSON(`,"client_auth":"none"`):                                                             "client_secret: is not used",
 		handlerJSON(`,"timeout":"20001ms"`):                                                              "timeout: has to be at least 10ms, and at most 20s",
 		handlerJSON(`,"timeout":-1`):                                                                     "timeout: has to be at least 10ms",

@@ -22,6 +22,9 @@ var pool = caddy.NewUsagePool()
 // budgetsPool has the failed logins by token endpoint.
 var budgetsPool = caddy.NewUsagePool()
 
+// clock is what the fuses, the budgets and what is remembered go by.
+var clock = time.Now
+
 type sharedBudgets struct{ *pacing.Budgets }
 
 // Destruct closes nothing.
@@ -77,7 +80,7 @@ func (h *Handler) share() error {
 	h.shared = shared.(*sharedEndpoint)
 	// An account is the same whichever client asks for it.
 	budgets, _, err := budgetsPool.LoadOrNew(h.settings.where(), func() (caddy.Destructor, error) {
-		return sharedBudgets{pacing.NewBudgets()}, nil
+		return sharedBudgets{pacing.NewBudgets(clock)}, nil
 	})
 	if err != nil {
 		return err
@@ -123,7 +126,7 @@ func newSharedEndpoint(where, client string) *sharedEndpoint {
 		}
 		e.logger.Load().Error("fuse blown: most accounts are rejected, and rejections are doubted", append(accounts,
 			zap.String("fix", "see what has changed at the authorization server: its host name, the client's secret, consent, or a proxy in front"))...)
-	})
+	}, clock)
 	return e
 }
 

@@ -100,7 +100,7 @@ func (h *Handler) exchanges(r *resolver, p *flow.Policy) {
 		maps.Copy(meanings, r.onError(field, x.OnError))
 		completed := flow.NewExchange(flow.Exchange{
 			GrantType: r.text(field, x.GrantType), Params: params, Header: header, OnError: meanings,
-		}, x.Credentials, p.Households, p.AuthToken, p.PrivateKey)
+		}, x.Credentials, p.Households, p.AuthToken, p.PrivateKey, h.FormCharset)
 		if !completed.Proves() {
 			r.fail(field, errNoProof)
 		}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"mime"
 	"net/http"
 	"net/url"
 	"strings"
@@ -183,6 +184,67 @@ func TestHeadersGoOutWithTheExchange(t *testing.T) {
 	if _, header := form(t, endpoint); len(header.Values("X-Home")) != 0 {
 		t.Errorf("X-Home is %q", header.Values("X-Home"))
 	}
+}
+
+// latin1 is a token endpoint that reads a form as ISO-8859-1 unless it is told otherwise, as older Java servers do.
+func latin1(username, password string) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		_, params, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+		if err != nil {
+			panic(err)
+		}
+		read := func(field string) string {
+			text := r.PostFormValue(field)
+			if params["charset"] == "utf-8" {
+				return text
+			}
+			var mangled strings.Builder
+			for _, b := range []byte(text) {
+				mangled.WriteRune(rune(b))
+			}
+			return mangled.String()
+		}
+		if read("username") != username || read("password") != password {
+			says(http.StatusBadRequest, `{"error":"invalid_grant"}`)(w, r)
+			return
+		}
+		issuesTokens(w, r)
+	}
+}
+
+func TestAServerThatWantsTheCharsetSaidIsToldIt(t *testing.T) {
+	sample := file(t, "requests", "upgrade.xml")
+	for _, test := range []struct{ username, password, option, answer, contentType string }{
+		{"testuser", "paßword", "", "reauthorize.xml", "application/x-www-form-urlencoded"},
+		{"testuser", "password", "", "upgraded.xml", "application/x-www-form-urlencoded"},
+		{"testuser", "paßword", "form_charset utf-8", "upgraded.xml", "application/x-www-form-urlencoded; charset=utf-8"},
+		{"björk", "12345", "form_charset utf-8", "upgraded.xml", "application/x-www-form-urlencoded; charset=utf-8"},
+	} {
+		endpoint := serve(t, latin1(test.username, test.password))
+		s := caddyRun(t, directive(endpoint, oldService(t), test.option, "header X-Home {smapi.household_id}"))
+		checkAnswer(t, s.post(t, []byte(strings.NewReplacer("testuser", test.username, "12345", test.password).Replace(string(sample)))), test.answer)
+		if _, header := form(t, endpoint); header.Get("Content-Type") != test.contentType {
+			t.Errorf("%q: Content-Type is %q", test.option, header.Get("Content-Type"))
+		}
+	}
+}
+
+// What a site that says no charset was refused is no rejection at one that does.
+func TestARejectionForWantOfACharsetIsNoOthers(t *testing.T) {
+	s := caddyRun(t, fmt.Sprintf(`route {
+		smapi_upgrade /bare/* %[1]s {
+			client_id id
+			client_auth none
+		}
+		smapi_upgrade /said/* %[1]s {
+			client_id id
+			client_auth none
+			form_charset utf-8
+		}
+	}`, serve(t, latin1("testuser", "paßword")).URL))
+	body := bytes.Replace(file(t, "requests", "upgrade.xml"), []byte("12345"), []byte("paßword"), 1)
+	checkAnswer(t, (&site{url: s.url + "/bare"}).post(t, body), "reauthorize.xml")
+	checkAnswer(t, (&site{url: s.url + "/said"}).post(t, body), "upgraded.xml")
 }
 
 // A log or another handler could print them.

@@ -71,6 +71,7 @@ func TestExplainSaysHowARequestIsDecided(t *testing.T) {
 		{"session-waits", marked(t, "get-session-id.xml"), handler("expire_session_ids\nhouseholds 10%"), "", 1},
 		{"session-without-option", marked(t, "get-session-id.xml"), handler(""), "", 1},
 		{"refresh", marked(t, "refresh-auth-token.xml"), handler("refresh_auth_tokens"), "", 0},
+		{"refresh-of-others", marked(t, "refresh-auth-token.xml"), handler("refresh_auth_tokens\nhouseholds 0%"), "", 0},
 		{"refresh-without-option", marked(t, "refresh-auth-token.xml"), handler(""), "", 1},
 		{"refresh-in-reauthorize", marked(t, "refresh-auth-token.xml"), handler("refresh_auth_tokens\nmode reauthorize"), "", 1},
 

@@ -2,5 +2,8 @@ package caddymodule
 
 import "time"
 
+// SetClock sets what the token endpoints that are not in use yet go by.
+func SetClock(now func() time.Time) { clock = now }
+
 // SetSecretInterval sets the time between two looks at the files of secrets, before there are any.
 func SetSecretInterval(interval time.Duration) { secretInterval = interval }

@@ -83,6 +83,11 @@ type Handler struct {
 	// player's HTTP request such as `{http.vars.client_ip}`. One that is empty is left out.
 	Header map[string][]string `json:"header,omitempty"`
 
+	// The charset that the form of an exchange is said to be in, in its `Content-Type`. Only `utf-8`, which it is in any
+	// case. Servers that read a form as ISO-8859-1 unless they are told, such as older Java ones, refuse passwords with
+	// other than ASCII characters without it. Default: not said.
+	FormCharset string `json:"form_charset,omitempty"`
+
 	// How long a call may take in all, from its arrival to its answer, the wait for a place at the token
 	// endpoint included. At most 20s, when players give up. Default: `15s`.
 	Timeout caddy.Duration `json:"timeout,omitempty"`
@@ -174,7 +179,8 @@ type Handler struct {
 
 	// Answers `refreshAuthToken` by the refresh grant, with the `key` of the player's `loginToken` as the refresh
 	// token. The same token at the same time is refreshed once, and gets the same answer again for 60s. A refresh
-	// token that is dead is answered with the fault `Client.AuthTokenExpired`. It needs `private_key` to be
+	// token that is dead is answered with the fault `Client.AuthTokenExpired`, or forwarded where `households` does not
+	// choose the home, because it may be the old service's. It needs `private_key` to be
 	// `refresh_token`, and is not answered in mode `reauthorize`.
 	RefreshAuthTokens bool `json:"refresh_auth_tokens,omitempty"`
 
@@ -243,12 +249,13 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		return nil
 	}
 	h.endpoint = token.Config{
-		URL:       s.url,
-		Issuer:    s.issuer,
-		Insecure:  h.InsecureHTTP,
-		Client:    client,
-		Fields:    []string{p.AuthToken, p.PrivateKey},
-		Transport: transport,
+		URL:         s.url,
+		Issuer:      s.issuer,
+		Insecure:    h.InsecureHTTP,
+		Client:      client,
+		Fields:      []string{p.AuthToken, p.PrivateKey},
+		FormCharset: h.FormCharset,
+		Transport:   transport,
 		// Not the request's context: reverse_proxy, and so forward_auth, leaves there where to dial, and
 		// the transport would send the password to that address.
 		Context: context.WithValue(context.Background(), caddy.ReplacerCtxKey, caddy.NewReplacer()),
@@ -357,16 +364,25 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		return next.ServeHTTP(w, r)
 	}
 	if d.Exchange != nil {
-		h.exchange(r, &d)
+		h.exchange(r, &d, peeked)
+	}
+	if d.Outcome == flow.Forwarded {
+		count(&d)
+		h.log(r, &d, "")
+		return next.ServeHTTP(w, r)
 	}
 	return h.answer(w, r, &d)
 }
 
-// exchange takes a call to the token endpoint.
-func (h *Handler) exchange(r *http.Request, d *flow.Decision) {
+// exchange takes a call to the token endpoint. Its body of so many bytes is kept if it may yet be forwarded.
+func (h *Handler) exchange(r *http.Request, d *flow.Decision, body int) {
 	q := d.Exchange.Request(d.Call, lookup(r))
 	q.Network = networkOf(r)
-	smapi.Drop(r) // it may wait, and needs no body any more
+	if q.Others = d.Others; q.Others {
+		q.Held = body
+	} else {
+		smapi.Drop(r) // it may wait, and needs no body any more
+	}
 	ctx, span := traceExchange(r.Context(), &q.Grant)
 	result := h.exchanger.Exchange(ctx, d.Call.Arrived.Add(h.settings.policy.Timeout), &q)
 	h.settings.policy.Conclude(d, result)

@@ -29,17 +29,26 @@ func sampled(logger *zap.Logger) *zap.Logger {
 	}))
 }
 
-// log writes one line about an answered call, and marks Caddy's access log.
+// log writes one line about a call, and marks Caddy's access log. The reference is blank where the call is not answered.
 func (h *Handler) log(r *http.Request, d *flow.Decision, reference string) {
 	if extra, ok := r.Context().Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields); ok {
 		extra.Add(zap.String("smapi_outcome", d.Outcome.String()))
-		extra.Add(zap.String("smapi_reference", reference))
+		if reference != "" {
+			extra.Add(zap.String("smapi_reference", reference))
+		}
 	}
-	entry := h.calls.Check(d.Outcome.Row().Level, "answered a call")
+	says := "answered a call"
+	if d.Outcome == flow.Forwarded {
+		says = "forwarded a call, as the token endpoint refused it"
+	}
+	entry := h.calls.Check(d.Outcome.Row().Level, says)
 	if entry == nil {
 		return
 	}
-	fields := append(fieldsOf(d), zap.String("reference", reference))
+	fields := fieldsOf(d)
+	if reference != "" {
+		fields = append(fields, zap.String("reference", reference))
+	}
 	if x := &d.Result; x.Class != "" {
 		fields = append(fields,
 			zap.Int("status", x.Status),

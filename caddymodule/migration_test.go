@@ -295,3 +295,94 @@ func TestHouseholdsAreAPercentageInJSONToo(t *testing.T) {
 		}
 	}
 }
+
+// In a ramp a DeviceLink service that refreshes by itself has two populations.
+func TestARefreshOfAKeyOfTheOldServiceReachesIt(t *testing.T) {
+	endpoint := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.PostFormValue("refresh_token") == "ours" {
+			issuesTokens(w, r)
+			return
+		}
+		says(http.StatusBadRequest, `{"error":"invalid_grant"}`)(w, r)
+	})
+	old := oldService(t)
+	o := operate(t, directive(endpoint, old, "refresh_auth_tokens", "households 0%"))
+	before := o.scrape(t)
+	sample := file(t, "requests", "refresh-auth-token.xml")
+	refresh := func(key string) (*http.Request, []byte) {
+		body := bytes.Replace(sample, []byte("old-key"), []byte(key), 1)
+		r := o.request(t, body)
+		r.Header.Set("SOAPAction", `"http://www.sonos.com/Services/1.1#refreshAuthToken"`)
+		return r, body
+	}
+	const others = 50 // more than blow a fuse
+	for i := range others {
+		r, body := refresh(fmt.Sprint("key-", i))
+		r.Header.Set("X-Other", "kept")
+		r.ContentLength = int64(len(body) * (i % 2)) // known, or in chunks
+		if i%2 == 0 {
+			r.ContentLength = -1
+		}
+		checkForwarded(t, o.do(t, r))
+		got := old.asked()
+		if len(got) != 1 || got[0].body != string(body) || got[0].ContentLength != r.ContentLength || got[0].Header.Get("X-Other") != "kept" {
+			t.Fatalf("the old service got %+v", got)
+		}
+	}
+	r, _ := refresh("key-0") // again, which is remembered
+	checkForwarded(t, o.do(t, r))
+	if n := len(endpoint.asked()); n != others {
+		t.Errorf("%d POSTs for %d keys", n, others)
+	}
+	if got := onlyEndpoint(t, o); got.RefreshFuse.Blown || got.RefreshFuse.Tried != 0 {
+		t.Errorf("the fuse is %+v", got.RefreshFuse)
+	}
+	if n := o.scrape(t)[requests("forwarded", "login_token")] - before[requests("forwarded", "login_token")]; n != others+1 {
+		t.Errorf("%v are counted as forwarded", n)
+	}
+	log := o.log(t)
+	if n := strings.Count(log, `"smapi_outcome":"forwarded"`); n != others+1 {
+		t.Errorf("%d lines of the access log say forwarded", n)
+	}
+	if !strings.Contains(log, "forwarded a call, as the token endpoint refused it") || strings.Contains(log, `"outcome":"rejected"`) {
+		t.Error("the log does not say that they were forwarded")
+	}
+	old.asked()
+	r, _ = refresh("ours") // of a home that was chosen when more were
+	checkAnswer(t, o.do(t, r), "refreshed.xml")
+	checkForwarded(t, o.call(t, "refreshAuthToken", "refresh-auth-token-needs-reauth.xml"))
+	if n := len(endpoint.asked()); n != 1 {
+		t.Errorf("%d POSTs", n)
+	}
+}
+
+// Homes that are chosen have the fuse blown; who is not chosen is in the old service's hands as before.
+func TestABlownFuseKeepsNoKeyFromTheOldService(t *testing.T) {
+	old := oldService(t)
+	s := caddyRun(t, fmt.Sprintf(`route {
+		smapi_upgrade /chosen/* %[1]s {
+			client_id id
+			client_auth none
+			refresh_auth_tokens
+		}
+		smapi_upgrade /others/* %[1]s {
+			client_id id
+			client_auth none
+			refresh_auth_tokens
+			households 0%%
+		}
+		reverse_proxy %[2]s
+	}`, serve(t, says(http.StatusBadRequest, `{"error":"invalid_grant"}`)).URL, old.URL))
+	ask := func(path, key string) answer {
+		at := &site{url: s.url + path}
+		r := at.request(t, bytes.Replace(file(t, "requests", "refresh-auth-token.xml"), []byte("old-key"), []byte(key), 1))
+		r.Header.Set("SOAPAction", `"http://www.sonos.com/Services/1.1#refreshAuthToken"`)
+		return at.do(t, r)
+	}
+	for i := range 30 {
+		ask("/chosen", fmt.Sprint("key-", i))
+	}
+	checkAnswer(t, ask("/chosen", "last"), "service-unavailable.xml")
+	checkForwarded(t, ask("/others", "last")) // whose rejection is remembered
+	checkForwarded(t, ask("/others", "other"))
+}

@@ -62,6 +62,7 @@ var (
 	errTwoEndpoints = errors.New("cannot be combined with token_endpoint")
 	errScope        = errors.New("has a character that no scope has (RFC 6749 section 3.3)")
 	errCertificate  = errors.New("tls needs a client certificate in transport, and https")
+	errCharset      = errors.New("must be utf-8, in which every form is sent (RFC 6749 appendix B)")
 	errNoRefresh    = errors.New("needs private_key to be refresh_token, so that players hold what refreshes their tokens")
 )
 
@@ -94,6 +95,9 @@ func (h *Handler) resolve(repl *caddy.Replacer, watch watchText) (s settings, er
 	oneOf(&r, "mode", p.Mode, ModeUpgrade, ModeReauthorize, ModeObserve)
 	h.resolveEndpoint(&r, &s)
 	h.resolveClient(&r, &s)
+	if h.FormCharset != "" && h.FormCharset != "utf-8" {
+		r.fail("form_charset", errCharset)
+	}
 	s.replay = r.memory("replay", orDefault(h.Replay, defaultReplay))
 	s.rememberRejected = r.memory("remember_rejected", orDefault(h.RememberRejected, defaultRememberRejected))
 	s.failedLogins, s.fuse = defaultFailedLogins, orDefault(h.Fuse, defaultFuse)

@@ -10,6 +10,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/secret"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/token"
 )
 
 var (
@@ -69,6 +70,7 @@ func (h *Handler) loadTransport(ctx caddy.Context) (*reverseproxy.HTTPTransport,
 	if given.KeepAlive.IdleTimeout == nil {
 		transport.Transport.IdleConnTimeout = 4 * time.Second
 	}
+	transport.Transport.OnProxyConnectResponse = token.OnProxyConnect
 	transport.Transport.MaxIdleConnsPerHost = max(transport.Transport.MaxIdleConnsPerHost, h.settings.maxInFlight)
 	if given.TLS.CertificateFile == "" {
 		return transport, nil

@@ -43,7 +43,7 @@ func rehearse(s *caddymodule.Settings, d *flow.Decision, q flow.Request) (*Excha
 			Context:   context.Background(),
 		}),
 		Places: 1,
-		State:  flow.NewState(pacing.Watch{}, nil),
+		State:  flow.NewState(pacing.Watch{}, nil, time.Now),
 	}
 	s.Policy.Conclude(d, exchanger.Exchange(context.Background(), time.Now().Add(s.Policy.Timeout), &q))
 	x := &ExchangeFacts{GrantType: q.Type, Headers: slices.Sorted(maps.Keys(sent.header)), OnError: q.OnError}

@@ -20,7 +20,7 @@ type tap struct {
 	answer    *http.Response // without its body
 	where     *url.URL
 
-	dns, connect error
+	connect error
 }
 
 func (t *tap) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -33,7 +33,6 @@ func (t *tap) RoundTrip(r *http.Request) (*http.Response, error) {
 			}
 		},
 		// The error of Caddy's transport does not tell what is behind it.
-		DNSDone:     func(info httptrace.DNSDoneInfo) { t.note(func() { t.dns = info.Err }) },
 		ConnectDone: func(_, _ string, err error) { t.note(func() { t.connect = err }) },
 	})
 	sent := time.Now()
@@ -60,10 +59,7 @@ func (t *tap) cause() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	var errno syscall.Errno
-	switch {
-	case t.dns != nil:
-		return "the host name cannot be resolved"
-	case errors.As(t.connect, &errno):
+	if errors.As(t.connect, &errno) {
 		return "no connection: " + errno.Error()
 	}
 	return ""

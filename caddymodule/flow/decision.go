@@ -14,6 +14,9 @@ type Decision struct {
 	Exchange *Exchange
 	Result   Result
 
+	// Others tells that the credentials may be others' to judge: where the token endpoint refuses them, the call is forwarded.
+	Others bool
+
 	// AuthToken and PrivateKey are the player's new tokens, blank where it gets none. They are secrets.
 	AuthToken, PrivateKey string
 

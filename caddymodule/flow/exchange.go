@@ -37,9 +37,9 @@ type Param struct {
 	Source string
 }
 
-// NewExchange completes an exchange of a kind of credentials, for these households and with these fields of a token
-// response kept.
-func NewExchange(x Exchange, kind smapi.Kind, households Percent, fields ...string) *Exchange {
+// NewExchange completes an exchange of a kind of credentials, for these households. Apart is what else makes its results
+// other than those of the same exchange elsewhere, such as the fields of a token response that are kept.
+func NewExchange(x Exchange, kind smapi.Kind, households Percent, apart ...string) *Exchange {
 	x.kind = kind
 	for _, p := range placeholders {
 		if p.proves && p.kind == kind && slices.ContainsFunc(x.Params, func(param Param) bool { return param.Value.has(p.name) }) {
@@ -52,7 +52,7 @@ func NewExchange(x Exchange, kind smapi.Kind, households Percent, fields ...stri
 		}
 	}
 	hash := sha256.New()
-	fmt.Fprintf(hash, "%q %q", x.GrantType, fields)
+	fmt.Fprintf(hash, "%q %q", x.GrantType, apart)
 	for _, p := range slices.Concat(x.Params, x.Header) {
 		fmt.Fprintf(hash, " %q %q", p.Name, p.Source)
 	}
@@ -100,6 +100,12 @@ type Request struct {
 
 	// Guessable tells that the credentials can be guessed, as a password can.
 	Guessable bool
+
+	// Others tells that the credentials may be others' to judge: that they are refused says nothing of the endpoint.
+	Others bool
+
+	// Held is how many bytes are held beside while it waits, such as a body that may be forwarded.
+	Held int
 
 	// Network is where the call comes from, blank where that is not known.
 	Network string

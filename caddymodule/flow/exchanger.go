@@ -65,13 +65,14 @@ const (
 	maxRejected = 1 << 16
 )
 
-// NewState returns the State of a token endpoint that has not been used yet.
-func NewState(watch pacing.Watch, fuse func(pacing.FuseStatus)) *State {
+// NewState returns the State of a token endpoint that has not been used yet. Now is the clock of the fuses and of what is
+// remembered; the pacing of what is under way goes by the system's.
+func NewState(watch pacing.Watch, fuse func(pacing.FuseStatus), now func() time.Time) *State {
 	return &State{
 		Logins:    pacing.New(watch),
 		Refreshes: pacing.New(watch),
-		LoginFuse: pacing.NewFuse(fuse), RefreshFuse: pacing.NewFuse(fuse),
-		Calls: replay.New[Landed](replay.NewMemory[Landed](maxIssued), replay.NewMemory[Landed](maxRejected)),
+		LoginFuse: pacing.NewFuse(fuse, now), RefreshFuse: pacing.NewFuse(fuse, now),
+		Calls: replay.New[Landed](replay.NewMemory[Landed](maxIssued, now), replay.NewMemory[Landed](maxRejected, now)),
 	}
 }
 
@@ -153,7 +154,7 @@ func (x *Exchanger) fuse(q *Request) *pacing.Fuse {
 
 // doubt takes a rejection back while the fuse is blown.
 func (x *Exchanger) doubt(q *Request, r Result) Result {
-	if r.Class == token.Rejected && x.Fuse > 0 && x.Fuse < 100 && x.fuse(q).Blown() {
+	if r.Class == token.Rejected && !q.Others && x.Fuse > 0 && x.Fuse < 100 && x.fuse(q).Blown() {
 		r.Class, r.Cause = InDoubt, "the credentials were refused, as those of most accounts lately"
 		r.Fix = "see what has changed at the authorization server: its host name, the client's secret, consent, or a proxy in front"
 	}
@@ -180,7 +181,7 @@ func (x *Exchanger) lead(ctx context.Context, deadline time.Time, call replay.Di
 	}()
 	l = x.fly(ctx, deadline, call, f, q)
 	r = x.judged(q, &l)
-	if l.Answer.Status != 0 && (r.Class == token.Issued || r.Class == token.Rejected) { // weighed before it is told
+	if l.Answer.Status != 0 && (r.Class == token.Issued || r.Class == token.Rejected && !q.Others) { // weighed before it is told
 		x.fuse(q).Weigh(x.Fuse, x.account(q.Account), r.Class == token.Rejected, r.Error)
 	}
 	defer func() { r = x.doubt(q, r) }()
@@ -228,7 +229,7 @@ func (x *Exchanger) fly(ctx context.Context, deadline time.Time, call replay.Dig
 		Account:   account,
 		Deadline:  deadline,
 		Places:    places,
-		Size:      q.Size(),
+		Size:      q.Size() + q.Held,
 		Network:   q.Network,
 		Fair:      x.Fair,
 		Context:   ctx,

@@ -43,7 +43,7 @@ func endpoint(u *url.URL, change ...func(*config)) exchanging {
 			Fields:    []string{"access_token", "refresh_token"},
 			Transport: &http.Transport{}, Context: context.Background(),
 		},
-		MaxInFlight: 4, Fuse: 100, State: NewState(pacing.Watch{}, nil),
+		MaxInFlight: 4, Fuse: 100, State: NewState(pacing.Watch{}, nil, time.Now),
 	}
 	for _, f := range change {
 		f(&c)
@@ -51,7 +51,7 @@ func endpoint(u *url.URL, change ...func(*config)) exchanging {
 	return exchanging{&Exchanger{
 		Name: u.String(), Endpoint: token.New(c.Config), State: c.State, Places: c.MaxInFlight,
 		Replay: c.Replay, RememberRejected: c.RememberRejected,
-		Fuse: c.Fuse, Fair: c.Fair, Budgets: pacing.NewBudgets(), Budget: c.Budget,
+		Fuse: c.Fuse, Fair: c.Fair, Budgets: pacing.NewBudgets(time.Now), Budget: c.Budget,
 	}}
 }
 
@@ -460,7 +460,7 @@ func TestAHoldIsToldOfOnceAndOnlyIfThereIsOne(t *testing.T) {
 				time.Sleep(time.Second)
 				return 503, http.Header{"Retry-After": {after}}, `{}`
 			}), func(c *config) {
-				c.State = NewState(pacing.Watch{Hold: func(time.Time) { told.Add(1) }}, nil)
+				c.State = NewState(pacing.Watch{Hold: func(time.Time) { told.Add(1) }}, nil, time.Now)
 			})
 			var all sync.WaitGroup
 			for i := range 4 {
@@ -481,7 +481,7 @@ func TestAHoldIsToldOfOnceAndOnlyIfThereIsOne(t *testing.T) {
 func TestWhatIsOffIsForgottenWhateverItWas(t *testing.T) {
 	for _, body := range []string{issued, `{"error":"invalid_grant"}`} {
 		posts := 0
-		state := NewState(pacing.Watch{}, nil)
+		state := NewState(pacing.Watch{}, nil, time.Now)
 		with := func(keep time.Duration) exchanging {
 			return at(stub(func(url.Values) (int, http.Header, string) { posts++; return 200, nil, body }),
 				func(c *config) { c.State, c.Replay, c.RememberRejected = state, keep, keep })

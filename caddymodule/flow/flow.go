@@ -117,6 +117,9 @@ func (p *Policy) Conclude(d *Decision, r Result) {
 		return
 	}
 	d.Outcome = outcomeOf(r.Class)
+	if d.Others && d.Outcome == Rejected {
+		d.Outcome = Forwarded
+	}
 }
 
 // outcomeOf is what a result without tokens becomes.

@@ -4,7 +4,8 @@ import (
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
 )
 
-// refresh answers refreshAuthToken by the refresh grant, for every home: one that has been upgraded stays so.
+// refresh answers refreshAuthToken by the refresh grant, for every home: one that has been upgraded stays so. The key of a
+// home that households does not choose may be the old service's, so that one which is refused goes there.
 var refresh = flow{
 	method:  smapi.RefreshAuthToken,
 	inForce: func(p *Policy) bool { return p.RefreshAuthTokens && p.Mode != ModeReauthorize },
@@ -15,11 +16,20 @@ var refresh = flow{
 		return "It is a refreshAuthToken, which only refresh_auth_tokens answers."
 	},
 	decide: func(p *Policy, call *smapi.Call) Decision {
+		chosen := p.Households.chooses(call.HouseholdID)
 		switch {
+		case waits(call) && !chosen:
+			return decided(Forwarded, "", saysWaits+", and households "+p.Households.String()+" does not choose this home")
 		case waits(call):
 			return decided(Rejected, causeWaits, saysWaits)
 		case smapi.CheckToken(call.Credentials.Key) != nil:
 			return decided(Forwarded, "", "its key is none that was issued here: blank, or more than a privateKey may be")
+		}
+		if !chosen {
+			d := ask(p.Refresh, "refresh_auth_tokens: the key is exchanged by the refresh grant; households "+p.Households.String()+
+				" does not choose this home, so that a key which is refused may be the old service's, and the call goes there")
+			d.Others = true
+			return d
 		}
 		return ask(p.Refresh, "refresh_auth_tokens: the key is exchanged by the refresh grant, for every home")
 	},

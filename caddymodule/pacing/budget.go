@@ -16,7 +16,8 @@ type Budgets struct {
 	mu     sync.Mutex
 	slots  [budgetSlots]budgetSlot
 	trying map[Account]int // trials under way, which may fail
-	epoch  time.Time       // with a monotonic clock, so that nobody is freed by a step of the wall clock
+	now    func() time.Time
+	epoch  time.Time // with a monotonic clock, so that nobody is freed by a step of the wall clock
 }
 
 // budgetSlots are what the window is divided into, and one more: a failure counts for the window at least, and for a
@@ -33,8 +34,10 @@ const (
 	sketchRow  = 1 << 18
 )
 
-// NewBudgets returns Budgets of which nothing is spent.
-func NewBudgets() *Budgets { return &Budgets{trying: make(map[Account]int), epoch: time.Now()} }
+// NewBudgets returns Budgets of which nothing is spent. Now is the clock, which has to be monotonic.
+func NewBudgets(now func() time.Time) *Budgets {
+	return &Budgets{trying: make(map[Account]int), now: now, epoch: now()}
+}
 
 // Budget is how many failures of an account may reach the endpoint within a window. 0 failures are no bound.
 type Budget struct {
@@ -70,7 +73,7 @@ func (b *Budgets) Spend(budget Budget, account, network Account) (done func(fail
 			delete(b.trying, account)
 		}
 		if failed {
-			now := time.Now()
+			now := b.now()
 			b.add(account, budget, now)
 			b.add(network, budget, now)
 		}
@@ -85,7 +88,7 @@ func (b *Budgets) Left(budget Budget, account, network Account) bool {
 }
 
 func (b *Budgets) left(budget Budget, account, network Account) bool {
-	now := time.Now()
+	now := b.now()
 	bound := budget.Failures
 	if b.count(network, budget, now) > 0 {
 		bound -= budget.reserved()

@@ -25,7 +25,7 @@ func fail(b *Budgets, account, network string) (n int) {
 }
 
 func TestFillingTheMemoryUpFreesNoAccount(t *testing.T) {
-	b := NewBudgets()
+	b := NewBudgets(time.Now)
 	fail(b, "ella", "1")
 	fail(b, "ella", "2")
 	for i := range 200_000 {
@@ -50,7 +50,7 @@ func TestFillingTheMemoryUpFreesNoAccount(t *testing.T) {
 
 func TestAFailureCountsForTheWindowAndAThirdOfItLongerAtMost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := NewBudgets()
+		b := NewBudgets(time.Now)
 		for _, wait := range []time.Duration{0, time.Minute, 7 * time.Minute, 13 * time.Minute} {
 			time.Sleep(wait)
 			if n := fail(b, "ella", "1") + fail(b, "ella", "2"); n != 4 {
@@ -69,7 +69,7 @@ func TestAFailureCountsForTheWindowAndAThirdOfItLongerAtMost(t *testing.T) {
 }
 
 func TestAPartOfTheBudgetIsKeptForANetworkThatHasNotFailed(t *testing.T) {
-	b := NewBudgets()
+	b := NewBudgets(time.Now)
 	if n := fail(b, "ella", "guesser"); n != 3 {
 		t.Errorf("one network has %d of 4", n)
 	}
@@ -82,7 +82,7 @@ func TestAPartOfTheBudgetIsKeptForANetworkThatHasNotFailed(t *testing.T) {
 }
 
 func TestASuccessCostsNothing(t *testing.T) {
-	b := NewBudgets()
+	b := NewBudgets(time.Now)
 	for range 100 {
 		done, ok := b.Spend(budget, name("ella"), name("home"))
 		if !ok {

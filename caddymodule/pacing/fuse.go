@@ -12,6 +12,7 @@ import (
 // whole.
 type Fuse struct {
 	changed func(FuseStatus)
+	now     func() time.Time
 
 	mu       sync.Mutex
 	blown    bool
@@ -48,9 +49,9 @@ type FuseStatus struct {
 }
 
 // NewFuse returns a whole Fuse. Changed is told when it blows and when it is whole again, by a goroutine of its own; it
-// may be nil.
-func NewFuse(changed func(FuseStatus)) *Fuse {
-	return &Fuse{changed: changed, known: make(map[Account]*list.Element)}
+// may be nil. Now is the clock.
+func NewFuse(changed func(FuseStatus), now func() time.Time) *Fuse {
+	return &Fuse{changed: changed, now: now, known: make(map[Account]*list.Element)}
 }
 
 // Weigh notes that an account was accepted or rejected, and tells whether a rejection is in doubt. The fuse blows when of
@@ -62,7 +63,7 @@ func (f *Fuse) Weigh(percent float64, a Account, rejected bool, reason string) (
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.note(&try{a, time.Now(), rejected, reason})
+	f.note(&try{a, f.now(), rejected, reason})
 	change := false
 	if f.blown {
 		tried, refused := f.last(fuseAccounts)

@@ -28,7 +28,7 @@ func (w *weighing) try(rejected bool) {
 
 func TestAServerThatBeginsToRefuseEverybodyIsDoubtedAfter20(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := &weighing{Fuse: NewFuse(nil), percent: 50}
+		w := &weighing{Fuse: NewFuse(nil, time.Now), percent: 50}
 		for range 1000 {
 			w.try(false)
 		}
@@ -48,7 +48,7 @@ func TestAServerThatBeginsToRefuseEverybodyIsDoubtedAfter20(t *testing.T) {
 }
 
 func TestTheSameAccountAgainAndAgainBlowsNothing(t *testing.T) {
-	f := NewFuse(nil)
+	f := NewFuse(nil, time.Now)
 	for range 1000 {
 		if f.Weigh(50, name("ella"), true, "") {
 			t.Fatal("doubted")
@@ -57,7 +57,7 @@ func TestTheSameAccountAgainAndAgainBlowsNothing(t *testing.T) {
 }
 
 func TestASmallServiceIsBelieved(t *testing.T) {
-	w := &weighing{Fuse: NewFuse(nil), percent: 50}
+	w := &weighing{Fuse: NewFuse(nil, time.Now), percent: 50}
 	for range fuseAccounts - 1 {
 		w.try(true)
 	}
@@ -65,7 +65,7 @@ func TestASmallServiceIsBelieved(t *testing.T) {
 		t.Errorf("%d of %d are in doubt", w.doubted, w.n)
 	}
 	synctest.Test(t, func(t *testing.T) { // whose accounts come one by one
-		w := &weighing{Fuse: NewFuse(nil), percent: 50}
+		w := &weighing{Fuse: NewFuse(nil, time.Now), percent: 50}
 		for range 100 {
 			w.try(true)
 			time.Sleep(time.Minute)
@@ -80,7 +80,7 @@ func TestASmallServiceIsBelieved(t *testing.T) {
 func TestAMixtureBelowTheShareIsBelieved(t *testing.T) {
 	for _, test := range []struct{ percent, refused float64 }{{50, 0.3}, {50, 0.4}, {80, 0.7}, {90, 0.8}, {100, 1}} {
 		r := rand.New(rand.NewPCG(1, uint64(test.percent)))
-		w := &weighing{Fuse: NewFuse(nil), percent: test.percent}
+		w := &weighing{Fuse: NewFuse(nil, time.Now), percent: test.percent}
 		for range 3000 {
 			w.try(r.Float64() < test.refused)
 		}
@@ -94,7 +94,7 @@ func TestAMixtureBelowTheShareIsBelieved(t *testing.T) {
 func TestNothingIsRejectedWhileTheFuseIsBlown(t *testing.T) {
 	for seed := range uint64(200) {
 		r := rand.New(rand.NewPCG(seed, 1))
-		w := &weighing{Fuse: NewFuse(nil), percent: 10 + 80*r.Float64()}
+		w := &weighing{Fuse: NewFuse(nil, time.Now), percent: 10 + 80*r.Float64()}
 		for range 500 {
 			blown, told := w.Blown(), w.told
 			w.try(r.Float64() < float64(seed%11)/10)

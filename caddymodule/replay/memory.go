@@ -10,6 +10,7 @@ import (
 // rather than the expirable one of the same library, whose goroutine cannot be ended.
 type Memory[V any] struct {
 	cache *lru.Cache[Digest, *kept[V]]
+	now   func() time.Time
 }
 
 type kept[V any] struct {
@@ -18,13 +19,13 @@ type kept[V any] struct {
 	forget  *time.Timer
 }
 
-// NewMemory returns a Memory for so many values, which have to be at least 1.
-func NewMemory[V any](size int) *Memory[V] {
+// NewMemory returns a Memory for so many values, which have to be at least 1. Now is the clock.
+func NewMemory[V any](size int, now func() time.Time) *Memory[V] {
 	cache, err := lru.NewWithEvict(size, func(_ Digest, k *kept[V]) { k.forget.Stop() })
 	if err != nil {
 		panic(err) // the size is not positive
 	}
-	return &Memory[V]{cache}
+	return &Memory[V]{cache, now}
 }
 
 // Put keeps a value for a while. For a duration of 0 or less it is not kept.
@@ -32,7 +33,7 @@ func (m *Memory[V]) Put(d Digest, value V, keep time.Duration) {
 	if keep <= 0 {
 		return
 	}
-	k := &kept[V]{value: value, expires: time.Now().Add(keep)}
+	k := &kept[V]{value: value, expires: m.now().Add(keep)}
 	k.forget = time.AfterFunc(keep, func() {
 		if now, ok := m.cache.Peek(d); ok && now == k {
 			m.cache.Remove(d)
@@ -44,7 +45,7 @@ func (m *Memory[V]) Put(d Digest, value V, keep time.Duration) {
 // Get returns a value that is kept.
 func (m *Memory[V]) Get(d Digest) (value V, ok bool) {
 	k, ok := m.cache.Get(d)
-	if !ok || time.Now().After(k.expires) {
+	if !ok || m.now().After(k.expires) {
 		return value, false
 	}
 	return k.value, true

@@ -1,18 +1,11 @@
 package token
 
 import (
-	"context"
-	"crypto/tls"
-	"crypto/x509"
-	"errors"
-	"io"
-	"net"
 	"net/http"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 )
 
 // Class is what an exchange came to, for the account.
@@ -108,6 +101,8 @@ func judge(g *Grant, auth ClientAuth, a *Answer) Verdict {
 		return v.is(Rejected, "the old token was refused", "")
 	case errorsClient[code] != "":
 		return v.is(Misconfigured, "the client was refused", errorsClient[code])
+	case code == "" && status == http.StatusProxyAuthRequired:
+		return v.is(Misconfigured, causeProxy, fixProxy)
 	case status >= 500, code == "server_error", status == http.StatusRequestTimeout, status == http.StatusTooEarly:
 		return v.is(Unavailable, "the token endpoint fails", "")
 	case status >= 300 && status <= 399:
@@ -162,49 +157,3 @@ func (g *Grant) known(code string) string {
 	}
 	return code
 }
-
-// CauseTimeout is the cause of a verdict where there was no answer in time.
-const CauseTimeout = "no answer in time"
-
-// describe says why there is no whole answer. The texts of transport errors can quote what the server sent, so the
-// cause is told in words of our own.
-func describe(err error) string {
-	var (
-		dns     *net.DNSError
-		cert    *tls.CertificateVerificationError
-		alert   tls.AlertError
-		record  tls.RecordHeaderError
-		errno   syscall.Errno
-		unknown x509.UnknownAuthorityError
-		timeout interface{ Timeout() bool }
-	)
-	switch {
-	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
-		return CauseTimeout
-	case errors.As(err, &dns):
-		return causeNoHost
-	case errors.As(err, &unknown):
-		return "the certificate of the token endpoint is by an authority that is not trusted"
-	case errors.As(err, &cert):
-		return "the certificate of the token endpoint is not valid for it"
-	case errors.As(err, &alert), errors.As(err, &record):
-		return "no TLS with the token endpoint"
-	case errors.As(err, &errno):
-		return "the connection failed: " + errno.Error()
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-		return "the connection ended before the answer did"
-	}
-	// Caddy's transport hides what kind of error a failed dial is, but for its text. Of that nothing is quoted.
-	text := err.Error()
-	if strings.HasSuffix(text, "no such host") {
-		return causeNoHost
-	}
-	for _, errno := range []syscall.Errno{syscall.ECONNREFUSED, syscall.EHOSTUNREACH, syscall.ENETUNREACH, syscall.ECONNRESET} {
-		if strings.HasSuffix(text, errno.Error()) {
-			return "the connection failed: " + errno.Error()
-		}
-	}
-	return "the connection failed"
-}
-
-const causeNoHost = "the host name of the token endpoint cannot be resolved"

@@ -51,7 +51,7 @@ type clientAuthentication struct {
 }
 
 // authenticate returns it for the token endpoint. One by a secret is good until the secret changes.
-func (c *Client) authenticate(endpoint *url.URL, last *clientAuthentication) (*clientAuthentication, error) {
+func (c *Client) authenticate(endpoint *url.URL, contentType string, last *clientAuthentication) (*clientAuthentication, error) {
 	secret := ""
 	if c.Auth.NeedsSecret() {
 		secret = c.Secret()
@@ -61,7 +61,7 @@ func (c *Client) authenticate(endpoint *url.URL, last *clientAuthentication) (*c
 	}
 	p := &clientAuthentication{secret: secret, header: http.Header{
 		"Accept":       {"application/json"},
-		"Content-Type": {"application/x-www-form-urlencoded"},
+		"Content-Type": {contentType},
 		"User-Agent":   {userAgent},
 	}}
 	switch c.Auth {

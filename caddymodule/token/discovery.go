@@ -139,7 +139,7 @@ func (d *discovery) ask(ctx context.Context) (*url.URL, Answer) {
 		a, metadata := d.get(ctx, &u)
 		switch {
 		case a.Failure != nil:
-			return nil, broken(a.Status, a.Failure.Class, "the issuer's metadata: "+a.Failure.Cause, "")
+			return nil, broken(a.Status, a.Failure.Class, "the issuer's metadata: "+a.Failure.Cause, a.Failure.Fix)
 		case a.Status >= 500 || a.Status == http.StatusTooManyRequests:
 			none = broken(a.Status, Unavailable, causeNoMetadata, "")
 			none.HoldBack = a.HoldBack

@@ -39,6 +39,9 @@ type Config struct {
 	// Fields are the names of the fields that are kept of an answer. The others are dropped as soon as it is read.
 	Fields []string
 
+	// FormCharset is said of the form, which is UTF-8 in any case. Blank is not said.
+	FormCharset string
+
 	// Transport sends the requests, each with the values of Context. Both are required.
 	Transport http.RoundTripper
 	Context   context.Context
@@ -71,6 +74,7 @@ type Endpoint struct {
 	discovery *discovery // in the place of url
 	client    Client
 	fields    []string
+	formType  string                               // its Content-Type
 	proven    atomic.Pointer[clientAuthentication] // the last one
 	transport http.RoundTripper
 	context   context.Context
@@ -79,7 +83,13 @@ type Endpoint struct {
 
 // New returns an Endpoint. It does no network I/O.
 func New(c Config) *Endpoint {
-	e := &Endpoint{url: c.URL, client: c.Client, fields: c.Fields, transport: c.Transport, context: c.Context}
+	e := &Endpoint{
+		url: c.URL, client: c.Client, fields: c.Fields, formType: "application/x-www-form-urlencoded",
+		transport: c.Transport, context: c.Context,
+	}
+	if c.FormCharset != "" {
+		e.formType += "; charset=" + c.FormCharset
+	}
 	if c.URL == nil {
 		e.discovery = &discovery{issuer: c.Issuer, insecure: c.Insecure, mtls: c.Client.Auth == TLS, get: e.get}
 	}
@@ -131,7 +141,7 @@ func (e *Endpoint) post(deadline time.Time, where *url.URL, g *Grant) Answer {
 		response, err = e.transport.RoundTrip(request.Request)
 	}
 	if err != nil {
-		return broken(0, Unavailable, describe(err), "")
+		return unanswered(0, err)
 	}
 	e.http1.Store(response.ProtoMajor == 1)
 	content, failed := read(response)
@@ -151,7 +161,7 @@ func read(response *http.Response) ([]byte, *Answer) {
 	}
 	content, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer+1))
 	if err != nil {
-		a := broken(status, Unavailable, describe(err), "")
+		a := unanswered(status, err)
 		return nil, &a
 	}
 	if len(content) > maxAnswer {
@@ -171,7 +181,7 @@ func (e *Endpoint) get(ctx context.Context, from *url.URL) (a Answer, metadata m
 	}).WithContext(ctx)
 	response, err := e.transport.RoundTrip(request)
 	if err != nil {
-		return broken(0, Unavailable, describe(err), ""), nil
+		return unanswered(0, err), nil
 	}
 	content, failed := read(response)
 	if failed != nil {
@@ -214,7 +224,7 @@ type tokenRequest struct {
 }
 
 func (e *Endpoint) request(ctx context.Context, where *url.URL, g *Grant) (tokenRequest, error) {
-	client, err := e.client.authenticate(where, e.proven.Load())
+	client, err := e.client.authenticate(where, e.formType, e.proven.Load())
 	if err != nil {
 		return tokenRequest{}, err
 	}
