@@ -43,6 +43,11 @@ func NewBudgets(now func() time.Time) *Budgets {
 type Budget struct {
 	Failures int
 	Window   time.Duration
+
+	// Elsewhere is how many failures of the account there were that these Budgets were not told, and NetworkFailed tells
+	// that the network had some of them.
+	Elsewhere     int
+	NetworkFailed bool
 }
 
 // reserved is the part of a budget that is kept for a network that has not failed with the account yet, so that its owner
@@ -89,8 +94,8 @@ func (b *Budgets) Left(budget Budget, account, network Account) bool {
 
 func (b *Budgets) left(budget Budget, account, network Account) bool {
 	now := b.now()
-	bound := budget.Failures
-	if b.count(network, budget, now) > 0 {
+	bound := budget.Failures - budget.Elsewhere
+	if budget.NetworkFailed || b.count(network, budget, now) > 0 {
 		bound -= budget.reserved()
 	}
 	return b.count(account, budget, now)+b.trying[account] < bound

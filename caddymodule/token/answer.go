@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/url"
+	"strconv"
 	"time"
 	"unicode/utf8"
 )
@@ -33,6 +34,9 @@ type Answer struct {
 
 	// Fields are those of Config.Fields that the answer has as a text, nil where it has none. They are secrets.
 	Fields map[string]string `json:"fields,omitempty"`
+
+	// Life is how long the access token is good (expires_in), 0 where the answer does not say.
+	Life time.Duration `json:"life,omitempty"`
 
 	// Failure says why there is no answer that could be judged, nil if there is one.
 	Failure *Failure `json:"failure,omitempty"`
@@ -66,6 +70,7 @@ func newAnswer(response *http.Response, content []byte, wanted []string) Answer 
 		form, err := url.ParseQuery(string(content))
 		a.Form = err == nil && form.Has("access_token")
 	}
+	a.Life = lifeOf(members["expires_in"])
 	for _, name := range wanted {
 		if text := textOf(members[name]); text != "" {
 			if a.Fields == nil {
@@ -75,6 +80,22 @@ func newAnswer(response *http.Response, content []byte, wanted []string) Answer 
 		}
 	}
 	return a
+}
+
+// maxLife bounds how long an access token may be said to be good.
+const maxLife = 10 * 365 * 24 * time.Hour
+
+// lifeOf reads expires_in, which comes as a number, with or without a fraction, and as a text of one.
+func lifeOf(member json.RawMessage) time.Duration {
+	text := string(member)
+	if quoted := textOf(member); quoted != "" {
+		text = quoted
+	}
+	seconds, err := strconv.ParseFloat(text, 64)
+	if err != nil || !(seconds > 0) {
+		return 0
+	}
+	return time.Duration(min(seconds, maxLife.Seconds()) * float64(time.Second))
 }
 
 // readJSON reads the members of an object. Other JSON is readable but has no members.

@@ -15,6 +15,9 @@ type Failure struct {
 
 	// Proof and Network are digests of the credentials that were refused and of where they came from. Digest makes them.
 	Proof, Network string
+
+	// Elsewhere tells that it was at another instance, or before this one was restarted.
+	Elsewhere bool
 }
 
 // digestSize is how many bytes of a digest tell failures apart.
@@ -44,7 +47,8 @@ func (v *Vault) Failures(ctx context.Context, account string, since time.Time) (
 	}
 	var found []Failure
 	for _, key := range keys[:min(len(keys), maxFailures)] {
-		if f, ok := parseFailure(key); ok && f.At.After(since) {
+		if f, by, ok := parseFailure(key); ok && f.At.After(since) {
+			f.Elsewhere = by != v.instance
 			found = append(found, f)
 		}
 	}
@@ -56,7 +60,7 @@ func (v *Vault) Failed(ctx context.Context, account string, f Failure, forget ti
 	ctx, cancel := afterAll(ctx)
 	defer cancel()
 	folder := v.config.Keys().namers[0].failures(account)
-	if err := v.storage.store(ctx, folder+"/"+f.name(), []byte("-")); err != nil {
+	if err := v.storage.store(ctx, folder+"/"+f.name()+"-"+v.instance, []byte("-")); err != nil {
 		return unavailable(err)
 	}
 	return v.forgetFailures(ctx, folder, forget)
@@ -68,7 +72,7 @@ func (v *Vault) forgetFailures(ctx context.Context, folder string, before time.T
 		return unavailable(err)
 	}
 	for _, key := range keys[:min(len(keys), maxFailures)] {
-		if f, ok := parseFailure(key); !ok || f.At.Before(before) {
+		if f, _, ok := parseFailure(key); !ok || f.At.Before(before) {
 			if err := v.storage.remove(ctx, key); err != nil {
 				return unavailable(err)
 			}
@@ -81,11 +85,11 @@ func (f *Failure) name() string {
 	return strconv.FormatInt(f.At.UnixMilli(), 36) + "-" + f.Proof + "-" + f.Network
 }
 
-func parseFailure(key string) (f Failure, ok bool) {
+func parseFailure(key string) (f Failure, instance string, ok bool) {
 	parts := strings.Split(path.Base(key), "-")
-	if len(parts) != 3 {
-		return f, false
+	if len(parts) != 4 {
+		return f, "", false
 	}
 	at, err := strconv.ParseInt(parts[0], 36, 64)
-	return Failure{At: time.UnixMilli(at), Proof: parts[1], Network: parts[2]}, err == nil
+	return Failure{At: time.UnixMilli(at), Proof: parts[1], Network: parts[2]}, parts[3], err == nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	mathrand "math/rand/v2"
 	"path"
 	"strings"
 	"time"
@@ -44,21 +45,19 @@ type Forgotten struct {
 	Seen, Removed, Records int
 }
 
-// Run forgets a share every hour, until ctx ends. Told is told what each came to; it may be nil.
+// Run forgets a share every hour, the first some minutes from now, until ctx ends. Told is told what each came to.
 func (v *Vault) Run(ctx context.Context, told func(Forgotten, error)) {
-	for {
+	for wait := forgetEvery/60 + mathrand.N(forgetEvery/12); ; wait = forgetEvery {
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return
+		}
 		done, err := v.Forget(ctx)
 		if ctx.Err() != nil {
 			return
 		}
-		if told != nil {
-			told(done, err)
-		}
-		select {
-		case <-time.After(forgetEvery):
-		case <-ctx.Done():
-			return
-		}
+		told(done, err)
 	}
 }
 
@@ -189,10 +188,10 @@ func (v *Vault) each(ctx context.Context, n *namer, shard byte, visit func(name,
 // unused tells whether nobody has used a record for long. One that was written lately is not opened for it, and one that
 // cannot be opened is as old as its file.
 func (v *Vault) unused(ctx context.Context, m name, key string) (bool, error) {
-	if v.config.ForgetAfter <= 0 {
+	if v.config.ForgetAfter == nil || v.config.ForgetAfter() <= 0 {
 		return false, nil
 	}
-	before := v.now().Add(-v.config.ForgetAfter)
+	before := v.now().Add(-v.config.ForgetAfter())
 	info, err := v.storage.stat(ctx, key)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil

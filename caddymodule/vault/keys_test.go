@@ -98,7 +98,7 @@ func TestKeysAreRotatedUnderLoad(t *testing.T) {
 	var vaults [2]*Vault
 	for i := range vaults {
 		inForce[i].Store(parseKeys(t, text))
-		vaults[i] = New(Config{Keys: inForce[i].Load, Storage: s})
+		vaults[i] = New(Config{Keys: inForce[i].Load, Storage: at(s)})
 	}
 	pair := vaults[0].Upgraded(call(t), home, account, oauth.login("a"))
 	ctx, cancel := context.WithCancel(t.Context())

@@ -76,6 +76,11 @@ func (r *record) unusedSince() time.Time {
 	return r.Used
 }
 
+// has tells whether the record has these tokens, or newer ones.
+func (r *record) has(t *Tokens) bool {
+	return r.Refreshed.After(t.Obtained) || r.Refreshed.Equal(t.Obtained) && r.AccessToken == t.Access
+}
+
 // take puts new tokens into the record.
 func (r *record) take(t *Tokens, now time.Time) {
 	r.Version, r.Generation = version, r.Generation+1

@@ -41,7 +41,7 @@ const (
 
 // storage is a certmagic.Storage that nobody waits for longer than his context lasts.
 type storage struct {
-	certmagic.Storage
+	at      func() certmagic.Storage
 	places  chan struct{}
 	observe func(op, result string, took time.Duration)
 
@@ -112,7 +112,7 @@ func (s *storage) run(ctx context.Context, f func(context.Context) error, late f
 func (s *storage) load(ctx context.Context, key string) (content []byte, err error) {
 	found := make(chan []byte, 1)
 	err = s.do(ctx, opLoad, func(ctx context.Context) error {
-		content, err := s.Storage.Load(ctx, key)
+		content, err := s.at().Load(ctx, key)
 		found <- content
 		return err
 	}, nil)
@@ -123,12 +123,12 @@ func (s *storage) load(ctx context.Context, key string) (content []byte, err err
 }
 
 func (s *storage) store(ctx context.Context, key string, content []byte) error {
-	return s.do(ctx, opStore, func(ctx context.Context) error { return s.Storage.Store(ctx, key, content) }, nil)
+	return s.do(ctx, opStore, func(ctx context.Context) error { return s.at().Store(ctx, key, content) }, nil)
 }
 
 // remove deletes. What is not there is no error.
 func (s *storage) remove(ctx context.Context, key string) error {
-	err := s.do(ctx, opDelete, func(ctx context.Context) error { return s.Storage.Delete(ctx, key) }, nil)
+	err := s.do(ctx, opDelete, func(ctx context.Context) error { return s.at().Delete(ctx, key) }, nil)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -139,7 +139,7 @@ func (s *storage) remove(ctx context.Context, key string) error {
 func (s *storage) list(ctx context.Context, folder string) (keys []string, err error) {
 	found := make(chan []string, 1)
 	err = s.do(ctx, opList, func(ctx context.Context) error {
-		keys, err := s.Storage.List(ctx, folder, false)
+		keys, err := s.at().List(ctx, folder, false)
 		found <- keys
 		return err
 	}, nil)
@@ -155,7 +155,7 @@ func (s *storage) list(ctx context.Context, folder string) (keys []string, err e
 func (s *storage) stat(ctx context.Context, key string) (info certmagic.KeyInfo, err error) {
 	found := make(chan certmagic.KeyInfo, 1)
 	err = s.do(ctx, opStat, func(ctx context.Context) error {
-		info, err := s.Storage.Stat(ctx, key)
+		info, err := s.at().Stat(ctx, key)
 		found <- info
 		return err
 	}, nil)
@@ -167,20 +167,25 @@ func (s *storage) stat(ctx context.Context, key string) (info certmagic.KeyInfo,
 
 // lock takes a lock of the storage. Unlock waits for the storage as long as for any operation.
 func (s *storage) lock(ctx context.Context, lock string) (unlock func(), err error) {
-	unlock = func() {
+	at := s.at() // which unlocks, too, when there is another one meanwhile
+	err = s.do(ctx, opLock, func(ctx context.Context) error { return at.Lock(ctx, lock) }, func() {
+		_ = at.Unlock(context.WithoutCancel(ctx), lock)
+	})
+	return s.unlocker(ctx, at, lock), err
+}
+
+func (s *storage) unlocker(ctx context.Context, at certmagic.Storage, lock string) func() {
+	return func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), maxOperation)
 		defer cancel()
-		_ = s.do(ctx, opUnlock, func(ctx context.Context) error { return s.Storage.Unlock(ctx, lock) }, nil)
+		_ = s.do(ctx, opUnlock, func(ctx context.Context) error { return at.Unlock(ctx, lock) }, nil)
 	}
-	err = s.do(ctx, opLock, func(ctx context.Context) error { return s.Storage.Lock(ctx, lock) }, func() {
-		_ = s.Storage.Unlock(context.WithoutCancel(ctx), lock)
-	})
-	return unlock, err
 }
 
 // tryLock takes a lock that nobody has. Without TryLocker it waits for a second.
 func (s *storage) tryLock(ctx context.Context, lock string) (unlock func(), ok bool, err error) {
-	try, can := s.Storage.(certmagic.TryLocker)
+	at := s.at()
+	try, can := at.(certmagic.TryLocker)
 	if !can {
 		waiting, cancel := context.WithTimeout(ctx, time.Second)
 		defer cancel()
@@ -190,7 +195,6 @@ func (s *storage) tryLock(ctx context.Context, lock string) (unlock func(), ok b
 		}
 		return unlock, err == nil, err
 	}
-	release := func() { _ = s.Storage.Unlock(context.WithoutCancel(ctx), lock) }
 	got := make(chan bool, 1)
 	err = s.do(ctx, opLock, func(ctx context.Context) error {
 		locked, err := try.TryLock(ctx, lock)
@@ -198,11 +202,11 @@ func (s *storage) tryLock(ctx context.Context, lock string) (unlock func(), ok b
 		return err
 	}, func() {
 		if <-got {
-			release()
+			_ = at.Unlock(context.WithoutCancel(ctx), lock)
 		}
 	})
 	if err != nil {
 		return nil, false, err
 	}
-	return release, <-got, nil
+	return s.unlocker(ctx, at, lock), <-got, nil
 }

@@ -221,7 +221,7 @@ func (s *server) login(family string) Tokens {
 	return s.issue(family)
 }
 
-func (s *server) ask(_ context.Context, refresh string) (Tokens, error) {
+func (s *server) ask(_ context.Context, refresh string, _ bool) (Tokens, error) {
 	time.Sleep(s.takes)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -263,7 +263,9 @@ func parseKeys(t testing.TB, text []byte) *Keys {
 	return keys
 }
 
+func at(s certmagic.Storage) func() certmagic.Storage { return func() certmagic.Storage { return s } }
+
 func open(t testing.TB, keys *Keys, s certmagic.Storage) *Vault {
 	t.Helper()
-	return New(Config{Keys: func() *Keys { return keys }, Storage: s, ForgetAfter: 400 * 24 * time.Hour})
+	return New(Config{Keys: func() *Keys { return keys }, Storage: at(s), ForgetAfter: func() time.Duration { return 400 * day }})
 }

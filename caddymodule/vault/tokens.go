@@ -40,9 +40,9 @@ type Result struct {
 	Unsaved error
 }
 
-// Ask refreshes at the token endpoint, once. Its context ends when nobody waits any more, or in time. Its errors are
-// handed on to all who wait as they are.
-type Ask func(ctx context.Context, refreshToken string) (Tokens, error)
+// Ask refreshes at the token endpoint, once. Known tells that the vault had the token, and not the player. Its context ends
+// when nobody waits any more, or in time. Its errors are handed on to all who wait as they are.
+type Ask func(ctx context.Context, refreshToken string, known bool) (Tokens, error)
 
 // rounds bound how often a record that somebody else changes is looked at again.
 const rounds = 20
@@ -92,6 +92,9 @@ func (v *Vault) upgrade(ctx context.Context, m name, home string, t *Tokens) (Re
 	if err != nil {
 		return Result{}, err
 	}
+	if before.has(t) {
+		return m.result(before), nil
+	}
 	unlock, err := v.lock(ctx, &m, before.Generation)
 	if err != nil {
 		return Result{}, err
@@ -110,7 +113,7 @@ func (v *Vault) upgrade(ctx context.Context, m name, home string, t *Tokens) (Re
 		unlock()
 		return Result{}, err
 	}
-	if r.Refreshed.After(t.Obtained) { // somebody has newer ones
+	if r.has(t) {
 		unlock()
 		return m.result(r), nil
 	}
@@ -233,7 +236,7 @@ func (v *Vault) renew(ctx context.Context, m name, generation int64, ask Ask) (R
 		unlock()
 		return Result{}, err
 	}
-	t, err := v.asking(ctx, ask, r.RefreshToken, unlock)
+	t, err := v.asking(ctx, ask, r.RefreshToken, true, unlock)
 	if err != nil {
 		defer unlock()
 		if v.moved(ctx, m, generation) {
@@ -247,7 +250,7 @@ func (v *Vault) renew(ctx context.Context, m name, generation int64, ask Ask) (R
 }
 
 // asking asks, and gives the lock back when that panics.
-func (v *Vault) asking(ctx context.Context, ask Ask, refreshToken string, unlock func()) (t Tokens, err error) {
+func (v *Vault) asking(ctx context.Context, ask Ask, refreshToken string, known bool, unlock func()) (t Tokens, err error) {
 	returned := false
 	defer func() {
 		if !returned {
@@ -255,7 +258,7 @@ func (v *Vault) asking(ctx context.Context, ask Ask, refreshToken string, unlock
 		}
 	}()
 	begun := v.now()
-	t, err = ask(ctx, refreshToken)
+	t, err = ask(ctx, refreshToken, known)
 	t.complete(begun)
 	returned = true
 	return t, err
@@ -321,7 +324,7 @@ func (v *Vault) takeIn(ctx context.Context, home, token string, ask Ask) (Result
 			unlock()
 			return Result{}, err
 		}
-		t, err := v.asking(ctx, ask, token, unlock)
+		t, err := v.asking(ctx, ask, token, false, unlock)
 		if err != nil {
 			unlock()
 			return Result{}, err

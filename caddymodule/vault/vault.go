@@ -7,9 +7,11 @@ package vault
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
+	"strings"
 	"sync"
 	"time"
 
@@ -38,11 +40,11 @@ type Config struct {
 	// Keys returns the keys in force. It is called for every use. Required.
 	Keys func() *Keys
 
-	// Storage is where everything is kept. Required.
-	Storage certmagic.Storage
+	// Storage returns where everything is kept. It is called for every operation. Required.
+	Storage func() certmagic.Storage
 
-	// ForgetAfter is how long a record is kept that nobody uses. 0 is for ever.
-	ForgetAfter time.Duration
+	// ForgetAfter returns how long a record is kept that nobody uses, 0 for ever. Nil is for ever.
+	ForgetAfter func() time.Duration
 
 	// Observe is told of every operation at the storage: one of Operations and a Result. Nil is nobody.
 	Observe func(op, result string, took time.Duration)
@@ -56,11 +58,12 @@ type Config struct {
 
 // Vault keeps tokens. It is safe for concurrent use. New makes one.
 type Vault struct {
-	config  Config
-	now     func() time.Time
-	log     *zap.Logger
-	storage *storage
-	probes  singleflight.Group
+	config   Config
+	instance string // tells this process from others
+	now      func() time.Time
+	log      *zap.Logger
+	storage  *storage
+	probes   singleflight.Group
 
 	mu      sync.Mutex
 	flights map[flightKey]*flight
@@ -76,13 +79,14 @@ const maxPending = 4096
 // New returns a Vault. It does no I/O.
 func New(c Config) *Vault {
 	v := &Vault{
-		config:  c,
-		now:     c.Now,
-		log:     c.Logger,
-		storage: &storage{Storage: c.Storage, places: make(chan struct{}, maxOperations), observe: c.Observe},
-		flights: make(map[flightKey]*flight),
-		pending: make(map[string]*unwritten),
-		marked:  make(map[string]bool),
+		config:   c,
+		now:      c.Now,
+		log:      c.Logger,
+		instance: strings.ToLower(rand.Text()[:digestSize]),
+		storage:  &storage{at: c.Storage, places: make(chan struct{}, maxOperations), observe: c.Observe},
+		flights:  make(map[flightKey]*flight),
+		pending:  make(map[string]*unwritten),
+		marked:   make(map[string]bool),
 	}
 	if v.now == nil {
 		v.now = time.Now
