@@ -121,9 +121,8 @@ func (e *sharedEndpoint) secretStatuses(now time.Time) []secret.Status {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	byField := map[string]secret.Status{}
-	for _, secrets := range e.secrets {
-		for _, one := range secrets {
-			s := one.Status(now)
+	for files := range e.files {
+		for _, s := range files.Status(now) {
 			if other, ok := byField[s.Field]; ok {
 				s.Stale = s.Stale || other.Stale
 				s.ReadSecondsAgo = min(s.ReadSecondsAgo, other.ReadSecondsAgo)

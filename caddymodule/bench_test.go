@@ -16,13 +16,14 @@ import (
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/pacing"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/settings"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/token"
 )
 
 // provisioned is a handler whose token endpoint is a function.
 func provisioned(tb testing.TB, transport http.RoundTripper) *Handler {
 	tb.Helper()
-	h := &Handler{TokenEndpoint: "https://auth.example.com/token", ClientID: "id", ClientAuth: token.None}
+	h := &Handler{Options: settings.Options{TokenEndpoint: "https://auth.example.com/token", ClientID: "id", ClientAuth: token.None}}
 	ctx, cancel := caddy.NewContext(caddy.Context{Context: context.Background()})
 	tb.Cleanup(cancel)
 	if err := h.Provision(ctx); err != nil {
@@ -32,7 +33,7 @@ func provisioned(tb testing.TB, transport http.RoundTripper) *Handler {
 	h.logger, h.calls = zap.NewNop(), zap.NewNop()
 	h.exchanger.State = flow.NewState(pacing.Watch{}, nil, clock)
 	h.exchanger.Endpoint = token.New(token.Config{
-		URL: h.settings.url, Client: token.Client{ID: "id", Auth: token.None}, Fields: []string{"access_token", "refresh_token"},
+		URL: h.settings.URL, Client: token.Client{ID: "id", Auth: token.None}, Fields: []string{"access_token", "refresh_token"},
 		Transport: transport, Context: context.Background(),
 	})
 	return h

@@ -13,7 +13,7 @@ import (
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/pacing"
-	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/secret"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/settings"
 )
 
 // pool has the sharedEndpoints in use. They outlive configurations.
@@ -38,77 +38,47 @@ type sharedEndpoint struct {
 	logger        atomic.Pointer[zap.Logger] // of the handler that joined last
 	tally         tally
 
-	mu      sync.Mutex
-	secrets map[*Handler][]watched
-}
-
-// watched is a secret that comes from files.
-type watched interface {
-	Status(now time.Time) secret.Status
-	Close()
+	mu    sync.Mutex
+	files map[*settings.Files]bool
 }
 
 // Destruct closes nothing: exchanges in flight finish on their own.
 func (*sharedEndpoint) Destruct() error { return nil }
 
-// key tells the endpoint of a handler from others. Handlers without one share a blank one.
-func (s *settings) key() string { return s.where() + " " + s.clientID }
-
-// where is the token endpoint or the issuer.
-func (s *settings) where() string {
-	if s.url != nil {
-		return s.url.String()
-	}
-	return s.issuer
-}
-
-// shown is where without its query, which may have a key.
-func (s *settings) shown() string {
-	where, _, _ := strings.Cut(s.where(), "?")
-	return where
-}
-
-// share joins the others with the same endpoint, until leave.
-func (h *Handler) share() error {
-	where, client := h.settings.shown(), h.settings.clientID
-	shared, _, err := pool.LoadOrNew(h.settings.key(), func() (caddy.Destructor, error) {
-		return newSharedEndpoint(where, client), nil
+// join shares the endpoint of these settings with others that have the same, until leave. Logger is who speaks for it now.
+func join(s *settings.Settings, files *settings.Files, logger *zap.Logger) (*sharedEndpoint, *pacing.Budgets, error) {
+	shared, _, err := pool.LoadOrNew(s.Key(), func() (caddy.Destructor, error) {
+		return newSharedEndpoint(s.Shown(), s.Client.ID), nil
 	})
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
-	h.shared = shared.(*sharedEndpoint)
 	// An account is the same whichever client asks for it.
-	budgets, _, err := budgetsPool.LoadOrNew(h.settings.where(), func() (caddy.Destructor, error) {
+	budgets, _, err := budgetsPool.LoadOrNew(s.Where(), func() (caddy.Destructor, error) {
 		return sharedBudgets{pacing.NewBudgets(clock)}, nil
 	})
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
-	h.budgets = budgets.(sharedBudgets).Budgets
-	h.shared.logger.Store(h.logger)
-	h.shared.mu.Lock()
-	defer h.shared.mu.Unlock()
-	h.shared.secrets[h] = h.secrets
-	return nil
+	e := shared.(*sharedEndpoint)
+	e.logger.Store(logger)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.files[files] = true
+	return e, budgets.(sharedBudgets).Budgets, nil
 }
 
-func (h *Handler) leave() error {
-	if h.shared == nil {
-		return nil
-	}
-	h.shared.mu.Lock()
-	delete(h.shared.secrets, h)
-	h.shared.mu.Unlock()
-	if h.budgets != nil {
-		_, _ = budgetsPool.Delete(h.settings.where()) // nothing of it can fail
-	}
-	_, err := pool.Delete(h.settings.key())
+func (e *sharedEndpoint) leave(s *settings.Settings, files *settings.Files) error {
+	e.mu.Lock()
+	delete(e.files, files)
+	e.mu.Unlock()
+	_, _ = budgetsPool.Delete(s.Where()) // nothing of it can fail
+	_, err := pool.Delete(s.Key())
 	return err
 }
 
 func newSharedEndpoint(where, client string) *sharedEndpoint {
-	e := &sharedEndpoint{where: where, client: client, secrets: make(map[*Handler][]watched)}
+	e := &sharedEndpoint{where: where, client: client, files: make(map[*settings.Files]bool)}
 	endpoint := zap.String("token_endpoint", where)
 	e.State = flow.NewState(pacing.Watch{
 		Breaker: func(state string) {

@@ -2,27 +2,32 @@
 package caddymodule
 
 import (
-	"context"
 	"crypto/rand"
-	"encoding/json"
 	"net/http"
 	"strconv"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/pacing"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/secret"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/settings"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
-	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/token"
 )
 
 func init() {
 	caddy.RegisterModule(new(Handler))
+	httpcaddyfile.RegisterHandlerDirective("smapi_upgrade", parseCaddyfile)
+	// What limits requests comes first, and our answers are not compressed.
+	httpcaddyfile.RegisterDirectiveOrder("smapi_upgrade", httpcaddyfile.Before, "encode")
 }
+
+// secretInterval is the time between two looks at the files of secrets.
+var secretInterval = secret.DefaultInterval
 
 // Handler moves the listeners of an old Sonos music service to OAuth. It answers the upgrade call of Sonos
 // players, `getDeviceAuthToken` without a `linkCode`, by exchanging the account's old credentials at an
@@ -38,179 +43,15 @@ func init() {
 // All text fields may hold global placeholders such as `{env.CLIENT_ID}` or `{file./run/secrets/client}`,
 // which are replaced when the configuration is loaded; a field whose placeholder is empty is an error.
 type Handler struct {
-	// The URL of the OAuth 2.0 token endpoint. Required in mode `upgrade`, unless there is an `issuer`. It has
-	// to be `https` unless its host is loopback; see `insecure_http`.
-	TokenEndpoint string `json:"token_endpoint,omitempty"`
+	settings.Options
 
-	// The issuer whose metadata tells the token endpoint, by OpenID Connect Discovery or RFC 8414, exactly as
-	// the server spells it. It is asked when the first account is exchanged, and again after an hour; while it
-	// cannot be had, calls are answered as `unavailable`.
-	Issuer string `json:"issuer,omitempty"`
-
-	// The client id at the token endpoint. Required in mode `upgrade`.
-	ClientID string `json:"client_id,omitempty"`
-
-	// The client's secret. Required in mode `upgrade` for `client_auth` `basic`, `basic_raw` and `post`. Use a
-	// placeholder, so that the secret itself is no part of the configuration, which the admin API, the autosaved
-	// configuration and Caddy's own debug log show. A file in it is read again when it changes.
-	ClientSecret string `json:"client_secret,omitempty"`
-
-	// How the client proves itself: `basic` (HTTP Basic, form-encoded first as RFC 6749 has it), `basic_raw`
-	// (HTTP Basic without the encoding; it matters for special characters only), `post` (in the form),
-	// `private_key_jwt` (an assertion signed with `client_key`), `tls` (the client certificate of `transport`,
-	// RFC 8705) or `none` (a public client). Default: `basic`.
-	ClientAuth token.ClientAuth `json:"client_auth,omitempty"`
-
-	// The file with the private key of `private_key_jwt`, PEM or a JWK. An RSA key signs by RS256, an EC key on
-	// P-256 by ES256, an Ed25519 key by EdDSA. It is read again when it changes.
-	ClientKey string `json:"client_key,omitempty"`
-
-	// The `kid` of the assertions. Default: that of the JWK, if it has one.
-	KeyID string `json:"key_id,omitempty"`
-
-	// The `aud` of the assertions. Some servers want their issuer there. Default: the token endpoint.
-	AssertionAudience string `json:"assertion_audience,omitempty"`
-
-	// The scopes to ask for. Most servers issue a refresh token only for one that says so, such as
-	// `offline_access`. Default: none, which leaves it to the server.
-	Scope []string `json:"scope,omitempty"`
-
-	// Extra form parameters of every exchange, by name. Values may have the placeholders
-	// `{smapi.household_id}`, `{smapi.device_id}` and `{smapi.device_provider}`.
-	Param map[string][]string `json:"param,omitempty"`
-
-	// Extra headers of every exchange, by name. Values may have the placeholders of `param`, and those of the
-	// player's HTTP request such as `{http.vars.client_ip}`. One that is empty is left out.
-	Header map[string][]string `json:"header,omitempty"`
-
-	// The charset that the form of an exchange is said to be in, in its `Content-Type`. Only `utf-8`, which it is in any
-	// case. Servers that read a form as ISO-8859-1 unless they are told, such as older Java ones, refuse passwords with
-	// other than ASCII characters without it. Default: not said.
-	FormCharset string `json:"form_charset,omitempty"`
-
-	// How long a call may take in all, from its arrival to its answer, the wait for a place at the token
-	// endpoint included. At most 20s, when players give up. Default: `15s`.
-	Timeout caddy.Duration `json:"timeout,omitempty"`
-
-	// How many logins are under way at the token endpoint at once. Refreshes have a quarter as many places beside, and
-	// at least one. The others wait in order of arrival, at most 1000 for each of these and with 64 MiB in all; those
-	// from a network (an IPv4 /24 or an IPv6 /48) whose logins nearly all failed lately wait behind the others; who cannot get an answer in time at the recent pace is turned away early.
-	// Handlers with the same token endpoint and client share the places, across configuration reloads too, and
-	// should have the same number.
-	// Default: 64.
-	MaxInFlight int `json:"max_in_flight,omitempty"`
-
-	// For how long the same call (the same credentials from the same household) gets the tokens again that
-	// were issued to it, without another login: players that lose an answer ask again. At most 16384 are
-	// kept, in memory only. A duration or `off`. Default: `60s`.
-	Replay Memory `json:"replay,omitempty"`
-
-	// For how long the same call is rejected again without asking, so that repeats do not lock the account.
-	// Other credentials are tried at once. At most 65536 are kept, in memory only. A duration or `off`.
-	// Default: `30s`.
-	RememberRejected Memory `json:"remember_rejected,omitempty"`
-
-	// How many failed logins of one account may reach the token endpoint within which time, whoever tries and from
-	// whichever home, so that nobody can have an account locked there: such as `4 30m`, or `off`. From 1 to 100
-	// within 1m to 24h. Beyond it the account is `guarded`: not asked for, and told to come again. A quarter of it,
-	// and at least one of two, is kept for networks that have not failed with the account. A failed login counts for
-	// a third of the time longer at most. Only user names and passwords can be guessed at, so that it is for those
-	// alone. It is kept in memory only, for all handlers with the same token endpoint. Default: `4 30m`.
-	FailedLogins *FailedLogins `json:"failed_logins,omitempty"`
-
-	// The share of accounts above which rejections are doubted, such as `50%`, or `off`. A fuse blows when of at least 20
-	// accounts that were tried within ten minutes more than that share was rejected, or of the last 20 at most one was
-	// accepted. While it is blown tokens are handed out as ever, and who is rejected is told to come again (`doubted`).
-	// It recovers when most that are tried are accepted again, 10 percent points below the share. Upgrades and refreshes
-	// have one each, which outlive configuration reloads, in memory only. Default: `50%`.
-	Fuse Fuse `json:"fuse,omitempty"`
-
-	// The HTTP transport to the token endpoint, as in `reverse_proxy`: certificate authorities, client
-	// certificates, a proxy, timeouts. Only `http` is supported, without `proxy_protocol`. Differing from
-	// `reverse_proxy`, idle connections are kept for 4s, which is less than the 5s after which some servers
-	// close them, unless `keep_alive` has an `idle_timeout`; and as many are kept as may be in flight.
-	TransportRaw json.RawMessage `json:"transport,omitempty" caddy:"namespace=http.reverse_proxy.transport inline_key=protocol"`
-
-	// Allows an `http` token endpoint beyond loopback. Passwords then cross the network in the clear.
-	InsecureHTTP bool `json:"insecure_http,omitempty"`
-
-	// The field of the token response that becomes the player's `authToken`. Default: `access_token`.
-	AuthToken string `json:"auth_token,omitempty"`
-
-	// The field of the token response that becomes the player's `privateKey`, with which it refreshes its
-	// token later. Default: `refresh_token`.
-	PrivateKey string `json:"private_key,omitempty"`
-
-	// The `privateKey` for responses without that field, literally. Without a fallback such a response is
-	// an error, because the account could never refresh its token.
-	PrivateKeyFallback string `json:"private_key_fallback,omitempty"`
-
-	// What the player is told when the credentials are refused for good: `reauthorize` (a blank pair, upon
-	// which the Sonos app asks the listener to sign in again) or `not_linked` (the fault
-	// `Client.NOT_LINKED_FAILURE`). Default: `reauthorize`.
-	OnRejected OnRejected `json:"on_rejected,omitempty"`
-
-	// What failures of exchanges mean: `rejected`, `unavailable` or `misconfigured`, by the OAuth error or the
-	// HTTP status of the answer. An error may be followed by a suberror of Entra's, as in
-	// `invalid_grant/consent_required`. A status counts where the answer has no OAuth error with a fixed meaning, and a
-	// body that is empty or a JSON object, without Retry-After. For example, `{"403": "rejected"}` is for servers that
-	// answer a wrong password with a bare 403.
-	OnError OnError `json:"on_error,omitempty"`
-
-	// How each kind of credentials is exchanged. Upgrade calls with a kind that is not here get a blank pair.
-	// Default: user names and passwords, by the password grant.
-	Exchange []Exchange `json:"exchange,omitempty"`
-
-	// What becomes of the calls: `upgrade`, `reauthorize` (every account gets a blank pair, and the token endpoint
-	// is never asked) or `observe` (every call is forwarded; the log tells what would have become of it, and
-	// the metrics count it by kind of credentials). Default: `upgrade`.
-	Mode Mode `json:"mode,omitempty"`
-
-	// The share of homes whose accounts are upgraded, such as `10%`; the upgrade calls of the others are
-	// forwarded. It is by a hash of the `householdId`: the same homes on every instance, and those among few are
-	// among more. Refreshes are answered for all homes, because one that has been upgraded stays so when the
-	// share becomes smaller. Default: `100%`.
-	Households *Percent `json:"households,omitempty"`
-
-	// Answers `getSessionId` with the fault `Client.AuthTokenExpired`, which makes the players of a Session ID
-	// service upgrade. Players that do not know the new service version yet can no longer sign in. A `getSessionId`
-	// does not tell its home, so this takes effect only while `households` is `100%`.
-	ExpireSessionIDs bool `json:"expire_session_ids,omitempty"`
-
-	// Answers `refreshAuthToken` by the refresh grant, with the `key` of the player's `loginToken` as the refresh
-	// token. The same token at the same time is refreshed once, and gets the same answer again for 60s. A refresh
-	// token that is dead is answered with the fault `Client.AuthTokenExpired`, or forwarded where `households` does not
-	// choose the home, because it may be the old service's. It needs `private_key` to be
-	// `refresh_token`, and is not answered in mode `reauthorize`.
-	RefreshAuthTokens bool `json:"refresh_auth_tokens,omitempty"`
-
-	settings  settings
+	settings  settings.Settings
+	files     settings.Files
 	exchanger *flow.Exchanger
-	endpoint  token.Config // what the exchanger asks
 	shared    *sharedEndpoint
-	budgets   *pacing.Budgets
-	secrets   []watched
 	logger    *zap.Logger
 	calls     *zap.Logger
 }
-
-// OnRejected is what a player is told when its credentials were refused for good, Mode what becomes of the calls, and
-// Percent a share of all homes.
-type (
-	OnRejected = flow.OnRejected
-	Mode       = flow.Mode
-	Percent    = flow.Percent
-)
-
-// The values of OnRejected and Mode.
-const (
-	Reauthorize = flow.Reauthorize
-	NotLinked   = flow.NotLinked
-
-	ModeUpgrade     = flow.ModeUpgrade
-	ModeReauthorize = flow.ModeReauthorize
-	ModeObserve     = flow.ModeObserve
-)
 
 // CaddyModule returns the Caddy module information.
 func (*Handler) CaddyModule() caddy.ModuleInfo {
@@ -220,57 +61,35 @@ func (*Handler) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
+func parseCaddyfile(helper httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
+	h := new(Handler)
+	return h, h.UnmarshalCaddyfile(helper.Dispenser)
+}
+
 // Provision sets the handler up. It does no network I/O.
 func (h *Handler) Provision(ctx caddy.Context) error {
 	h.logger = ctx.Logger()
 	h.calls = sampled(h.logger)
+	h.files = settings.Files{Logger: h.logger, Interval: secretInterval}
 	var err error
-	if h.settings, err = h.resolve(caddy.NewReplacer(), h.watchText); err != nil {
+	if h.settings, err = h.Settle(caddy.NewReplacer(), &h.files); err != nil {
 		return err
 	}
 	h.warn()
-	client, err := h.client()
+	endpoint, err := h.Connect(ctx, &h.settings, &h.files)
 	if err != nil {
 		return err
-	}
-	transport, err := h.loadTransport(ctx)
-	if err != nil {
-		return fieldError{"transport", err}
 	}
 	if err := registerMetrics(ctx.GetMetricsRegistry()); err != nil {
 		return err
 	}
-	if err := h.share(); err != nil {
+	var budgets *pacing.Budgets
+	if h.shared, budgets, err = join(&h.settings, &h.files, h.logger); err != nil {
 		return err
 	}
 	quietStandardLog()
-	s, p := &h.settings, &h.settings.policy
-	if p.Mode != ModeUpgrade {
-		return nil
-	}
-	h.endpoint = token.Config{
-		URL:         s.url,
-		Issuer:      s.issuer,
-		Insecure:    h.InsecureHTTP,
-		Client:      client,
-		Fields:      []string{p.AuthToken, p.PrivateKey},
-		FormCharset: h.FormCharset,
-		Transport:   transport,
-		// Not the request's context: reverse_proxy, and so forward_auth, leaves there where to dial, and
-		// the transport would send the password to that address.
-		Context: context.WithValue(context.Background(), caddy.ReplacerCtxKey, caddy.NewReplacer()),
-	}
-	h.exchanger = &flow.Exchanger{
-		Name:             s.where(),
-		Endpoint:         token.New(h.endpoint),
-		State:            h.shared.State,
-		Places:           s.maxInFlight,
-		Fair:             p.Timeout / 2,
-		Fuse:             float64(s.fuse),
-		Budgets:          h.budgets,
-		Budget:           s.failedLogins.budget(),
-		Replay:           s.replay,
-		RememberRejected: s.rememberRejected,
+	if h.settings.Policy.Mode == flow.ModeUpgrade {
+		h.exchanger = h.settings.Exchanger(endpoint, h.shared.State, budgets)
 	}
 	return nil
 }
@@ -278,72 +97,30 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 // Cleanup gives up what the handler shares with others. It does not wait for exchanges in flight, which keep the secrets
 // as they are now.
 func (h *Handler) Cleanup() error {
-	for _, s := range h.secrets {
-		s.Close()
-	}
+	h.files.Close()
 	quietStandardLog() // which Caddy may just have given back
-	return h.leave()
-}
-
-// secretInterval is the time between two looks at the files of secrets.
-var secretInterval = secret.DefaultInterval
-
-func (h *Handler) secretConfig(field string) secret.Config {
-	return secret.Config{Field: field, Logger: h.logger, Interval: secretInterval}
-}
-
-// watchText has a text follow the files in it, for as long as the handler is in use.
-func (h *Handler) watchText(field, text string) (func() string, error) {
-	value, err := secret.Text(h.secretConfig(field), text, caddy.NewReplacer().GetString)
-	if err != nil {
-		return nil, err
+	if h.shared == nil {
+		return nil
 	}
-	if !value.Constant() {
-		h.secrets = append(h.secrets, value)
-	}
-	return value.Get, nil
-}
-
-// client is who asks for tokens. It adds what it proves itself with to the secrets.
-func (h *Handler) client() (c token.Client, err error) {
-	c = token.Client{ID: h.settings.clientID, Auth: h.settings.clientAuth, Audience: h.settings.audience}
-	if h.ClientSecret != "" {
-		if c.Secret, err = h.watchText("client_secret", h.ClientSecret); err != nil {
-			return c, fieldError{"client_secret", err}
-		}
-		if c.Secret() == h.ClientSecret {
-			h.logger.Warn("client_secret is no placeholder: the admin API, the autosaved configuration and Caddy's debug log show it")
-		}
-	}
-	if h.ClientKey != "" {
-		key, err := secret.File(h.secretConfig("client_key"), h.settings.clientKey, func(content []byte) (*token.Key, error) {
-			return token.ParseKey(content, h.settings.keyID)
-		})
-		if err != nil {
-			return c, fieldError{"client_key", err}
-		}
-		c.Key = key.Get
-		h.secrets = append(h.secrets, key)
-	}
-	return c, nil
+	return h.shared.leave(&h.settings, &h.files)
 }
 
 // warn tells of what works but may not be what was meant.
 func (h *Handler) warn() {
-	if h.settings.plain() && h.InsecureHTTP && h.settings.policy.Mode == ModeUpgrade {
+	if h.settings.Plain() && h.InsecureHTTP && h.settings.Policy.Mode == flow.ModeUpgrade {
 		h.logger.Warn("passwords go to the token endpoint in the clear, because of insecure_http")
 	}
-	if h.ExpireSessionIDs && h.settings.policy.Households != flow.AllHouseholds {
+	if h.ExpireSessionIDs && h.settings.Policy.Households != flow.AllHouseholds {
 		h.logger.Warn("expire_session_ids waits for households 100%, because a getSessionId does not tell its home")
 	}
-	if h.RefreshAuthTokens && h.settings.policy.Mode == ModeReauthorize {
+	if h.RefreshAuthTokens && h.settings.Policy.Mode == flow.ModeReauthorize {
 		h.logger.Warn("refresh_auth_tokens is not in force in mode reauthorize: refreshAuthToken is forwarded")
 	}
 }
 
 // ServeHTTP answers the calls that concern a move to OAuth and forwards everything else.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
-	call, peeked, why := smapi.Read(r, h.settings.methods)
+	call, peeked, why := smapi.Read(r, h.settings.Methods)
 	if peeked > 0 {
 		metrics.peeked.Add(float64(peeked))
 	}
@@ -354,12 +131,12 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		forwardedRequests.Inc()
 		return next.ServeHTTP(w, r)
 	}
-	d := h.settings.policy.Decide(call)
+	d := h.settings.Policy.Decide(call)
 	if d.Outcome == flow.Forwarded {
 		count(&d)
 		return next.ServeHTTP(w, r)
 	}
-	if h.settings.policy.Mode == ModeObserve {
+	if h.settings.Policy.Mode == flow.ModeObserve {
 		h.observe(d)
 		return next.ServeHTTP(w, r)
 	}
@@ -368,10 +145,21 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	}
 	if d.Outcome == flow.Forwarded {
 		count(&d)
-		h.log(r, &d, "")
+		logCall(h.calls, r, &d, "")
 		return next.ServeHTTP(w, r)
 	}
 	return h.answer(w, r, &d)
+}
+
+// observe counts and logs what would have become of a call that is forwarded.
+func (h *Handler) observe(d flow.Decision) {
+	would := []zap.Field{zap.String("would", d.Outcome.String())}
+	if d.Exchange != nil {
+		would = []zap.Field{zap.String("would", "exchange"), zap.String("grant_type", d.Exchange.GrantType)}
+	}
+	d.Outcome = flow.Observed
+	h.record(&d)
+	logObserved(h.calls, &d, would...)
 }
 
 // exchange takes a call to the token endpoint. Its body of so many bytes is kept if it may yet be forwarded.
@@ -384,8 +172,8 @@ func (h *Handler) exchange(r *http.Request, d *flow.Decision, body int) {
 		smapi.Drop(r) // it may wait, and needs no body any more
 	}
 	ctx, span := traceExchange(r.Context(), &q.Grant)
-	result := h.exchanger.Exchange(ctx, d.Call.Arrived.Add(h.settings.policy.Timeout), &q)
-	h.settings.policy.Conclude(d, result)
+	result := h.exchanger.Exchange(ctx, d.Call.Arrived.Add(h.settings.Policy.Timeout), &q)
+	h.settings.Policy.Conclude(d, result)
 	endTrace(span, d)
 }
 
@@ -393,10 +181,10 @@ func (h *Handler) exchange(r *http.Request, d *flow.Decision, body int) {
 func (h *Handler) answer(w http.ResponseWriter, r *http.Request, d *flow.Decision) error {
 	reference := rand.Text()[:8]
 	h.record(d)
-	h.log(r, d, reference)
+	logCall(h.calls, r, d, reference)
 
 	status, body := http.StatusOK, []byte(nil)
-	if fault := h.settings.policy.Reply(d).Fault; fault != nil {
+	if fault := h.settings.Policy.Reply(d).Fault; fault != nil {
 		status, body = http.StatusInternalServerError, fault.Envelope(reference)
 	} else {
 		body = smapi.Pair(d.Call.Method, d.AuthToken, d.PrivateKey)

@@ -29,8 +29,8 @@ func sampled(logger *zap.Logger) *zap.Logger {
 	}))
 }
 
-// log writes one line about a call, and marks Caddy's access log. The reference is blank where the call is not answered.
-func (h *Handler) log(r *http.Request, d *flow.Decision, reference string) {
+// logCall writes one line about a call, and marks Caddy's access log. The reference is blank where the call is not answered.
+func logCall(logger *zap.Logger, r *http.Request, d *flow.Decision, reference string) {
 	if extra, ok := r.Context().Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields); ok {
 		extra.Add(zap.String("smapi_outcome", d.Outcome.String()))
 		if reference != "" {
@@ -41,7 +41,7 @@ func (h *Handler) log(r *http.Request, d *flow.Decision, reference string) {
 	if d.Outcome == flow.Forwarded {
 		says = "forwarded a call, as the token endpoint refused it"
 	}
-	entry := h.calls.Check(d.Outcome.Row().Level, says)
+	entry := logger.Check(d.Outcome.Row().Level, says)
 	if entry == nil {
 		return
 	}
@@ -66,16 +66,10 @@ func (h *Handler) log(r *http.Request, d *flow.Decision, reference string) {
 	entry.Write(fields...)
 }
 
-// observe counts and logs what would have become of a call that is forwarded.
-func (h *Handler) observe(d flow.Decision) {
-	would := []zap.Field{zap.String("would", d.Outcome.String())}
-	if d.Exchange != nil {
-		would = []zap.Field{zap.String("would", "exchange"), zap.String("grant_type", d.Exchange.GrantType)}
-	}
-	d.Outcome = flow.Observed
-	h.record(&d)
-	if entry := h.calls.Check(d.Outcome.Row().Level, "observed a call"); entry != nil {
-		entry.Write(append(fieldsOf(&d), would...)...)
+// logObserved writes one line about what would have become of a call that is forwarded.
+func logObserved(logger *zap.Logger, d *flow.Decision, would ...zap.Field) {
+	if entry := logger.Check(d.Outcome.Row().Level, "observed a call"); entry != nil {
+		entry.Write(append(fieldsOf(d), would...)...)
 	}
 }
 

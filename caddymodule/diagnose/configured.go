@@ -16,8 +16,8 @@ import (
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
-	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/settings"
 )
 
 // LoadConfig reads a configuration as `caddy validate` does, without what that logs meanwhile.
@@ -45,13 +45,13 @@ func Default() Configured {
 	return Configured{raw: json.RawMessage(`{"token_endpoint":"https://token-endpoint.invalid","client_id":"client","client_secret":"secret"}`)}
 }
 
-// handler is the one that it configures, not set up yet.
-func (c *Configured) handler() (*caddymodule.Handler, error) {
-	h := new(caddymodule.Handler)
-	if err := caddy.StrictUnmarshalJSON(c.raw, h); err != nil {
+// options are those that it has.
+func (c *Configured) options() (*settings.Options, error) {
+	o := new(settings.Options)
+	if err := caddy.StrictUnmarshalJSON(c.raw, o); err != nil {
 		return nil, fmt.Errorf("the smapi_upgrade at %s: %w", c.at, err)
 	}
-	return h, nil
+	return o, nil
 }
 
 // Find finds every smapi_upgrade of a configuration in JSON, wherever a module may hold a handler. None is an error.

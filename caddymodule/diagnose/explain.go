@@ -7,8 +7,8 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
-	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/settings"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
 )
 
@@ -57,16 +57,16 @@ type HandlerFacts struct {
 	Notes    []string `json:"notes,omitempty"`
 }
 
-func (c *Configured) facts(h *caddymodule.Handler, s *caddymodule.Settings) HandlerFacts {
+func (c *Configured) facts(o *settings.Options, s *settings.Settings) HandlerFacts {
 	f := HandlerFacts{At: c.at, Matches: c.matches, ClientID: s.Client.ID}
 	switch {
 	case c.at == "":
 		return HandlerFacts{Notes: []string{"There is no --config: this is a handler with the defaults, which exchanges user names and passwords by the password grant."}}
 	case s.URL != nil:
-		f.Endpoint = s.Shown
+		f.Endpoint = s.Shown()
 	case s.Issuer != "" && !strings.ContainsAny(s.Issuer, "@?"):
 		f.Endpoint = s.Issuer
-	case h.TokenEndpoint != "" || s.Issuer != "":
+	case o.TokenEndpoint != "" || s.Issuer != "":
 		f.Endpoint = "a token endpoint with a placeholder"
 	}
 	return f
@@ -126,7 +126,7 @@ type ExchangeFacts struct {
 	Headers []string `json:"headers"`
 	LeftOut []string `json:"headers_left_out,omitempty"`
 
-	OnError caddymodule.OnError `json:"on_error,omitempty"`
+	OnError settings.OnError `json:"on_error,omitempty"`
 }
 
 // Named is a parameter or a header, with a value that can be shown.
@@ -161,21 +161,21 @@ func Explain(asked *Capture, handlers []Configured) (Explanation, error) {
 
 // explain takes the steps of ServeHTTP.
 func (c *Configured) explain(asked *Capture) (x Explained, err error) {
-	h, err := c.handler()
+	o, err := c.options()
 	if err != nil {
 		return x, err
 	}
 	var note string
-	s, err := h.Settle(caddy.NewReplacer())
+	s, err := o.Settle(caddy.NewReplacer(), nil)
 	if err != nil {
 		// Whoever explains need not have the environment of the server.
 		unresolved := err
-		if s, err = h.Settle(nil); err != nil {
+		if s, err = o.Settle(nil, nil); err != nil {
 			return x, fmt.Errorf("the smapi_upgrade at %s: %w", c.at, err)
 		}
 		note = "Its placeholders are left as they are, and lengths of values with one differ, because one cannot be replaced here: " + unresolved.Error() + "."
 	}
-	x = Explained{HandlerFacts: c.facts(h, &s), LookedFor: s.Methods}
+	x = Explained{HandlerFacts: c.facts(o, &s), LookedFor: s.Methods}
 	if note != "" {
 		x.Notes = append(x.Notes, note)
 	}
@@ -195,7 +195,7 @@ func (c *Configured) explain(asked *Capture) (x Explained, err error) {
 	case d.Outcome == flow.Forwarded:
 		x.Forwarded = x.Rule
 		return x, nil
-	case p.Mode == caddymodule.ModeObserve:
+	case p.Mode == flow.ModeObserve:
 		x.Forwarded, x.Observed = "mode observe: every call is forwarded", true
 	default:
 		x.Answered = true

@@ -40,11 +40,11 @@ func TestWhatIsExplainedIsWhatIsDecidedAndShowsNoSecret(t *testing.T) {
 		"observe":      `{"mode":"observe","expire_session_ids":true,"refresh_auth_tokens":true}`,
 	} {
 		c := Configured{at: "apps/http/servers/srv0", raw: json.RawMessage(options)}
-		h, err := c.handler()
+		o, err := c.options()
 		if err != nil {
 			t.Fatal(name, err)
 		}
-		s, err := h.Settle(caddy.NewReplacer())
+		s, err := o.Settle(caddy.NewReplacer(), nil)
 		if err != nil {
 			t.Fatal(name, err)
 		}

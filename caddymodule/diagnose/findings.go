@@ -15,8 +15,8 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
-	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/settings"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/token"
 )
@@ -53,10 +53,11 @@ type Checked struct {
 	Wrong     *Tried `json:"wrong_credentials,omitempty"`
 	Refreshed *Tried `json:"refresh,omitempty"`
 
-	handler   *caddymodule.Handler
-	settings  caddymodule.Settings
+	options   *settings.Options
+	text      string // of the options
+	settings  settings.Settings
+	files     settings.Files
 	exchanger *flow.Exchanger // nil where there is nothing to try
-	options   string          // of the handler, as text
 	tap       tap
 }
 
@@ -153,19 +154,18 @@ func (x *Checked) try(ctx context.Context, method smapi.Method, c smapi.Credenti
 }
 
 func (x *Checked) checkSecrets(now time.Time) {
-	h := x.handler
-	switch secret := h.ClientSecret; {
+	switch secret := x.options.ClientSecret; {
 	case secret != "" && caddy.NewReplacer().ReplaceAll(secret, "") == secret:
 		x.say(Fix, "secrets", "client_secret is in the configuration itself, which the admin API, the autosaved configuration and Caddy's debug log show",
 			"use {env.NAME} or {file./path}")
 	case secret != "":
 		x.say(Well, "secrets", "client_secret can be read")
-	case h.ClientKey != "":
+	case x.options.ClientKey != "":
 		x.say(Well, "secrets", "client_key can be read")
 	case x.settings.Client.Auth == token.None:
 		x.say(Well, "secrets", "a public client has none")
 	}
-	for _, s := range h.Secrets(now) {
+	for _, s := range x.files.Status(now) {
 		if s.Expires != nil {
 			x.sayLife("client certificate", "", now, *s.Expires)
 		}
@@ -301,7 +301,7 @@ func (x *Checked) checkRight(d flow.Decision) {
 	if d.Result.Class != token.Issued {
 		return
 	}
-	says := fmt.Sprintf("%s, of %v (timeout); players give up after %v", max(d.Result.Took.Round(time.Millisecond), time.Millisecond), x.settings.Policy.Timeout, caddymodule.MaxTimeout)
+	says := fmt.Sprintf("%s, of %v (timeout); players give up after %v", max(d.Result.Took.Round(time.Millisecond), time.Millisecond), x.settings.Policy.Timeout, settings.MaxTimeout)
 	if d.Result.Took > x.settings.Policy.Timeout/2 {
 		x.say(Fix, "duration", says, "a wave of upgrades needs a faster endpoint, or most are told to come again")
 	} else {
@@ -341,9 +341,8 @@ func (x *Checked) checkPosts(of string, posts int) {
 
 func (x *Checked) checkRefresh(ctx context.Context, right flow.Decision) {
 	const check = "refresh"
-	h := x.handler
 	bad := Fix
-	if h.RefreshAuthTokens {
+	if x.options.RefreshAuthTokens {
 		bad = Problem
 	}
 	switch {
@@ -362,7 +361,7 @@ func (x *Checked) checkRefresh(ctx context.Context, right flow.Decision) {
 		return
 	}
 	says := fmt.Sprintf("%s: the player gets %s", t.Outcome, t.Player)
-	if !h.RefreshAuthTokens {
+	if !x.options.RefreshAuthTokens {
 		says += ". Without refresh_auth_tokens refreshes are forwarded"
 	}
 	x.say(Well, check, says)

@@ -18,14 +18,14 @@ import (
 	"strings"
 	"time"
 
-	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/pacing"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/settings"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/token"
 )
 
 // rehearse has the exchange send its request to nowhere, and concludes that it brought tokens that fit.
-func rehearse(s *caddymodule.Settings, d *flow.Decision, q flow.Request) (*ExchangeFacts, error) {
+func rehearse(s *settings.Settings, d *flow.Decision, q flow.Request) (*ExchangeFacts, error) {
 	sent := &rehearsal{answer: tokens(&s.Policy)}
 	key, err := anyKey()
 	if err != nil {

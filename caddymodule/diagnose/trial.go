@@ -8,10 +8,13 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 
-	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/pacing"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/settings"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/token"
 )
@@ -19,6 +22,10 @@ import (
 // Trial is of the handlers of a configuration, which are set up and not served by.
 type Trial struct {
 	handlers []*Checked
+
+	// What handlers have in common while they serve, by Settings.Key and by Settings.Where.
+	states  map[string]*flow.State
+	budgets map[string]*pacing.Budgets
 }
 
 // Prepare sets the handlers of a configuration in JSON up: those with this token endpoint or issuer, blank for all, and each
@@ -33,20 +40,20 @@ func Prepare(config []byte, endpoint string, kind smapi.Kind) (*Trial, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the configuration does not load: %w", err)
 	}
-	t := new(Trial)
+	t := &Trial{states: make(map[string]*flow.State), budgets: make(map[string]*pacing.Budgets)}
 	seen := map[string]bool{}
 	for _, one := range all {
-		x, err := one.prepare(ctx)
+		x, err := t.prepare(ctx, one)
 		if err != nil {
 			t.Close()
 			return nil, err
 		}
 		// The same handler on another site would cost the account another failed login.
-		if endpoint != "" && endpoint != x.settings.Shown || seen[x.options] {
-			_ = x.handler.Cleanup()
+		if endpoint != "" && endpoint != x.settings.Shown() || seen[x.text] {
+			x.files.Close()
 			continue
 		}
-		seen[x.options] = true
+		seen[x.text] = true
 		t.handlers = append(t.handlers, x)
 	}
 	if len(t.handlers) == 0 {
@@ -59,10 +66,10 @@ func Prepare(config []byte, endpoint string, kind smapi.Kind) (*Trial, error) {
 	return t, nil
 }
 
-// Close gives up what the handlers share with others.
+// Close ends the following of files.
 func (t *Trial) Close() {
 	for _, x := range t.handlers {
-		_ = x.handler.Cleanup()
+		x.files.Close()
 	}
 }
 
@@ -70,8 +77,8 @@ func (t *Trial) Close() {
 func (t *Trial) Endpoints() (shown []string) {
 	seen := map[string]bool{}
 	for _, x := range t.handlers {
-		if x.exchanger != nil && !seen[x.settings.Key] {
-			seen[x.settings.Key] = true
+		if x.exchanger != nil && !seen[x.settings.Key()] {
+			seen[x.settings.Key()] = true
 			shown = append(shown, x.Endpoint)
 		}
 	}
@@ -84,8 +91,8 @@ func (t *Trial) Run(ctx context.Context, account smapi.Credentials, refresh bool
 	r := Report{State: Well}
 	wrongTried := map[string]bool{}
 	for _, x := range t.handlers {
-		x.check(ctx, account, refresh, !wrongTried[x.settings.Key])
-		wrongTried[x.settings.Key] = true
+		x.check(ctx, account, refresh, !wrongTried[x.settings.Key()])
+		wrongTried[x.settings.Key()] = true
 		r.Handlers = append(r.Handlers, x)
 		r.State = worse(r.State, x.State)
 	}
@@ -121,44 +128,60 @@ func provisionAll(config []byte) (caddy.Context, error) {
 	return caddy.ProvisionContext(cfg)
 }
 
-// prepare sets a handler up once more, as in mode upgrade for all homes and with no memory.
-func (c *Configured) prepare(ctx caddy.Context) (*Checked, error) {
-	h, err := c.handler()
+// prepare sets up what a handler exchanges by, as in mode upgrade for all homes and with nothing remembered.
+func (t *Trial) prepare(ctx caddy.Context, c Configured) (*Checked, error) {
+	o, err := c.options()
 	if err != nil {
 		return nil, err
 	}
-	x := &Checked{handler: h, State: Well}
+	x := &Checked{options: o, State: Well}
 	x.say(Well, "configuration", "loads")
-	mode := cmp.Or(h.Mode, caddymodule.ModeUpgrade)
-	h.Mode, h.Households, h.Replay, h.RememberRejected = caddymodule.ModeUpgrade, nil, 0, 0
-	options, err := json.Marshal(h)
+	mode := cmp.Or(o.Mode, flow.ModeUpgrade)
+	o.Mode, o.Households, o.Replay, o.RememberRejected = flow.ModeUpgrade, nil, 0, 0
+	text, err := json.Marshal(o)
 	if err != nil {
 		return nil, err
 	}
-	x.options = string(options)
-	err = h.Provision(ctx)
-	x.settings = h.Settings()
-	x.HandlerFacts = c.facts(h, &x.settings)
+	x.text = string(text)
+	var endpoint token.Config
+	if x.settings, err = o.Settle(caddy.NewReplacer(), &x.files); err == nil {
+		endpoint, err = o.Connect(ctx, &x.settings, &x.files)
+	}
+	x.HandlerFacts = c.facts(o, &x.settings)
 	switch {
-	case mode == caddymodule.ModeUpgrade && err != nil:
+	case mode == flow.ModeUpgrade && err != nil:
+		x.files.Close()
 		return nil, fmt.Errorf("the smapi_upgrade at %s: %w", c.at, err)
-	case mode == caddymodule.ModeReauthorize && err != nil:
+	case mode == flow.ModeReauthorize && err != nil:
 		x.say(Well, "mode", "reauthorize: nothing is exchanged, and no token endpoint is configured that could be")
 	case err != nil:
 		x.say(Fix, "mode", fmt.Sprintf("%s: nothing is exchanged. In mode upgrade it would not load: %v", mode, err))
-	case mode != caddymodule.ModeUpgrade:
+	case mode != flow.ModeUpgrade:
 		x.say(Well, "mode", fmt.Sprintf("%s: nothing is exchanged in this mode. It is checked as if it were upgrade", mode))
 	}
 	if err != nil {
-		x.options += string(mode)
+		x.text += string(mode)
 		return x, nil
 	}
-	given, asked := h.Exchanger()
-	x.tap.next = asked.Transport
-	asked.Transport = &x.tap
-	exchanger := *given
-	exchanger.Endpoint = token.New(asked)
-	exchanger.Replay, exchanger.RememberRejected = 0, 0
-	x.exchanger = &exchanger
+	x.tap.next = endpoint.Transport
+	endpoint.Transport = &x.tap
+	x.exchanger = x.settings.Exchanger(endpoint, t.state(&x.settings), t.budget(&x.settings))
+	x.exchanger.Replay, x.exchanger.RememberRejected = 0, 0
 	return x, nil
+}
+
+func (t *Trial) state(s *settings.Settings) *flow.State {
+	key := s.Key()
+	if t.states[key] == nil {
+		t.states[key] = flow.NewState(pacing.Watch{}, nil, time.Now)
+	}
+	return t.states[key]
+}
+
+func (t *Trial) budget(s *settings.Settings) *pacing.Budgets {
+	where := s.Where()
+	if t.budgets[where] == nil {
+		t.budgets[where] = pacing.NewBudgets(time.Now)
+	}
+	return t.budgets[where]
 }

@@ -1,4 +1,4 @@
-package caddymodule
+package settings
 
 import (
 	"errors"
@@ -9,24 +9,11 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
-	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/token"
 )
-
-func init() {
-	httpcaddyfile.RegisterHandlerDirective("smapi_upgrade", parseCaddyfile)
-	// What limits requests comes first, and our answers are not compressed.
-	httpcaddyfile.RegisterDirectiveOrder("smapi_upgrade", httpcaddyfile.Before, "encode")
-}
-
-func parseCaddyfile(helper httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
-	h := new(Handler)
-	return h, h.UnmarshalCaddyfile(helper.Dispenser)
-}
 
 // UnmarshalCaddyfile sets up the handler from Caddyfile tokens:
 //
@@ -71,13 +58,13 @@ func parseCaddyfile(helper httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, e
 //	}
 //
 // Only param, header, on_error and, for different credentials, exchange may be given more than once.
-func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+func (o *Options) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // directive name
 	directive := *d
 	if d.NextArg() {
-		h.TokenEndpoint = d.Val()
+		o.TokenEndpoint = d.Val()
 	}
-	if d.NextArg() || h.TokenEndpoint == "" && d.Val() == "" {
+	if d.NextArg() || o.TokenEndpoint == "" && d.Val() == "" {
 		return wrongArgs(d, "token_endpoint")
 	}
 	// Where each field was given, to name the line of a mistake that shows only when all are known.
@@ -96,11 +83,11 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			return d.Errf("%s is given twice", field)
 		}
 		given[field] = at
-		if err := h.unmarshalField(name, d); err != nil {
+		if err := o.unmarshalField(name, d); err != nil {
 			return err
 		}
 	}
-	_, err := h.resolve(nil, nil)
+	_, err := o.Settle(nil, nil)
 	if mistake, ok := errors.AsType[fieldError](err); ok {
 		at, ok := given[mistake.field]
 		if !ok {
@@ -113,86 +100,86 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 
 var repeatable = []string{"param", "header", "on_error"}
 
-func (h *Handler) unmarshalField(name string, d *caddyfile.Dispenser) error {
+func (o *Options) unmarshalField(name string, d *caddyfile.Dispenser) error {
 	switch name {
 	case "issuer":
-		return text(d, name, &h.Issuer)
+		return text(d, name, &o.Issuer)
 	case "client_id":
-		return text(d, name, &h.ClientID)
+		return text(d, name, &o.ClientID)
 	case "client_secret":
-		return text(d, name, &h.ClientSecret)
+		return text(d, name, &o.ClientSecret)
 	case "client_auth":
-		return text(d, name, &h.ClientAuth)
+		return text(d, name, &o.ClientAuth)
 	case "client_key":
-		return text(d, name, &h.ClientKey)
+		return text(d, name, &o.ClientKey)
 	case "key_id":
-		return text(d, name, &h.KeyID)
+		return text(d, name, &o.KeyID)
 	case "assertion_audience":
-		return text(d, name, &h.AssertionAudience)
+		return text(d, name, &o.AssertionAudience)
 	case "scope":
-		if h.Scope = d.RemainingArgs(); len(h.Scope) == 0 {
+		if o.Scope = d.RemainingArgs(); len(o.Scope) == 0 {
 			return wrongArgs(d, name)
 		}
 		return nil
 	case "param":
-		return pair(d, name, &h.Param, checkParam, identifiers, false)
+		return pair(d, name, &o.Param, checkParam, identifiers, false)
 	case "header":
-		return pair(d, name, &h.Header, checkHeader, identifiers, true)
+		return pair(d, name, &o.Header, checkHeader, identifiers, true)
 	case "form_charset":
-		return text(d, name, &h.FormCharset)
+		return text(d, name, &o.FormCharset)
 	case "timeout":
-		return parsed(d, name, &h.Timeout, parseDuration)
+		return parsed(d, name, &o.Timeout, parseDuration)
 	case "max_in_flight":
-		return parsed(d, name, &h.MaxInFlight, parseCount)
+		return parsed(d, name, &o.MaxInFlight, parseCount)
 	case "transport":
-		return h.unmarshalTransport(d)
+		return o.unmarshalTransport(d)
 	case "insecure_http":
-		return flag(d, name, &h.InsecureHTTP)
+		return flag(d, name, &o.InsecureHTTP)
 	case "replay":
-		return parsed(d, name, &h.Replay, parseMemory)
+		return parsed(d, name, &o.Replay, parseMemory)
 	case "remember_rejected":
-		return parsed(d, name, &h.RememberRejected, parseMemory)
+		return parsed(d, name, &o.RememberRejected, parseMemory)
 	case "failed_logins":
-		h.FailedLogins = new(FailedLogins)
+		o.FailedLogins = new(FailedLogins)
 		text := strings.Join(d.RemainingArgs(), " ")
 		var err error
-		if *h.FailedLogins, err = parseFailedLogins(text); err != nil {
+		if *o.FailedLogins, err = parseFailedLogins(text); err != nil {
 			return d.Errf("%s: %v", name, err)
 		}
 		return nil
 	case "fuse":
-		return parsed(d, name, &h.Fuse, parseFuse)
+		return parsed(d, name, &o.Fuse, parseFuse)
 	case "exchange":
-		return h.unmarshalExchange(d)
+		return o.unmarshalExchange(d)
 	case "auth_token":
-		return text(d, name, &h.AuthToken)
+		return text(d, name, &o.AuthToken)
 	case "private_key":
 		args := d.RemainingArgs()
 		if len(args) < 1 || len(args) > 2 || slices.Contains(args, "") {
 			return wrongArgs(d, name)
 		}
-		if h.PrivateKey = args[0]; len(args) == 2 {
-			h.PrivateKeyFallback = args[1]
+		if o.PrivateKey = args[0]; len(args) == 2 {
+			o.PrivateKeyFallback = args[1]
 		}
 		return nil
 	case "on_rejected":
-		return text(d, name, &h.OnRejected)
+		return text(d, name, &o.OnRejected)
 	case "on_error":
-		return onError(d, name, &h.OnError)
+		return onError(d, name, &o.OnError)
 	case "mode":
-		return text(d, name, &h.Mode)
+		return text(d, name, &o.Mode)
 	case "households":
-		h.Households = new(Percent)
-		return parsed(d, name, h.Households, flow.ParsePercent)
+		o.Households = new(Percent)
+		return parsed(d, name, o.Households, flow.ParsePercent)
 	case "expire_session_ids":
-		return flag(d, name, &h.ExpireSessionIDs)
+		return flag(d, name, &o.ExpireSessionIDs)
 	case "refresh_auth_tokens":
-		return flag(d, name, &h.RefreshAuthTokens)
+		return flag(d, name, &o.RefreshAuthTokens)
 	}
 	return d.Errf("unrecognized smapi_upgrade subdirective '%s'; if it is a directive, a } is missing above", name)
 }
 
-func (h *Handler) unmarshalExchange(d *caddyfile.Dispenser) error {
+func (o *Options) unmarshalExchange(d *caddyfile.Dispenser) error {
 	args := d.RemainingArgs()
 	if len(args) < 1 || len(args) > 2 || slices.Contains(args, "") {
 		return wrongArgs(d, "exchange")
@@ -218,11 +205,11 @@ func (h *Handler) unmarshalExchange(d *caddyfile.Dispenser) error {
 			return err
 		}
 	}
-	h.Exchange = append(h.Exchange, x)
+	o.Exchange = append(o.Exchange, x)
 	return nil
 }
 
-func (h *Handler) unmarshalTransport(d *caddyfile.Dispenser) error {
+func (o *Options) unmarshalTransport(d *caddyfile.Dispenser) error {
 	if !d.NextArg() {
 		return d.ArgErr()
 	}
@@ -233,7 +220,7 @@ func (h *Handler) unmarshalTransport(d *caddyfile.Dispenser) error {
 	if err != nil {
 		return err
 	}
-	h.TransportRaw = caddyconfig.JSONModuleObject(transport, "protocol", "http", nil)
+	o.TransportRaw = caddyconfig.JSONModuleObject(transport, "protocol", "http", nil)
 	return nil
 }
 
@@ -332,4 +319,4 @@ func onError(d *caddyfile.Dispenser, field string, to *OnError) error {
 }
 
 // Interface guard
-var _ caddyfile.Unmarshaler = (*Handler)(nil)
+var _ caddyfile.Unmarshaler = (*Options)(nil)

@@ -1,13 +1,10 @@
-package caddymodule
+package settings
 
 import (
 	"errors"
 	"fmt"
-	"net/http"
 	"slices"
 	"strings"
-
-	"github.com/caddyserver/caddy/v2"
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
 )
@@ -53,8 +50,8 @@ func (r *resolver) template(field, text string, allowed []string, request bool) 
 
 // literal returns a text as it is whenever it is asked for: the files in it are followed where that is wanted.
 func (r *resolver) literal(field, text string) func() string {
-	if r.watch != nil && strings.Contains(text, "{file.") {
-		get, err := r.watch(field, text)
+	if r.files != nil && strings.Contains(text, "{file.") {
+		get, err := r.files.text(field, text)
 		if err != nil {
 			r.fail(field, err)
 			return func() string { return "" }
@@ -77,14 +74,3 @@ var (
 	errRequest  = errors.New("has a placeholder of the HTTP request, which only header can have")
 	errNoProof  = errors.New("no param of it holds the account's credentials, as in param subject_token {smapi.token}")
 )
-
-// lookup finds Caddy's placeholders of an HTTP request.
-func lookup(r *http.Request) flow.Lookup {
-	return func(name string) string {
-		if repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
-			text, _ := repl.GetString(name)
-			return text
-		}
-		return ""
-	}
-}

@@ -1,4 +1,4 @@
-package caddymodule
+package settings
 
 import (
 	"encoding/json"

@@ -1,4 +1,4 @@
-package caddymodule
+package settings
 
 import (
 	"crypto/tls"
@@ -34,8 +34,8 @@ type givenTransport struct {
 	} `json:"tls"`
 }
 
-func (h *Handler) givenTransport() (given givenTransport) {
-	_ = json.Unmarshal(h.TransportRaw, &given) // loading the module reports what is wrong with it
+func (o *Options) givenTransport() (given givenTransport) {
+	_ = json.Unmarshal(o.TransportRaw, &given) // loading the module reports what is wrong with it
 	return given
 }
 
@@ -43,14 +43,14 @@ func (t *givenTransport) hasClientCertificate() bool {
 	return t.TLS.CertificateFile != "" || t.TLS.CertificateAutomate != ""
 }
 
-// loadTransport provisions the transport of the configuration, with the defaults that logins need. It adds its client
-// certificate to the secrets if that comes from files.
-func (h *Handler) loadTransport(ctx caddy.Context) (*reverseproxy.HTTPTransport, error) {
-	given := h.givenTransport()
-	if h.TransportRaw == nil {
-		h.TransportRaw = json.RawMessage(`{"protocol":"http"}`)
+// loadTransport provisions the transport of the configuration, with the defaults that logins need. Its client certificate
+// follows its files.
+func (o *Options) loadTransport(ctx caddy.Context, s *Settings, files *Files) (*reverseproxy.HTTPTransport, error) {
+	given := o.givenTransport()
+	if o.TransportRaw == nil {
+		o.TransportRaw = json.RawMessage(`{"protocol":"http"}`)
 	}
-	module, err := ctx.LoadModule(h, "TransportRaw")
+	module, err := ctx.LoadModule(o, "TransportRaw")
 	if err != nil && (given.Proxy != nil || given.ProxyURL != "") {
 		return nil, errProxy // err may quote its URL, which may have a password
 	}
@@ -64,22 +64,22 @@ func (h *Handler) loadTransport(ctx caddy.Context) (*reverseproxy.HTTPTransport,
 	if transport.ProxyProtocol != "" {
 		return nil, errProxyProtocol
 	}
-	if transport.TLS != nil && h.settings.plain() {
+	if transport.TLS != nil && s.Plain() {
 		return nil, errTransportTLS
 	}
 	if given.KeepAlive.IdleTimeout == nil {
 		transport.Transport.IdleConnTimeout = 4 * time.Second
 	}
 	transport.Transport.OnProxyConnectResponse = token.OnProxyConnect
-	transport.Transport.MaxIdleConnsPerHost = max(transport.Transport.MaxIdleConnsPerHost, h.settings.maxInFlight)
+	transport.Transport.MaxIdleConnsPerHost = max(transport.Transport.MaxIdleConnsPerHost, s.MaxInFlight)
 	if given.TLS.CertificateFile == "" {
 		return transport, nil
 	}
-	certificate, err := secret.Pair(h.secretConfig("transport"), given.TLS.CertificateFile, given.TLS.CertificateKeyFile)
+	certificate, err := secret.Pair(files.config("transport"), given.TLS.CertificateFile, given.TLS.CertificateKeyFile)
 	if err != nil {
 		return nil, err
 	}
-	h.secrets = append(h.secrets, certificate)
+	files.all = append(files.all, certificate)
 	config := transport.Transport.TLSClientConfig
 	config.Certificates = nil
 	config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {

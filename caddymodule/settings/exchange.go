@@ -1,4 +1,4 @@
-package caddymodule
+package settings
 
 import (
 	"errors"
@@ -15,34 +15,6 @@ import (
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/token"
 )
-
-// Exchange says how one kind of credentials is exchanged.
-type Exchange struct {
-	// The kind of credentials: `login` (user name and password), `session_id`, `login_token` (the token and
-	// key of a DeviceLink account, the token from the `Authorization` header where the call has it there) or
-	// `anonymous`. Required.
-	Credentials smapi.Kind `json:"credentials,omitempty"`
-
-	// The OAuth grant type: `password`, `urn:ietf:params:oauth:grant-type:token-exchange` (RFC 8693),
-	// `urn:ietf:params:oauth:grant-type:jwt-bearer` (RFC 7523) or any other that the server has. Default:
-	// `password` for `login`, token exchange for the others.
-	GrantType string `json:"grant_type,omitempty"`
-
-	// The form parameters of this exchange, by name; they take the place of those with the same name outside.
-	// Values may have the placeholders `{smapi.household_id}`, `{smapi.device_id}`, `{smapi.device_provider}`
-	// and those of the kind: `{smapi.username}` and `{smapi.password}` of `login`, `{smapi.session_id}` of
-	// `session_id`, `{smapi.token}` and `{smapi.key}` of `login_token`. A parameter that is empty is
-	// left out. Default for the password grant: `username` and `password`; every other exchange but an
-	// anonymous one has to pass on the account's credentials.
-	Param map[string][]string `json:"param,omitempty"`
-
-	// What answers to this exchange mean, where that differs from `on_error` outside.
-	OnError OnError `json:"on_error,omitempty"`
-}
-
-// OnError says what failures mean: `rejected`, `unavailable` or `misconfigured`, by OAuth error or by HTTP
-// status.
-type OnError map[string]token.Class
 
 // Parameters that have a place of their own in the configuration or in the protocol.
 var (
@@ -79,13 +51,13 @@ func checkHeader(name string) error {
 }
 
 // exchanges are how every kind of credentials is exchanged, and how tokens are refreshed.
-func (h *Handler) exchanges(r *resolver, p *flow.Policy) {
-	outside := r.params("param", h.Param, checkParam, identifiers, false)
-	header := r.params("header", h.Header, checkHeader, identifiers, true)
-	onError := r.onError("on_error", h.OnError)
+func (o *Options) exchanges(r *resolver, p *flow.Policy) {
+	outside := r.params("param", o.Param, checkParam, identifiers, false)
+	header := r.params("header", o.Header, checkHeader, identifiers, true)
+	onError := r.onError("on_error", o.OnError)
 	for i := range header {
 		header[i].Name = http.CanonicalHeaderKey(header[i].Name)
-		r.checkHeaderValue(header[i], h.ClientAuth)
+		r.checkHeaderValue(header[i], o.ClientAuth)
 	}
 
 	complete := func(field string, x Exchange, outside []flow.Param) *flow.Exchange {
@@ -100,7 +72,7 @@ func (h *Handler) exchanges(r *resolver, p *flow.Policy) {
 		maps.Copy(meanings, r.onError(field, x.OnError))
 		completed := flow.NewExchange(flow.Exchange{
 			GrantType: r.text(field, x.GrantType), Params: params, Header: header, OnError: meanings,
-		}, x.Credentials, p.Households, p.AuthToken, p.PrivateKey, h.FormCharset)
+		}, x.Credentials, p.Households, p.AuthToken, p.PrivateKey, o.FormCharset)
 		if !completed.Proves() {
 			r.fail(field, errNoProof)
 		}
@@ -114,13 +86,13 @@ func (h *Handler) exchanges(r *resolver, p *flow.Policy) {
 		Param:       map[string][]string{"refresh_token": {"{smapi.key}"}},
 	}, outside)
 
-	if len(h.Scope) > 0 {
-		scope := r.scope(h.Scope)
+	if len(o.Scope) > 0 {
+		scope := r.scope(o.Scope)
 		outside = append(outside, flow.Param{
 			Name: "scope", Value: flow.Template{{Text: func() string { return scope }}}, Source: scope,
 		})
 	}
-	given := h.Exchange
+	given := o.Exchange
 	if len(given) == 0 {
 		given = []Exchange{{Credentials: smapi.Login}}
 	}

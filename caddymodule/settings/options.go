@@ -1,0 +1,208 @@
+// Package settings is the configuration of the handler: its options in JSON and in the Caddyfile, and what is in force by
+// them.
+package settings
+
+import (
+	"encoding/json"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/token"
+)
+
+// Options are those of the handler as they are given. The zero value of each is its default.
+type Options struct {
+	// The URL of the OAuth 2.0 token endpoint. Required in mode `upgrade`, unless there is an `issuer`. It has
+	// to be `https` unless its host is loopback; see `insecure_http`.
+	TokenEndpoint string `json:"token_endpoint,omitempty"`
+
+	// The issuer whose metadata tells the token endpoint, by OpenID Connect Discovery or RFC 8414, exactly as
+	// the server spells it. It is asked when the first account is exchanged, and again after an hour; while it
+	// cannot be had, calls are answered as `unavailable`.
+	Issuer string `json:"issuer,omitempty"`
+
+	// The client id at the token endpoint. Required in mode `upgrade`.
+	ClientID string `json:"client_id,omitempty"`
+
+	// The client's secret. Required in mode `upgrade` for `client_auth` `basic`, `basic_raw` and `post`. Use a
+	// placeholder, so that the secret itself is no part of the configuration, which the admin API, the autosaved
+	// configuration and Caddy's own debug log show. A file in it is read again when it changes.
+	ClientSecret string `json:"client_secret,omitempty"`
+
+	// How the client proves itself: `basic` (HTTP Basic, form-encoded first as RFC 6749 has it), `basic_raw`
+	// (HTTP Basic without the encoding; it matters for special characters only), `post` (in the form),
+	// `private_key_jwt` (an assertion signed with `client_key`), `tls` (the client certificate of `transport`,
+	// RFC 8705) or `none` (a public client). Default: `basic`.
+	ClientAuth token.ClientAuth `json:"client_auth,omitempty"`
+
+	// The file with the private key of `private_key_jwt`, PEM or a JWK. An RSA key signs by RS256, an EC key on
+	// P-256 by ES256, an Ed25519 key by EdDSA. It is read again when it changes.
+	ClientKey string `json:"client_key,omitempty"`
+
+	// The `kid` of the assertions. Default: that of the JWK, if it has one.
+	KeyID string `json:"key_id,omitempty"`
+
+	// The `aud` of the assertions. Some servers want their issuer there. Default: the token endpoint.
+	AssertionAudience string `json:"assertion_audience,omitempty"`
+
+	// The scopes to ask for. Most servers issue a refresh token only for one that says so, such as
+	// `offline_access`. Default: none, which leaves it to the server.
+	Scope []string `json:"scope,omitempty"`
+
+	// Extra form parameters of every exchange, by name. Values may have the placeholders
+	// `{smapi.household_id}`, `{smapi.device_id}` and `{smapi.device_provider}`.
+	Param map[string][]string `json:"param,omitempty"`
+
+	// Extra headers of every exchange, by name. Values may have the placeholders of `param`, and those of the
+	// player's HTTP request such as `{http.vars.client_ip}`. One that is empty is left out.
+	Header map[string][]string `json:"header,omitempty"`
+
+	// The charset that the form of an exchange is said to be in, in its `Content-Type`. Only `utf-8`, which it is in any
+	// case. Servers that read a form as ISO-8859-1 unless they are told, such as older Java ones, refuse passwords with
+	// other than ASCII characters without it. Default: not said.
+	FormCharset string `json:"form_charset,omitempty"`
+
+	// How long a call may take in all, from its arrival to its answer, the wait for a place at the token
+	// endpoint included. At most 20s, when players give up. Default: `15s`.
+	Timeout caddy.Duration `json:"timeout,omitempty"`
+
+	// How many logins are under way at the token endpoint at once. Refreshes have a quarter as many places beside, and
+	// at least one. The others wait in order of arrival, at most 1000 for each of these and with 64 MiB in all; those
+	// from a network (an IPv4 /24 or an IPv6 /48) whose logins nearly all failed lately wait behind the others; who cannot get an answer in time at the recent pace is turned away early.
+	// Handlers with the same token endpoint and client share the places, across configuration reloads too, and
+	// should have the same number.
+	// Default: 64.
+	MaxInFlight int `json:"max_in_flight,omitempty"`
+
+	// For how long the same call (the same credentials from the same household) gets the tokens again that
+	// were issued to it, without another login: players that lose an answer ask again. At most 16384 are
+	// kept, in memory only. A duration or `off`. Default: `60s`.
+	Replay Memory `json:"replay,omitempty"`
+
+	// For how long the same call is rejected again without asking, so that repeats do not lock the account.
+	// Other credentials are tried at once. At most 65536 are kept, in memory only. A duration or `off`.
+	// Default: `30s`.
+	RememberRejected Memory `json:"remember_rejected,omitempty"`
+
+	// How many failed logins of one account may reach the token endpoint within which time, whoever tries and from
+	// whichever home, so that nobody can have an account locked there: such as `4 30m`, or `off`. From 1 to 100
+	// within 1m to 24h. Beyond it the account is `guarded`: not asked for, and told to come again. A quarter of it,
+	// and at least one of two, is kept for networks that have not failed with the account. A failed login counts for
+	// a third of the time longer at most. Only user names and passwords can be guessed at, so that it is for those
+	// alone. It is kept in memory only, for all handlers with the same token endpoint. Default: `4 30m`.
+	FailedLogins *FailedLogins `json:"failed_logins,omitempty"`
+
+	// The share of accounts above which rejections are doubted, such as `50%`, or `off`. A fuse blows when of at least 20
+	// accounts that were tried within ten minutes more than that share was rejected, or of the last 20 at most one was
+	// accepted. While it is blown tokens are handed out as ever, and who is rejected is told to come again (`doubted`).
+	// It recovers when most that are tried are accepted again, 10 percent points below the share. Upgrades and refreshes
+	// have one each, which outlive configuration reloads, in memory only. Default: `50%`.
+	Fuse Fuse `json:"fuse,omitempty"`
+
+	// The HTTP transport to the token endpoint, as in `reverse_proxy`: certificate authorities, client
+	// certificates, a proxy, timeouts. Only `http` is supported, without `proxy_protocol`. Differing from
+	// `reverse_proxy`, idle connections are kept for 4s, which is less than the 5s after which some servers
+	// close them, unless `keep_alive` has an `idle_timeout`; and as many are kept as may be in flight.
+	TransportRaw json.RawMessage `json:"transport,omitempty" caddy:"namespace=http.reverse_proxy.transport inline_key=protocol"`
+
+	// Allows an `http` token endpoint beyond loopback. Passwords then cross the network in the clear.
+	InsecureHTTP bool `json:"insecure_http,omitempty"`
+
+	// The field of the token response that becomes the player's `authToken`. Default: `access_token`.
+	AuthToken string `json:"auth_token,omitempty"`
+
+	// The field of the token response that becomes the player's `privateKey`, with which it refreshes its
+	// token later. Default: `refresh_token`.
+	PrivateKey string `json:"private_key,omitempty"`
+
+	// The `privateKey` for responses without that field, literally. Without a fallback such a response is
+	// an error, because the account could never refresh its token.
+	PrivateKeyFallback string `json:"private_key_fallback,omitempty"`
+
+	// What the player is told when the credentials are refused for good: `reauthorize` (a blank pair, upon
+	// which the Sonos app asks the listener to sign in again) or `not_linked` (the fault
+	// `Client.NOT_LINKED_FAILURE`). Default: `reauthorize`.
+	OnRejected OnRejected `json:"on_rejected,omitempty"`
+
+	// What failures of exchanges mean: `rejected`, `unavailable` or `misconfigured`, by the OAuth error or the
+	// HTTP status of the answer. An error may be followed by a suberror of Entra's, as in
+	// `invalid_grant/consent_required`. A status counts where the answer has no OAuth error with a fixed meaning, and a
+	// body that is empty or a JSON object, without Retry-After. For example, `{"403": "rejected"}` is for servers that
+	// answer a wrong password with a bare 403.
+	OnError OnError `json:"on_error,omitempty"`
+
+	// How each kind of credentials is exchanged. Upgrade calls with a kind that is not here get a blank pair.
+	// Default: user names and passwords, by the password grant.
+	Exchange []Exchange `json:"exchange,omitempty"`
+
+	// What becomes of the calls: `upgrade`, `reauthorize` (every account gets a blank pair, and the token endpoint
+	// is never asked) or `observe` (every call is forwarded; the log tells what would have become of it, and
+	// the metrics count it by kind of credentials). Default: `upgrade`.
+	Mode Mode `json:"mode,omitempty"`
+
+	// The share of homes whose accounts are upgraded, such as `10%`; the upgrade calls of the others are
+	// forwarded. It is by a hash of the `householdId`: the same homes on every instance, and those among few are
+	// among more. Refreshes are answered for all homes, because one that has been upgraded stays so when the
+	// share becomes smaller. Default: `100%`.
+	Households *Percent `json:"households,omitempty"`
+
+	// Answers `getSessionId` with the fault `Client.AuthTokenExpired`, which makes the players of a Session ID
+	// service upgrade. Players that do not know the new service version yet can no longer sign in. A `getSessionId`
+	// does not tell its home, so this takes effect only while `households` is `100%`.
+	ExpireSessionIDs bool `json:"expire_session_ids,omitempty"`
+
+	// Answers `refreshAuthToken` by the refresh grant, with the `key` of the player's `loginToken` as the refresh
+	// token. The same token at the same time is refreshed once, and gets the same answer again for 60s. A refresh
+	// token that is dead is answered with the fault `Client.AuthTokenExpired`, or forwarded where `households` does not
+	// choose the home, because it may be the old service's. It needs `private_key` to be
+	// `refresh_token`, and is not answered in mode `reauthorize`.
+	RefreshAuthTokens bool `json:"refresh_auth_tokens,omitempty"`
+}
+
+// Exchange says how one kind of credentials is exchanged.
+type Exchange struct {
+	// The kind of credentials: `login` (user name and password), `session_id`, `login_token` (the token and
+	// key of a DeviceLink account, the token from the `Authorization` header where the call has it there) or
+	// `anonymous`. Required.
+	Credentials smapi.Kind `json:"credentials,omitempty"`
+
+	// The OAuth grant type: `password`, `urn:ietf:params:oauth:grant-type:token-exchange` (RFC 8693),
+	// `urn:ietf:params:oauth:grant-type:jwt-bearer` (RFC 7523) or any other that the server has. Default:
+	// `password` for `login`, token exchange for the others.
+	GrantType string `json:"grant_type,omitempty"`
+
+	// The form parameters of this exchange, by name; they take the place of those with the same name outside.
+	// Values may have the placeholders `{smapi.household_id}`, `{smapi.device_id}`, `{smapi.device_provider}`
+	// and those of the kind: `{smapi.username}` and `{smapi.password}` of `login`, `{smapi.session_id}` of
+	// `session_id`, `{smapi.token}` and `{smapi.key}` of `login_token`. A parameter that is empty is
+	// left out. Default for the password grant: `username` and `password`; every other exchange but an
+	// anonymous one has to pass on the account's credentials.
+	Param map[string][]string `json:"param,omitempty"`
+
+	// What answers to this exchange mean, where that differs from `on_error` outside.
+	OnError OnError `json:"on_error,omitempty"`
+}
+
+// OnError says what failures mean: `rejected`, `unavailable` or `misconfigured`, by OAuth error or by HTTP
+// status.
+type OnError map[string]token.Class
+
+// OnRejected is what a player is told when its credentials were refused for good, Mode what becomes of the calls, and
+// Percent a share of all homes.
+type (
+	OnRejected = flow.OnRejected
+	Mode       = flow.Mode
+	Percent    = flow.Percent
+)
+
+// The values of OnRejected and Mode.
+const (
+	Reauthorize = flow.Reauthorize
+	NotLinked   = flow.NotLinked
+
+	ModeUpgrade     = flow.ModeUpgrade
+	ModeReauthorize = flow.ModeReauthorize
+	ModeObserve     = flow.ModeObserve
+)

@@ -1,0 +1,118 @@
+package settings
+
+import (
+	"errors"
+	"fmt"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+)
+
+// fieldError is a mistake in one field of the configuration. It never quotes what the field holds.
+type fieldError struct {
+	field string
+	err   error
+}
+
+func (e fieldError) Error() string { return e.field + ": " + e.err.Error() }
+func (e fieldError) Unwrap() error { return e.err }
+
+var (
+	errMissing      = errors.New("is required")
+	errNoEndpoint   = errors.New("is required, or issuer in its place")
+	errTwoEndpoints = errors.New("cannot be combined with token_endpoint")
+	errScope        = errors.New("has a character that no scope has (RFC 6749 section 3.3)")
+	errCertificate  = errors.New("tls needs a client certificate in transport, and https")
+	errCharset      = errors.New("must be utf-8, in which every form is sent (RFC 6749 appendix B)")
+	errNoRefresh    = errors.New("needs private_key to be refresh_token, so that players hold what refreshes their tokens")
+)
+
+// resolver replaces placeholders and keeps the first mistake.
+type resolver struct {
+	repl  *caddy.Replacer
+	files *Files // nil: no text follows the files in it
+	err   error
+}
+
+func (r *resolver) fail(field string, err error) {
+	if r.err == nil {
+		r.err = fieldError{field, err}
+	}
+}
+
+func (r *resolver) require(field, value string) {
+	if value == "" {
+		r.fail(field, errMissing)
+	}
+}
+
+func (r *resolver) text(field, value string) string {
+	if r.repl == nil || value == "" {
+		return value
+	}
+	text, err := r.repl.ReplaceOrErr(value, true, true)
+	if err != nil {
+		r.fail(field, noValue(value)) // err quotes what may be a part of a secret with a brace in it
+	}
+	return text
+}
+
+// noValue says what is wrong with a placeholder, and names it where it cannot be a secret.
+func noValue(value string) error {
+	name := strings.TrimSuffix(strings.TrimPrefix(value, "{"), "}")
+	if strings.ContainsAny(name, "{}") || len(value) != len(name)+2 {
+		return errors.New("has a placeholder that is not known or is empty; a brace that is meant needs a backslash before it")
+	}
+	if variable, ok := strings.CutPrefix(name, "env."); ok {
+		return fmt.Errorf("the environment variable %s is not set, or blank", variable)
+	}
+	if file, ok := strings.CutPrefix(name, "file."); ok {
+		return fmt.Errorf("the file %s cannot be read, or is blank", file)
+	}
+	return errors.New("is a placeholder that is not known; {env.NAME} and {file./path} are")
+}
+
+// memory is 0 where it is off.
+func (r *resolver) memory(field string, m Memory) time.Duration {
+	if m != off && (m < 0 || m > maxMemory) {
+		r.fail(field, errMemory)
+	}
+	return max(0, time.Duration(m))
+}
+
+func (r *resolver) scope(scopes []string) string {
+	const field = "scope"
+	for _, scope := range scopes {
+		r.require(field, scope)
+	}
+	text := r.text(field, strings.Join(scopes, " "))
+	if strings.ContainsFunc(text, func(c rune) bool { return c < ' ' || c > '~' || c == '"' || c == '\\' }) {
+		r.fail(field, errScope)
+	}
+	return text
+}
+
+func (r *resolver) url(field, value string, insecure bool, parse func(string, bool) (*url.URL, error)) *url.URL {
+	text := r.text(field, value)
+	if value == "" || r.repl == nil && strings.Contains(value, "{") {
+		return nil
+	}
+	u, err := parse(text, insecure)
+	if err != nil {
+		r.fail(field, err)
+	}
+	return u
+}
+
+func oneOf[T ~string](r *resolver, field string, value T, allowed ...T) {
+	if !slices.Contains(allowed, value) {
+		var names []string
+		for _, a := range allowed {
+			names = append(names, string(a))
+		}
+		r.fail(field, fmt.Errorf("has to be one of %s", strings.Join(names, ", ")))
+	}
+}
