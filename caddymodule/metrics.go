@@ -2,6 +2,7 @@ package caddymodule
 
 import (
 	"errors"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -22,7 +23,10 @@ var metrics = struct {
 	durations *prometheus.HistogramVec
 	replayed  prometheus.Counter
 	peeked    prometheus.Counter
+	storage   *prometheus.CounterVec
+	stored    *prometheus.HistogramVec
 	endpoints endpointsCollector
+	vaults    vaultsCollector
 }{
 	requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 		Namespace: metricsNamespace,
@@ -49,6 +53,19 @@ var metrics = struct {
 		Name:      "peeked_bytes_total",
 		Help:      "Bytes of request bodies that were read to find out whether they are calls.",
 	}),
+	storage: prometheus.NewCounterVec(prometheus.CounterOpts{
+		Namespace: metricsNamespace,
+		Subsystem: metricsSubsystem,
+		Name:      "vault_operations_total",
+		Help:      "Operations of vaults at the storage, by operation and result.",
+	}, []string{"operation", "result"}),
+	stored: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Namespace: metricsNamespace,
+		Subsystem: metricsSubsystem,
+		Name:      "vault_operation_duration_seconds",
+		Help:      "How long operations of vaults at the storage took, by operation.",
+		Buckets:   []float64{.0001, .0005, .001, .005, .01, .05, .1, .5, 1, 5},
+	}, []string{"operation"}),
 }
 
 // noCredentials is the kind of requests that are no call about credentials.
@@ -77,9 +94,15 @@ func init() {
 	}
 }
 
+// observeStorage counts an operation of a vault.
+func observeStorage(operation, result string, took time.Duration) {
+	metrics.storage.WithLabelValues(operation, result).Inc()
+	metrics.stored.WithLabelValues(operation).Observe(took.Seconds())
+}
+
 // registerMetrics has the registry of a configuration show the metrics of the process.
 func registerMetrics(registry prometheus.Registerer) error {
-	for _, c := range []prometheus.Collector{metrics.requests, metrics.durations, metrics.replayed, metrics.peeked, metrics.endpoints} {
+	for _, c := range []prometheus.Collector{metrics.requests, metrics.durations, metrics.replayed, metrics.peeked, metrics.storage, metrics.stored, metrics.endpoints, metrics.vaults} {
 		if err := registry.Register(c); err != nil {
 			if _, already := errors.AsType[prometheus.AlreadyRegisteredError](err); !already {
 				return err
@@ -146,4 +169,41 @@ func (endpointsCollector) Collect(values chan<- prometheus.Metric) {
 	values <- prometheus.MustNewConstMetric(waitingDesc, prometheus.GaugeValue, waiting)
 	values <- prometheus.MustNewConstMetric(breakerDesc, prometheus.GaugeValue, open)
 	values <- prometheus.MustNewConstMetric(fuseDesc, prometheus.GaugeValue, blown)
+}
+
+// vaultsCollector collects how the vaults in use are when it is asked.
+type vaultsCollector struct{}
+
+var (
+	recordsDesc = prometheus.NewDesc(prometheus.BuildFQName(metricsNamespace, metricsSubsystem, "vault_records"),
+		"Records in vaults, as of the last day. It is there once they have been counted.", nil, nil)
+	unwrittenDesc = prometheus.NewDesc(prometheus.BuildFQName(metricsNamespace, metricsSubsystem, "vault_unwritten"),
+		"Objects that could not be written to the storage yet, and are in memory alone.", nil, nil)
+	failingDesc = prometheus.NewDesc(prometheus.BuildFQName(metricsNamespace, metricsSubsystem, "vaults_failing"),
+		"Vaults whose storage failed after it was last written to.", nil, nil)
+)
+
+func (vaultsCollector) Describe(descs chan<- *prometheus.Desc) {
+	descs <- recordsDesc
+	descs <- unwrittenDesc
+	descs <- failingDesc
+}
+
+func (vaultsCollector) Collect(values chan<- prometheus.Metric) {
+	var records, unwritten, failing float64
+	counted := false
+	for _, v := range vaults() {
+		if n := v.records.Load(); n >= 0 {
+			records, counted = records+float64(n), true
+		}
+		unwritten += float64(v.Pending())
+		if v.Failing() {
+			failing++
+		}
+	}
+	if counted {
+		values <- prometheus.MustNewConstMetric(recordsDesc, prometheus.GaugeValue, records)
+	}
+	values <- prometheus.MustNewConstMetric(unwrittenDesc, prometheus.GaugeValue, unwritten)
+	values <- prometheus.MustNewConstMetric(failingDesc, prometheus.GaugeValue, failing)
 }
