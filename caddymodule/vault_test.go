@@ -128,10 +128,7 @@ func withVault(endpoint *rotating, old *server, keys string, more ...string) str
 // refresh sends a refreshAuthToken with a pair.
 func (s *site) refresh(t testing.TB, authToken, privateKey string) answer {
 	t.Helper()
-	body := strings.NewReplacer("old-token", authToken, "old-key", privateKey).Replace(string(file(t, "requests", "refresh-auth-token.xml")))
-	r := s.request(t, []byte(body))
-	r.Header.Set("SOAPAction", `"http://www.sonos.com/Services/1.1#refreshAuthToken"`)
-	return s.do(t, r)
+	return s.do(t, refreshOf(t, s, authToken, privateKey))
 }
 
 // tokensOf are the pair in an answer, blank where there is none.
@@ -253,10 +250,11 @@ func TestInstancesOnOneStorageAreOne(t *testing.T) {
 	// One is killed while it refreshes, and has the lock.
 	held, _ := tokensOf(c.sites[0].refresh(t, "another", handle))
 	release = endpoint.hold()
-	defer release()
+	defer release() // the killed one's request stays where it is until the end
 	asked := endpoint.refreshes.Load()
+	lost := refreshOf(t, c.sites[0], held, handle)
 	go func() { // whose answer never comes
-		if response, err := http.DefaultTransport.RoundTrip(refreshOf(t, c.sites[0], held, handle)); err == nil {
+		if response, err := http.DefaultTransport.RoundTrip(lost); err == nil {
 			response.Body.Close()
 		}
 	}()
@@ -265,7 +263,7 @@ func TestInstancesOnOneStorageAreOne(t *testing.T) {
 	}
 	_ = c.nodes[0].Process.Kill()
 	endpoint.mu.Lock()
-	endpoint.hang = nil // the killed one's request stays where it is
+	endpoint.hang = nil
 	endpoint.mu.Unlock()
 	begun := time.Now()
 	got := c.sites[1].refresh(t, held, handle)
@@ -277,16 +275,14 @@ func TestInstancesOnOneStorageAreOne(t *testing.T) {
 	} else {
 		t.Logf("the other had its answer after %v", took)
 	}
-	endpoint.mu.Lock()
-	endpoint.hang = make(chan struct{})
-	close(endpoint.hang)
-	endpoint.mu.Unlock()
 }
 
 func refreshOf(t testing.TB, s *site, authToken, privateKey string) *http.Request {
 	t.Helper()
 	body := strings.NewReplacer("old-token", authToken, "old-key", privateKey).Replace(string(file(t, "requests", "refresh-auth-token.xml")))
-	return s.request(t, []byte(body))
+	r := s.request(t, []byte(body))
+	r.Header.Set("SOAPAction", `"http://www.sonos.com/Services/1.1#refreshAuthToken"`)
+	return r
 }
 
 func TestKeysFromBeforeAreTakenInAndOthersAreLeftToTheOldService(t *testing.T) {

@@ -14,6 +14,7 @@ var commands = []func() *cobra.Command{
 	simulateCommand,
 	explainCommand,
 	checkCommand,
+	vaultCommand,
 }
 
 func init() {

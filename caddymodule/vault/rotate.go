@@ -9,7 +9,9 @@ import (
 // Rotated is what Rotate did.
 type Rotated struct {
 	// Sealed is how many records were sealed anew, Unreadable how many could not be opened and stay as they are.
-	Seen, Sealed, Unreadable int
+	Seen       int `json:"records"`
+	Sealed     int `json:"sealed_anew"`
+	Unreadable int `json:"unreadable"`
 }
 
 // Rotate seals anew, with the first key, what another one has sealed. It can be stopped and done again at any time.

@@ -10,15 +10,15 @@ import (
 // Summary is what there is in a vault.
 type Summary struct {
 	// Records is how many there are, Written how many of them were written within each of Ages, and Older the others.
-	Records int
-	Written [len(Ages)]int
-	Older   int
+	Records int            `json:"records"`
+	Written [len(Ages)]int `json:"written_within_1_7_30_365_days"`
+	Older   int            `json:"older"`
 
 	// Kids is how many were sealed by which key, where that was asked for.
-	Kids map[string]int
+	Kids map[string]int `json:"sealed_by,omitempty"`
 
 	// Unreadable is how many of these are damaged or were sealed by a key that is not in the key file.
-	Unreadable int
+	Unreadable int `json:"unreadable"`
 }
 
 // Ages divide the records of a Summary.
