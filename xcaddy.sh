@@ -3,12 +3,22 @@
 #
 #   ./xcaddy.sh [<xcaddy build arguments>...]      such as --with github.com/caddy-dns/cloudflare
 #
-# CADDY_VERSION overrides the version of Caddy, which is pinned in go.mod.
+# CADDY_VERSION takes a later version of Caddy than go.mod has. An earlier one cannot be had: Go builds with the latest that
+# any module asks for.
 set -eu
 cd "$(dirname "$0")"
 
 module=github.com/smapi-tools/caddy-smapi-upgrade
-version=${CADDY_VERSION:-$(go list -m -f '{{.Version}}' github.com/caddyserver/caddy/v2)}
+tested=$(go list -m -f '{{.Version}}' github.com/caddyserver/caddy/v2)
+version=${CADDY_VERSION:-$tested}
+case $version in
+v[0-9]*)
+	if [ "$(printf '%s\n' "$version" "$tested" | sort -V | head -n 1)" != "$tested" ]; then
+		echo "xcaddy.sh: CADDY_VERSION $version is earlier than $tested, which go.mod needs; take that or a later one" >&2
+		exit 2
+	fi
+	;;
+esac
 
 if command -v xcaddy >/dev/null 2>&1; then
 	xcaddy=xcaddy

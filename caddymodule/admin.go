@@ -91,10 +91,17 @@ type EndpointStatus struct {
 	Secrets []secret.Status `json:"secrets"`
 }
 
-// FuseStatus is how a fuse is. Tried and Rejected are distinct accounts of the last ten minutes, since it has last
-// changed, 512 at most; OAuthError is what was said most often of those that were rejected.
+// FuseStatus is how a fuse is, with the accounts of the last ten minutes, since it has last changed. Percent is the share
+// above which it blows, as last used, and Blew the accounts upon which it has blown.
 type FuseStatus struct {
-	Blown      bool   `json:"blown"`
+	Blown   bool    `json:"blown"`
+	Percent float64 `json:"percent,omitempty"`
+	FuseTries
+	Blew *FuseTries `json:"blew,omitempty"`
+}
+
+// FuseTries are distinct accounts, 512 at most. OAuthError is what was said most often of those that were rejected.
+type FuseTries struct {
 	Tried      int    `json:"tried"`
 	Rejected   int    `json:"rejected"`
 	OAuthError string `json:"oauth_error,omitempty"`
@@ -135,7 +142,16 @@ func currentStatus(now time.Time) Status {
 
 func fuseStatus(f *pacing.Fuse) FuseStatus {
 	s := f.Status()
-	return FuseStatus{Blown: s.Blown, Tried: s.Tried, Rejected: s.Rejected, OAuthError: s.Reason}
+	status := FuseStatus{Blown: s.Blown, Percent: s.Percent, FuseTries: fuseTries(s.FuseTries)}
+	if s.Blown {
+		blew := fuseTries(s.Blew)
+		status.Blew = &blew
+	}
+	return status
+}
+
+func fuseTries(t pacing.FuseTries) FuseTries {
+	return FuseTries{Tried: t.Tried, Rejected: t.Rejected, OAuthError: t.Reason}
 }
 
 // secretStatuses are by field: sites with the same client have the same ones, each read by its own handler.

@@ -14,6 +14,8 @@ import (
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/pacing"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/settings"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/token"
 )
 
 // pool has the sharedEndpoints in use. They outlive configurations.
@@ -38,8 +40,9 @@ type sharedEndpoint struct {
 	logger        atomic.Pointer[zap.Logger] // of the handler that joined last
 	tally         tally
 
-	mu    sync.Mutex
-	files map[*settings.Files]bool
+	mu       sync.Mutex
+	files    map[*settings.Files]*settings.Settings // of each handler
+	metadata [2][2]token.Metadata                   // of the issuer, by whether it is for client certificates and may be http
 }
 
 // Destruct closes nothing: exchanges in flight finish on their own.
@@ -64,7 +67,7 @@ func join(s *settings.Settings, files *settings.Files, logger *zap.Logger) (*sha
 	e.logger.Store(logger)
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.files[files] = true
+	e.files[files] = s
 	return e, budgets.(sharedBudgets).Budgets, nil
 }
 
@@ -77,8 +80,20 @@ func (e *sharedEndpoint) leave(s *settings.Settings, files *settings.Files) erro
 	return err
 }
 
+// metadataFor is what is known of the issuer for this configuration.
+func (e *sharedEndpoint) metadataFor(c *token.Config) *token.Metadata {
+	mtls, insecure := 0, 0
+	if c.Client.Auth == token.TLS {
+		mtls = 1
+	}
+	if c.Insecure {
+		insecure = 1
+	}
+	return &e.metadata[mtls][insecure]
+}
+
 func newSharedEndpoint(where, client string) *sharedEndpoint {
-	e := &sharedEndpoint{where: where, client: client, files: make(map[*settings.Files]bool)}
+	e := &sharedEndpoint{where: where, client: client, files: make(map[*settings.Files]*settings.Settings)}
 	endpoint := zap.String("token_endpoint", where)
 	e.State = flow.NewState(pacing.Watch{
 		Breaker: func(state string) {
@@ -89,7 +104,12 @@ func newSharedEndpoint(where, client string) *sharedEndpoint {
 			e.logger.Load().Warn("holding back, as the token endpoint has asked", endpoint, zap.Time("until", until))
 		},
 	}, func(fuse pacing.FuseStatus) {
-		accounts := []zap.Field{endpoint, zap.Int("tried", fuse.Tried), zap.Int("rejected", fuse.Rejected), zap.String("oauth_error", fuse.Reason)}
+		tries := fuse.FuseTries
+		if fuse.Blown {
+			tries = fuse.Blew
+		}
+		accounts := []zap.Field{endpoint, zap.Int("tried", tries.Tried), zap.Int("rejected", tries.Rejected),
+			zap.Float64("fuse", fuse.Percent), zap.String("oauth_error", tries.Reason)}
 		if !fuse.Blown {
 			e.logger.Load().Info("fuse is whole again: rejections are believed", accounts...)
 			return
@@ -115,6 +135,20 @@ func (e *sharedEndpoint) pacing() pacing.Status {
 		s.Hold = r.Hold
 	}
 	return s
+}
+
+// countExchanging adds the handlers that exchange each kind of credentials here.
+func (e *sharedEndpoint) countExchanging(handlers map[smapi.Kind]int) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, s := range e.files {
+		if s.Policy.Mode != flow.ModeUpgrade {
+			continue
+		}
+		for kind := range s.Policy.Exchanges {
+			handlers[kind]++
+		}
+	}
 }
 
 // endpoints are those in use.

@@ -41,7 +41,7 @@ func TestEveryKindOfAccountIsExchangedAsConfigured(t *testing.T) {
 		{"the same, said", "upgrade.xml", "exchange login password", url.Values{
 			"grant_type": {"password"}, "username": {"testuser"}, "password": {"12345"},
 		}},
-		{"with more beside", "upgrade.xml", "exchange login {\nparam device {smapi.device_provider}/{smapi.device_id}\n}", url.Values{
+		{"with more fields", "upgrade.xml", "exchange login {\nparam device {smapi.device_provider}/{smapi.device_id}\n}", url.Values{
 			"grant_type": {"password"}, "username": {"testuser"}, "password": {"12345"}, "device": {"Sonos/00-0E-58-5B-06-D6:8"},
 		}},
 		{"in other words", "upgrade.xml", "exchange login {\nparam username music\\{{smapi.username}\\}\n}", url.Values{

@@ -2,11 +2,9 @@ package caddymodule_test
 
 import (
 	"bufio"
-	"bytes"
 	"fmt"
 	"io"
 	"net"
-	"net/http"
 	"net/http/httputil"
 	"net/textproto"
 	"path/filepath"
@@ -297,74 +295,6 @@ func TestACutRequestIsCutForTheOldServiceToo(t *testing.T) {
 			}
 		default:
 			return
-		}
-	}
-}
-
-func TestHTTP2IsForwardedAsByABareProxy(t *testing.T) {
-	old := listen(t, false)
-	bareAddress, withAddress := freeAddress(t), freeAddress(t)
-	_, barePort, _ := net.SplitHostPort(bareAddress)
-	_, withPort, _ := net.SplitHostPort(withAddress)
-	address := freeAddress(t)
-	load(t, fmt.Sprintf(`{
-	admin off
-	persist_config off
-	servers {
-		protocols h1 h2c
-	}
-}
-http://:%s {
-	bind 127.0.0.1
-	reverse_proxy %s
-}
-http://:%s {
-	bind 127.0.0.1
-	smapi_upgrade http://%s/token {
-		client_id id
-		client_auth none
-	}
-	reverse_proxy %s
-}`, barePort, old.Addr(), withPort, address, old.Addr()))
-	transport := &http.Transport{Protocols: new(http.Protocols), DisableCompression: true}
-	transport.Protocols.SetUnencryptedHTTP2(true)
-	defer transport.CloseIdleConnections()
-
-	bodies := map[string][]byte{"large": bytes.Repeat([]byte("<x>"), 1<<17), "empty": nil}
-	for _, name := range []string{"forward-poll.xml", "forward-get-metadata.xml", "forward-truncated.xml", "forward-two-logins.xml"} {
-		bodies[name] = file(t, "requests", name)
-	}
-	for name, body := range bodies {
-		for _, streamed := range []bool{false, true} {
-			var sent [2]string
-			for i, target := range []string{bareAddress, withAddress} {
-				var source io.Reader = bytes.NewReader(body)
-				if streamed {
-					source = io.MultiReader(source) // of unknown length
-				}
-				r, err := http.NewRequest(http.MethodPost, "http://"+target+"/smapi", source)
-				if err != nil {
-					t.Fatal(err)
-				}
-				r.Host = "smapi.example.com"
-				r.Header.Set("Content-Type", "text/xml")
-				if streamed {
-					r.Trailer = http.Header{"X-Sum": {"42"}}
-				}
-				answer, err := transport.RoundTrip(r)
-				if err != nil {
-					t.Fatal(err)
-				}
-				_, _ = io.Copy(io.Discard, answer.Body)
-				_ = answer.Body.Close()
-				if answer.StatusCode != http.StatusCreated || answer.ProtoMajor != 2 {
-					t.Errorf("%s: %s %s", name, answer.Proto, answer.Status)
-				}
-				sent[i] = old.received(t)
-			}
-			if sent[0] != sent[1] {
-				t.Errorf("%s: sent as\n%.2000q\nwant\n%.2000q", name, sent[1], sent[0])
-			}
 		}
 	}
 }

@@ -36,7 +36,7 @@ var secretInterval = secret.DefaultInterval
 // The token endpoint is asked once per call: no redirect is followed and no failed exchange is repeated, so
 // that a wrong password costs its account one failed login.
 //
-// How old credentials are exchanged is told by kind (`exchange`); without that, user names and passwords are, by
+// `exchange` says for each kind how old credentials are exchanged; without that, user names and passwords are, by
 // the password grant. On demand it also answers `getSessionId`, so that Session ID players begin to upgrade
 // (`expire_session_ids`), and `refreshAuthToken` (`refresh_auth_tokens`).
 //
@@ -73,7 +73,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	h.calls = sampled(h.logger)
 	h.files = settings.Files{Logger: h.logger, Interval: secretInterval}
 	var err error
-	if h.settings, err = h.Settle(caddy.NewReplacer(), &h.files); err != nil {
+	if h.settings, err = h.Resolve(caddy.NewReplacer(), &h.files); err != nil {
 		return err
 	}
 	h.warn()
@@ -94,6 +94,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	}
 	quietStandardLog()
 	if h.settings.Policy.Mode == flow.ModeUpgrade {
+		endpoint.Metadata = h.shared.metadataFor(&endpoint)
 		h.exchanger = h.settings.Exchanger(endpoint, h.shared.State, budgets)
 		if keys != nil {
 			if h.vault, err = joinVault(&h.settings, keys, ctx.Storage(), h.logger); err != nil {
@@ -119,7 +120,7 @@ func (h *Handler) Cleanup() error {
 	return h.shared.leave(&h.settings, &h.files)
 }
 
-// warn tells of what works but may not be what was meant.
+// warn logs what works but may not be what was meant.
 func (h *Handler) warn() {
 	if h.settings.Plain() && h.InsecureHTTP && h.settings.Policy.Mode == flow.ModeUpgrade {
 		h.logger.Warn("passwords go to the token endpoint in the clear, because of insecure_http")
@@ -134,35 +135,38 @@ func (h *Handler) warn() {
 
 // ServeHTTP answers the calls that concern a move to OAuth and forwards everything else.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
-	call, peeked, why := smapi.Read(r, h.settings.Methods)
-	if peeked > 0 {
-		metrics.peeked.Add(float64(peeked))
-	}
-	if call == nil {
-		if _, clear := why.(smapi.NoCall); !clear {
-			h.logger.Debug("forwarded an ambiguous call", zap.NamedError("cause", why))
-		}
+	if !smapi.MayCall(r, h.settings.Methods) { // most requests, so that they cost no allocation
 		forwardedRequests.Inc()
 		return next.ServeHTTP(w, r)
 	}
-	d := h.settings.Policy.Decide(call)
-	if d.Outcome == flow.Forwarded {
-		count(&d)
-		return next.ServeHTTP(w, r)
-	}
-	if h.settings.Policy.Mode == flow.ModeObserve {
-		h.observe(d)
-		return next.ServeHTTP(w, r)
-	}
-	if d.Exchange != nil {
-		h.exchange(r, &d, peeked)
-	}
-	if d.Outcome == flow.Forwarded {
-		count(&d)
-		logCall(h.calls, r, &d, "")
-		return next.ServeHTTP(w, r)
-	}
-	return h.answer(w, r, &d)
+	return smapi.Serve(w, r, h.settings.Methods, func(call *smapi.Call, peeked int, why error) error {
+		metrics.peeked.Add(float64(peeked))
+		if call == nil {
+			if _, clear := why.(smapi.NoCall); !clear {
+				h.logger.Debug("forwarded an ambiguous call", zap.NamedError("cause", why))
+			}
+			forwardedRequests.Inc()
+			return next.ServeHTTP(w, r)
+		}
+		d := h.settings.Policy.Decide(call)
+		if d.Outcome == flow.Forwarded {
+			count(&d)
+			return next.ServeHTTP(w, r)
+		}
+		if h.settings.Policy.Mode == flow.ModeObserve {
+			h.observe(d)
+			return next.ServeHTTP(w, r)
+		}
+		if d.Exchange != nil {
+			h.exchange(r, &d, peeked)
+		}
+		if d.Outcome == flow.Forwarded {
+			count(&d)
+			logCall(h.calls, r, &d, "")
+			return next.ServeHTTP(w, r)
+		}
+		return h.answer(w, r, &d)
+	})
 }
 
 // observe counts and logs what would have become of a call that is forwarded.
@@ -180,6 +184,9 @@ func (h *Handler) observe(d flow.Decision) {
 func (h *Handler) exchange(r *http.Request, d *flow.Decision, body int) {
 	q := d.Exchange.Request(d.Call, lookup(r))
 	q.Network = networkOf(r)
+	if h.vault != nil {
+		q.From = prefixOf(r).String()
+	}
 	if q.Others = d.Others; q.Others {
 		q.Held = body
 	} else {
@@ -187,6 +194,7 @@ func (h *Handler) exchange(r *http.Request, d *flow.Decision, body int) {
 	}
 	ctx, span := traceExchange(r.Context(), &q.Grant)
 	h.exchanger.Ask(ctx, &h.settings.Policy, d, &q)
+	h.exchanger.Learn(&q, d)
 	endTrace(span, d)
 	if d.Unsaved != nil {
 		logUnsaved(h.logger, d)

@@ -1,6 +1,7 @@
 package caddymodule_test
 
 import (
+	"fmt"
 	"io"
 	"net/http"
 	"path/filepath"
@@ -89,6 +90,7 @@ func TestNothingSecretGetsOut(t *testing.T) {
 			o := operate(t, "tracing {\nspan request\n}\n"+strings.NewReplacer("the-secret", "{file."+secret+"}", "the-id", name+mode).Replace(
 				strings.Replace(directive(endpoint, oldService(t), "mode "+mode, `expire_session_ids
 				refresh_auth_tokens
+				failed_logins 1 1m
 				header X-Home {smapi.household_id}
 				header X-Device {smapi.device_id}
 				param home {smapi.household_id}
@@ -101,9 +103,18 @@ func TestNothingSecretGetsOut(t *testing.T) {
 					param key {smapi.key}
 				}
 				exchange anonymous urn:example:anonymous`), "client_id the-id", `client_id "the-id"`, 1)))
+			var sent []*http.Request
 			for _, call := range calls {
 				r := o.request(t, marked(t, call[1]))
 				r.Header.Set("SOAPAction", `"http://www.sonos.com/Services/1.1#`+call[0]+`"`)
+				sent = append(sent, r)
+			}
+			for i := range refusedAccounts[name] { // which blow the fuse, and are guarded when they come again
+				for _, password := range []string{"marker-password", "marker-other"} {
+					sent = append(sent, o.request(t, tries(t, fmt.Sprint("marker-user-", i), password, "marker-household")))
+				}
+			}
+			for _, r := range sent {
 				r.Header.Set("Authorization", "Bearer marker-header-token") // which Caddy's access log redacts
 				got := o.do(t, r)
 				if got.status == http.StatusInternalServerError {
@@ -130,7 +141,7 @@ func TestNothingSecretGetsOut(t *testing.T) {
 				}
 				checkNoMarker(t, name+", "+path, got.body)
 			}
-			if name == "issued" {
+			if name == "issued" || name == "rejected" {
 				status := smapiUpgrade(t, nil, "status", "--address", strings.TrimPrefix(o.admin.url, "http://"))
 				if status.code != 0 {
 					t.Fatalf("the status is %+v", status)
@@ -155,7 +166,10 @@ func TestNothingSecretGetsOut(t *testing.T) {
 	checkNoMarker(t, "the spans", received.raw.String())
 }
 
-var outcomes = []string{"upgraded", "rejected", "unavailable", "misconfigured", "reauthorize", "expired", "refreshed", "observed"}
+// refusedAccounts are how many accounts more call where every one is refused.
+var refusedAccounts = map[string]int{"rejected": 30}
+
+var outcomes = []string{"upgraded", "rejected", "doubted", "guarded", "unavailable", "misconfigured", "reauthorize", "expired", "refreshed", "observed"}
 
 func observedLines(log string) (lines []string) {
 	for line := range strings.Lines(log) {

@@ -139,6 +139,11 @@ var (
 		"Exchanges that wait for a place at a token endpoint.", nil, nil)
 	breakerDesc = prometheus.NewDesc(prometheus.BuildFQName(metricsNamespace, metricsSubsystem, "breaker_open"),
 		"Token endpoints that are left alone, because they have been failing.", nil, nil)
+	accountsDesc = prometheus.NewDesc(prometheus.BuildFQName(metricsNamespace, metricsSubsystem, "accounts"),
+		"Distinct accounts by how their last exchange within five minutes ended, at most 512 of each end at each token endpoint.",
+		[]string{"exchange", "result"}, nil)
+	exchangingDesc = prometheus.NewDesc(prometheus.BuildFQName(metricsNamespace, metricsSubsystem, "handlers_exchanging"),
+		"Handlers that take calls with these credentials to a token endpoint.", []string{"credentials"}, nil)
 	fuseDesc = prometheus.NewDesc(prometheus.BuildFQName(metricsNamespace, metricsSubsystem, "fuses_blown"),
 		"Fuses that are blown, so that rejections are doubted. Each token endpoint has one for logins and one for refreshes.", nil, nil)
 )
@@ -148,10 +153,14 @@ func (endpointsCollector) Describe(descs chan<- *prometheus.Desc) {
 	descs <- waitingDesc
 	descs <- breakerDesc
 	descs <- fuseDesc
+	descs <- accountsDesc
+	descs <- exchangingDesc
 }
 
 func (endpointsCollector) Collect(values chan<- prometheus.Metric) {
 	var inFlight, waiting, open, blown float64
+	var upgrades, refreshes [len(accountResults)]int
+	exchanging := map[smapi.Kind]int{}
 	for _, e := range endpoints() {
 		status := e.pacing()
 		inFlight += float64(status.InFlight)
@@ -164,11 +173,25 @@ func (endpointsCollector) Collect(values chan<- prometheus.Metric) {
 				blown++
 			}
 		}
+		for end, n := range e.UpgradeAccounts.Count() {
+			upgrades[end] += n
+		}
+		for end, n := range e.RefreshAccounts.Count() {
+			refreshes[end] += n
+		}
+		e.countExchanging(exchanging)
 	}
 	values <- prometheus.MustNewConstMetric(inFlightDesc, prometheus.GaugeValue, inFlight)
 	values <- prometheus.MustNewConstMetric(waitingDesc, prometheus.GaugeValue, waiting)
 	values <- prometheus.MustNewConstMetric(breakerDesc, prometheus.GaugeValue, open)
 	values <- prometheus.MustNewConstMetric(fuseDesc, prometheus.GaugeValue, blown)
+	for end, result := range accountResults {
+		values <- prometheus.MustNewConstMetric(accountsDesc, prometheus.GaugeValue, float64(upgrades[end]), "upgrade", result)
+		values <- prometheus.MustNewConstMetric(accountsDesc, prometheus.GaugeValue, float64(refreshes[end]), "refresh", result)
+	}
+	for _, kind := range flow.Kinds {
+		values <- prometheus.MustNewConstMetric(exchangingDesc, prometheus.GaugeValue, float64(exchanging[kind]), string(kind))
+	}
 }
 
 // vaultsCollector collects how the vaults in use are when it is asked.
@@ -207,3 +230,6 @@ func (vaultsCollector) Collect(values chan<- prometheus.Metric) {
 	values <- prometheus.MustNewConstMetric(unwrittenDesc, prometheus.GaugeValue, unwritten)
 	values <- prometheus.MustNewConstMetric(failingDesc, prometheus.GaugeValue, failing)
 }
+
+// accountResults are the ends of trials, as the label says them.
+var accountResults = [...]string{pacing.Accepted: "accepted", pacing.Rejected: "rejected", pacing.Failed: "failed"}

@@ -317,7 +317,7 @@ func TestARefreshOfAKeyOfTheOldServiceReachesIt(t *testing.T) {
 	}
 	const others = 50 // more than blow a fuse
 	for i := range others {
-		r, body := refresh(fmt.Sprint("key-", i))
+		r, body := refresh(fmt.Sprint("marker-key-", i))
 		r.Header.Set("X-Other", "kept")
 		r.ContentLength = int64(len(body) * (i % 2)) // known, or in chunks
 		if i%2 == 0 {
@@ -329,7 +329,7 @@ func TestARefreshOfAKeyOfTheOldServiceReachesIt(t *testing.T) {
 			t.Fatalf("the old service got %+v", got)
 		}
 	}
-	r, _ := refresh("key-0") // again, which is remembered
+	r, _ := refresh("marker-key-0") // again, which is remembered
 	checkForwarded(t, o.do(t, r))
 	if n := len(endpoint.asked()); n != others {
 		t.Errorf("%d POSTs for %d keys", n, others)
@@ -347,6 +347,7 @@ func TestARefreshOfAKeyOfTheOldServiceReachesIt(t *testing.T) {
 	if !strings.Contains(log, "forwarded a call, as the token endpoint refused it") || strings.Contains(log, `"outcome":"rejected"`) {
 		t.Error("the log does not say that they were forwarded")
 	}
+	checkNoMarker(t, "the log", log)
 	old.asked()
 	r, _ = refresh("ours") // of a home that was chosen when more were
 	checkAnswer(t, o.do(t, r), "refreshed.xml")

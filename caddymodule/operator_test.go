@@ -225,7 +225,13 @@ func TestTheTokenEndpointIsShownAsItIs(t *testing.T) {
 
 // endpointStatus is what the admin API says of a token endpoint, as others read it.
 type fuseStatus struct {
-	Blown      bool   `json:"blown"`
+	Blown   bool    `json:"blown"`
+	Percent float64 `json:"percent"`
+	fuseTries
+	Blew *fuseTries `json:"blew"`
+}
+
+type fuseTries struct {
 	Tried      int    `json:"tried"`
 	Rejected   int    `json:"rejected"`
 	OAuthError string `json:"oauth_error"`
@@ -591,8 +597,14 @@ func TestABlownFuseIsSeenAndHarmsNobody(t *testing.T) {
 			checkAnswer(t, a, "service-unavailable.xml")
 		}
 	}
-	if got := onlyEndpoint(t, o); !got.LoginFuse.Blown || got.RefreshFuse.Blown {
+	if got := onlyEndpoint(t, o); !got.LoginFuse.Blown || got.LoginFuse.Percent != 50 || got.RefreshFuse.Blown || got.LoginFuse.Tried != 10 ||
+		got.LoginFuse.Blew == nil || *got.LoginFuse.Blew != (fuseTries{20, 20, "invalid_grant"}) {
 		t.Errorf("the status is %+v", got)
+	}
+	status := smapiUpgrade(t, nil, "status", "--address", strings.TrimPrefix(o.admin.url, "http://"))
+	if says := strings.Join(strings.Fields(status.stdout), " "); !strings.Contains(says, "BLOWN for upgrades: 20 of 20 accounts were rejected (100%, "+
+		"of 50% at most), mostly invalid_grant. Since then 10 of 10 (100%), mostly invalid_grant.") {
+		t.Errorf("the command says %s", status.stdout)
 	}
 	waitForLog(t, o.site, "fuse blown: most accounts are rejected")
 	if n := o.scrape(t)["caddy_smapi_upgrade_fuses_blown"]; n != 1 {
@@ -605,7 +617,7 @@ func TestABlownFuseIsSeenAndHarmsNobody(t *testing.T) {
 		checkAnswer(t, o.post(t, tries(t, "more-"+strconv.Itoa(i), "right", "home")), "upgraded.xml")
 	}
 	waitForLog(t, o.site, "fuse is whole again")
-	if got := onlyEndpoint(t, o); got.LoginFuse.Blown {
+	if got := onlyEndpoint(t, o); got.LoginFuse.Blown || got.LoginFuse.Blew != nil {
 		t.Errorf("the status is %+v", got)
 	}
 }

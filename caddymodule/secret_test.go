@@ -43,7 +43,7 @@ func eventually(t testing.TB, what string, so func() bool) {
 	}
 }
 
-// basicSecret is what the client proves itself with in a request.
+// basicSecret is what the client authenticates with in a request.
 func basicSecret(r *http.Request) string {
 	_, secret, _ := r.BasicAuth()
 	return secret
@@ -203,7 +203,7 @@ func TestTheClientIsItsCertificate(t *testing.T) {
 			t.Errorf("the form is %v, with %v", r.PostForm, r.Header)
 		}
 		serial.Store(r.TLS.PeerCertificates[0].SerialNumber.Int64())
-		w.Header().Set("Connection", "close") // so that the next has to prove itself anew
+		w.Header().Set("Connection", "close") // so that the next has to authenticate anew
 		issuesTokens(w, r)
 	}))
 	endpoint.TLS = &tls.Config{ClientAuth: tls.RequireAnyClientCert}

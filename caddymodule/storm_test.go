@@ -78,7 +78,11 @@ func player(t testing.TB) *http.Client {
 }
 
 func ask(t testing.TB, c *http.Client, s *site, body []byte) (answer, error) {
-	response, err := c.Do(s.request(t, body))
+	return fetch(c, s.request(t, body))
+}
+
+func fetch(c *http.Client, r *http.Request) (answer, error) {
+	response, err := c.Do(r)
 	if err != nil {
 		return answer{}, err
 	}

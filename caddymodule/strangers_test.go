@@ -1,26 +1,28 @@
 package caddymodule_test
 
 import (
-	"bufio"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
-	"strconv"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 )
 
+// A stranger sends what he likes and harms nobody: each test has an attack, and listeners before, during and after it,
+// from other loopback networks.
+
 // from is a client in a loopback network of its own.
 func from(t testing.TB, ip string) *http.Client {
 	t.Helper()
-	dialer := &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(ip)}}
-	transport := &http.Transport{DialContext: dialer.DialContext, MaxIdleConnsPerHost: 100}
+	transport := &http.Transport{DialContext: dialer(ip).DialContext, MaxIdleConnsPerHost: 100}
 	t.Cleanup(transport.CloseIdleConnections)
 	return &http.Client{Transport: transport, Timeout: 20 * time.Second}
+}
+
+func dialer(ip string) *net.Dialer {
+	return &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(ip)}}
 }
 
 // tries is the upgrade call of an account with a password in a home.
@@ -30,10 +32,18 @@ func tries(t testing.TB, name, password, home string) []byte {
 	return []byte(strings.NewReplacer("testuser", name, "12345", password, "Sonos_abc123", home).Replace(sample))
 }
 
+// refreshes is the refreshAuthToken of a home that has this key.
+func (s *site) refreshes(t testing.TB, key string) *http.Request {
+	t.Helper()
+	r := s.request(t, []byte(strings.Replace(string(file(t, "requests", "refresh-auth-token.xml")), "old-key", key, 1)))
+	r.Header.Set("SOAPAction", `"http://www.sonos.com/Services/1.1#refreshAuthToken"`)
+	return r
+}
+
 // passwords is a token endpoint where every account's password is "right", and the failed logins at it.
 func passwords(failed *atomic.Int32) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		if r.PostFormValue("password") == "right" {
+		if r.PostFormValue("grant_type") == "refresh_token" || r.PostFormValue("password") == "right" {
 			issuesTokens(w, r)
 			return
 		}
@@ -42,162 +52,41 @@ func passwords(failed *atomic.Int32) http.HandlerFunc {
 	}
 }
 
-func TestStrangersCannotLockAnAccount(t *testing.T) {
-	var failed atomic.Int32
-	s := caddyRun(t, directive(serve(t, passwords(&failed)), oldService(t)))
-	stranger, owner := from(t, "127.1.0.1"), from(t, "127.2.0.1")
-	get := func(c *http.Client, body []byte) answer {
-		t.Helper()
-		a, err := ask(t, c, s, body)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return a
-	}
-	for home := range 20 { // the same wrong password from made-up homes
-		get(stranger, tries(t, "ella", "wrong", "home"+strconv.Itoa(home)))
-	}
-	if n := failed.Load(); n != 1 {
-		t.Errorf("the same password from 20 homes was %d failed logins", n)
-	}
-	spellings := []string{"ella", "ELLA", "Ella", " ella ", "ｅｌｌａ"}
-	for i := range 100 {
-		checkNoBlankPairOfGuarded(t, get(stranger, tries(t, spellings[i%len(spellings)], strconv.Itoa(i), "home")))
-	}
-	if n := failed.Load(); n != 3 {
-		t.Errorf("guesses were %d failed logins, of 4", n)
-	}
-	checkAnswer(t, get(stranger, tries(t, "ella", "right", "home")), "service-unavailable.xml")
-	checkAnswer(t, get(owner, tries(t, "ella", "right", "home")), "upgraded.xml")
-	checkAnswer(t, get(stranger, tries(t, "django", "right", "home")), "upgraded.xml")
+// listeners come to a site, each from a network of its own. Each is an account of its own.
+type listeners struct {
+	*site
+	come atomic.Int32
 }
 
-// checkNoBlankPairOfGuarded sees that an answer is a rejection of the endpoint's or a fault that can be taken back.
-func checkNoBlankPairOfGuarded(t *testing.T, a answer) {
+// upgrade has one more come, and be upgraded and refreshed.
+func (l *listeners) upgrade(t testing.TB) {
 	t.Helper()
-	if a.status == http.StatusInternalServerError && !strings.Contains(a.body, "Server.ServiceUnavailable") {
-		t.Errorf("a guess gets %s", a.body)
+	i := l.come.Add(1)
+	c := from(t, fmt.Sprintf("127.2.%d.1", i%250))
+	defer c.CloseIdleConnections()
+	name := fmt.Sprint("listener", i)
+	if a, err := ask(t, c, l.site, tries(t, name, "right", "home")); err != nil || told(t, a) != "upgraded" {
+		t.Errorf("%s is not upgraded: %+v, %v", name, a, err)
+	}
+	l.refresh(t, c, name)
+}
+
+func (l *listeners) refresh(t testing.TB, c *http.Client, key string) {
+	t.Helper()
+	if a, err := fetch(c, l.refreshes(t, key)); err != nil || !strings.Contains(a.body, "<authToken>new-token<") {
+		t.Errorf("%s is not refreshed: %+v, %v", key, a, err)
 	}
 }
 
-// Bodies whose last byte comes when the call has no time left.
-func TestSlowBodiesAreInNobodysWay(t *testing.T) {
-	var failed atomic.Int32
-	old := oldService(t)
-	s := caddyRun(t, directive(serve(t, passwords(&failed)), old, "timeout 5s"))
-	host := strings.TrimPrefix(s.url, "http://")
-	var slow sync.WaitGroup
-	begun := make(chan struct{}, 240)
-	for i := range 240 {
-		slow.Go(func() {
-			body := tries(t, "slow"+strconv.Itoa(i), "wrong", "home")
-			conn, err := net.Dial("tcp", host)
-			if err != nil {
-				begun <- struct{}{}
-				t.Error(err)
-				return
-			}
-			defer conn.Close()
-			fmt.Fprintf(conn, "POST /smapi HTTP/1.1\r\nHost: %s\r\nContent-Type: text/xml\r\nContent-Length: %d\r\n\r\n%s", host, len(body), body[:len(body)-1])
-			begun <- struct{}{}
-			time.Sleep(4900 * time.Millisecond) // what the stranger does
-			_, _ = conn.Write(body[len(body)-1:])
-			response, err := http.ReadResponse(bufio.NewReader(conn), nil)
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			defer response.Body.Close()
-			if content, _ := io.ReadAll(response.Body); response.Header.Get("X-Old") == "" && !strings.Contains(string(content), "old service") {
-				t.Errorf("a body that was not whole in time gets %d %v %s", response.StatusCode, response.Header, content)
-			}
-		})
-	}
-	for range 240 {
-		<-begun
-	}
-	during := make(chan struct{})
-	go func() { slow.Wait(); close(during) }()
-	served := 0
-	for i := 0; ; i++ {
+// upgradeUntil has them come one after the other until then, and at least one.
+func (l *listeners) upgradeUntil(t testing.TB, done <-chan struct{}) {
+	t.Helper()
+	for {
+		l.upgrade(t)
 		select {
-		case <-during:
-			if failed.Load() != 0 || served == 0 {
-				t.Errorf("%d were served, and %d slow bodies asked for", served, failed.Load())
-			}
-			for i := range 50 {
-				checkAnswer(t, s.post(t, tries(t, "after"+strconv.Itoa(i), "right", "home")), "upgraded.xml")
-			}
+		case <-done:
 			return
-		default:
-			checkAnswer(t, s.post(t, tries(t, "good"+strconv.Itoa(i), "right", "home")), "upgraded.xml")
-			served++
+		case <-time.After(5 * time.Millisecond):
 		}
-	}
-}
-
-// Made-up accounts from one network keep the endpoint busy; the others are served before them.
-func TestGuessersWaitBehindTheOthers(t *testing.T) {
-	var failed atomic.Int32
-	places := make(chan struct{}, 2)
-	judge := passwords(&failed)
-	endpoint := serve(t, func(w http.ResponseWriter, r *http.Request) {
-		places <- struct{}{}
-		time.Sleep(20 * time.Millisecond) // what a login costs
-		<-places
-		judge(w, r)
-	})
-	s := caddyRun(t, directive(endpoint, oldService(t), "max_in_flight 2"))
-	guesser := from(t, "127.1.0.1")
-	stop := make(chan struct{})
-	var guessing sync.WaitGroup
-	for i := range 64 {
-		guessing.Go(func() {
-			for n := 0; ; n++ {
-				select {
-				case <-stop:
-					return
-				default:
-					_, _ = ask(t, guesser, s, tries(t, fmt.Sprintf("made-up-%d-%d", i, n), "wrong", "home"))
-				}
-			}
-		})
-	}
-	for failed.Load() < 20 {
-		time.Sleep(time.Millisecond) // until it is known for failing
-	}
-	before := failed.Load()
-	for i := range 20 {
-		a, err := ask(t, from(t, fmt.Sprintf("127.2.%d.1", i)), s, tries(t, "good"+strconv.Itoa(i), "right", "home"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		checkAnswer(t, a, "upgraded.xml")
-	}
-	if passed := failed.Load() - before; passed > 20*8 { // without an order some 64 would pass before each
-		t.Errorf("%d guesses passed before 20 good logins", passed)
-	}
-	close(stop)
-	guessing.Wait()
-}
-
-// What is doubted and what is guarded says no more than anything else.
-func TestNothingSecretGetsOutOfDoubtsAndGuards(t *testing.T) {
-	o := operate(t, directive(serve(t, says(http.StatusBadRequest, `{"error":"invalid_grant","error_description":"marker"}`)), oldService(t),
-		"failed_logins 1 1m"))
-	for i := range 30 {
-		o.post(t, tries(t, "marker-user-"+strconv.Itoa(i), "marker-password", "marker-home"))
-		o.post(t, tries(t, "marker-user-"+strconv.Itoa(i), "marker-password-2", "marker-home"))
-	}
-	waitForLog(t, o.site, "fuse blown")
-	log := o.log(t)
-	for _, outcome := range []string{"rejected", "doubted", "guarded"} {
-		if !strings.Contains(log, `"outcome":"`+outcome+`"`) {
-			t.Errorf("no call was %s", outcome)
-		}
-	}
-	checkNoMarker(t, "the log", log)
-	for _, path := range []string{"/metrics", "/smapi_upgrade/status"} {
-		checkNoMarker(t, path, o.admin.get(t, path).body)
 	}
 }

@@ -154,3 +154,22 @@ func TestATerminalShowsTheStatusAnew(t *testing.T) {
 		t.Errorf("the screen is %q", got)
 	}
 }
+
+func TestATerminalShowsABlownFuseInRed(t *testing.T) {
+	outside, inside := terminal(t, 80)
+	cmd := command(t, "status", "--address", admin(t, http.StatusOK, string(file(t, "commands", "status.json"))))
+	cmd.Env = append(cmd.Env, "TERM=xterm", "NO_COLOR=")
+	cmd.Stdout, cmd.Stderr = inside, inside
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	inside.Close()
+	screen, _ := io.ReadAll(outside)
+	if err := cmd.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	red := regexp.MustCompile("(?m)^\x1b\\[31m(.*)\x1b\\[0m\r?$").FindAllStringSubmatch(string(screen), -1)
+	if len(red) == 0 || !strings.HasPrefix(red[0][1], "  fuse           BLOWN for upgrades") || strings.Count(string(screen), "\x1b[31m") != len(red) {
+		t.Errorf("the screen is %q", screen)
+	}
+}

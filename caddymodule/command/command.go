@@ -11,6 +11,7 @@ import (
 // commands are the members of the family `caddy smapi-upgrade`.
 var commands = []func() *cobra.Command{
 	statusCommand,
+	readyCommand,
 	simulateCommand,
 	explainCommand,
 	checkCommand,

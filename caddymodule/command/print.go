@@ -90,7 +90,7 @@ const (
 
 func (c color) of(text string) string { return string(c) + text + "\x1b[0m" }
 
-// colored tells whether colors are wanted: https://no-color.org
+// colored reports whether colors are wanted: https://no-color.org
 func colored(out io.Writer) bool {
 	file, ok := out.(*os.File)
 	return ok && term.IsTerminal(int(file.Fd())) && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"

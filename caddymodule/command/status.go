@@ -132,7 +132,7 @@ func (s *statusReader) show(ctx context.Context, cmd *cobra.Command, address str
 	case len(status.Endpoints) == 0:
 		text.WriteString("The Caddy that runs has no smapi_upgrade.\n")
 	default:
-		printStatus(&text, &status)
+		printStatus(&text, &status, colored(out))
 	}
 	if terminal, ok := out.(*os.File); ok && s.watch && !s.json && term.IsTerminal(int(terminal.Fd())) {
 		fmt.Fprint(out, "\x1b[H\x1b[2J") // home, and clear
@@ -169,16 +169,16 @@ func askAdmin(ctx context.Context, address string) ([]byte, error) {
 }
 
 // printStatus writes a status as people read it, at most 80 columns wide but for the URL.
-func printStatus(w io.Writer, s *caddymodule.Status) {
+func printStatus(w io.Writer, s *caddymodule.Status, colors bool) {
 	for i := range s.Endpoints {
 		if i > 0 {
 			fmt.Fprintln(w)
 		}
-		printEndpoint(w, &s.Endpoints[i])
+		printEndpoint(w, &s.Endpoints[i], colors)
 	}
 }
 
-func printEndpoint(w io.Writer, e *caddymodule.EndpointStatus) {
+func printEndpoint(w io.Writer, e *caddymodule.EndpointStatus, colors bool) {
 	title := e.Endpoint
 	if title == "" {
 		title = "No token endpoint: the modes observe and reauthorize need none"
@@ -209,8 +209,8 @@ func printEndpoint(w io.Writer, e *caddymodule.EndpointStatus) {
 	if e.HoldSeconds > 0 {
 		fmt.Fprintf(w, "  hold           for %s more, as the token endpoint has asked\n", seconds(e.HoldSeconds))
 	}
-	printFuse(w, "upgrades", e.LoginFuse)
-	printFuse(w, "refreshes", e.RefreshFuse)
+	printFuse(w, "upgrades", &e.LoginFuse, colors)
+	printFuse(w, "refreshes", &e.RefreshFuse, colors)
 	for i := range e.Secrets {
 		label := "secrets"
 		if i > 0 {
@@ -254,18 +254,36 @@ func secretLine(s *secret.Status) string {
 	return text
 }
 
-// printFuse says that a fuse is blown. A whole one is what is expected.
-func printFuse(w io.Writer, of string, f caddymodule.FuseStatus) {
+// printFuse says that a fuse is blown, in red where colors are wanted. A whole one is what is expected.
+func printFuse(w io.Writer, of string, f *caddymodule.FuseStatus, colors bool) {
 	if !f.Blown {
 		return
 	}
-	says := "BLOWN for " + of + ": most accounts are rejected, and rejections are doubted"
-	if f.Tried > 0 {
-		says += fmt.Sprintf(" (%d of %d since", f.Rejected, f.Tried)
-		if f.OAuthError != "" {
-			says += ", mostly " + f.OAuthError
-		}
-		says += ")"
+	says := "BLOWN for " + of + ":"
+	if b := f.Blew; b != nil && b.Tried > 0 {
+		says += fmt.Sprintf(" %d of %d accounts were rejected (%s, of %g%% at most)%s.", b.Rejected, b.Tried, share(b), f.Percent, mostly(b))
 	}
-	wrapped(w, "  ", "fuse           ", says)
+	if f.Tried > 0 {
+		says += fmt.Sprintf(" Since then %d of %d (%s)%s.", f.Rejected, f.Tried, share(&f.FuseTries), mostly(&f.FuseTries))
+	}
+	says += " Rejections are doubted: see what has changed at the authorization server"
+	var lines strings.Builder
+	wrapped(&lines, "  ", "fuse           ", says)
+	for line := range strings.Lines(lines.String()) {
+		if colors {
+			line = red.of(strings.TrimSuffix(line, "\n")) + "\n"
+		}
+		_, _ = io.WriteString(w, line)
+	}
+}
+
+func share(t *caddymodule.FuseTries) string {
+	return fmt.Sprintf("%.0f%%", 100*float64(t.Rejected)/float64(t.Tried))
+}
+
+func mostly(t *caddymodule.FuseTries) string {
+	if t.OAuthError == "" {
+		return ""
+	}
+	return ", mostly " + t.OAuthError
 }

@@ -84,7 +84,7 @@ func shortened(text string) string {
 	return text
 }
 
-// make makes the request as it arrives, and a body that tells whether it has been read.
+// make makes the request as it arrives, and a body that reports whether it has been read.
 func (c *Capture) make() (*http.Request, *readBody) {
 	body := &readBody{Reader: bytes.NewReader(c.body)}
 	return &http.Request{
@@ -138,7 +138,7 @@ func parseCapture(content []byte) (*Capture, error) {
 	return c, nil
 }
 
-// isEnvelope tells whether a file begins as XML, in whatever encoding.
+// isEnvelope reports whether a file begins as XML, in whatever encoding.
 func isEnvelope(content []byte) bool {
 	content = bytes.TrimLeft(bytes.TrimPrefix(content, []byte("\xef\xbb\xbf")), " \t\r\n")
 	return bytes.HasPrefix(content, []byte("<")) || bytes.HasPrefix(content, []byte("\xff\xfe")) || bytes.HasPrefix(content, []byte("\xfe\xff"))

@@ -19,7 +19,7 @@ type Explanation struct {
 	Notes    []string     `json:"notes,omitempty"`
 	Handlers []Explained  `json:"handlers"`
 
-	// Answered tells whether at least one handler would answer it.
+	// Answered reports whether at least one handler would answer it.
 	Answered bool `json:"answered"`
 }
 
@@ -27,13 +27,13 @@ type Explanation struct {
 type Explained struct {
 	HandlerFacts
 
-	// HeadersAllow tells whether the method and the headers let it be a call, BytesRead how much of its body is
+	// HeadersAllow reports whether the method and the headers let it be a call, BytesRead how much of its body is
 	// read to find out.
 	HeadersAllow bool           `json:"headers_allow"`
 	LookedFor    []smapi.Method `json:"looked_for"`
 	BytesRead    int            `json:"bytes_read"`
 
-	// Forwarded is why it is forwarded, blank if it is not. Ambiguous tells that it resembles a call.
+	// Forwarded is why it is forwarded, blank if it is not. Ambiguous is true where it resembles a call.
 	Forwarded string `json:"forwarded,omitempty"`
 	Ambiguous bool   `json:"ambiguous,omitempty"`
 	Hint      string `json:"hint,omitempty"`
@@ -43,7 +43,7 @@ type Explained struct {
 	Exchange *ExchangeFacts `json:"exchange,omitempty"`
 	Told     []Told         `json:"told,omitempty"`
 
-	// Observed tells that all of that would only be without mode observe.
+	// Observed is true where all of that would only be without mode observe.
 	Observed bool `json:"observed,omitempty"`
 	Answered bool `json:"answered"`
 }
@@ -166,11 +166,11 @@ func (c *Configured) explain(asked *Capture) (x Explained, err error) {
 		return x, err
 	}
 	var note string
-	s, err := o.Settle(caddy.NewReplacer(), nil)
+	s, err := o.Resolve(caddy.NewReplacer(), nil)
 	if err != nil {
 		// Whoever explains need not have the environment of the server.
 		unresolved := err
-		if s, err = o.Settle(nil, nil); err != nil {
+		if s, err = o.Resolve(nil, nil); err != nil {
 			return x, fmt.Errorf("the smapi_upgrade at %s: %w", c.at, err)
 		}
 		note = "Its placeholders are left as they are, and lengths of values with one differ, because one cannot be replaced here: " + unresolved.Error() + "."

@@ -44,7 +44,7 @@ func TestWhatIsExplainedIsWhatIsDecidedAndShowsNoSecret(t *testing.T) {
 		if err != nil {
 			t.Fatal(name, err)
 		}
-		s, err := o.Settle(caddy.NewReplacer(), nil)
+		s, err := o.Resolve(caddy.NewReplacer(), nil)
 		if err != nil {
 			t.Fatal(name, err)
 		}

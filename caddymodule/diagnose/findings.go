@@ -188,7 +188,7 @@ func (x *Checked) sayLife(check, before string, now, end time.Time) {
 	}
 }
 
-// checkEndpoint tells whether there was an answer to a POST.
+// checkEndpoint reports whether there was an answer to a POST.
 func (x *Checked) checkEndpoint(d flow.Decision) bool {
 	if x.tap.answer == nil {
 		says := cmp.Or(x.tap.cause(), d.Result.Cause)

@@ -144,7 +144,7 @@ func (t *Trial) prepare(ctx caddy.Context, c Configured) (*Checked, error) {
 	}
 	x.text = string(text)
 	var endpoint token.Config
-	if x.settings, err = o.Settle(caddy.NewReplacer(), &x.files); err == nil {
+	if x.settings, err = o.Resolve(caddy.NewReplacer(), &x.files); err == nil {
 		endpoint, err = o.Connect(ctx, &x.settings, &x.files)
 	}
 	x.HandlerFacts = c.facts(o, &x.settings)

@@ -35,7 +35,7 @@ func Vaults(config []byte) (all []Vault, err error) {
 		if err != nil {
 			return nil, err
 		}
-		s, err := o.Settle(caddy.NewReplacer(), nil)
+		s, err := o.Resolve(caddy.NewReplacer(), nil)
 		if err != nil {
 			return nil, fmt.Errorf("the smapi_upgrade at %s: %w", c.at, err)
 		}

@@ -6,10 +6,13 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"golang.org/x/net/http/httpguts"
 	"golang.org/x/text/unicode/norm"
 
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/pacing"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/token"
 )
@@ -21,9 +24,9 @@ type Exchange struct {
 	Header    []Param // with canonical names
 	OnError   map[string]token.Class
 
-	kind    smapi.Kind
-	proofs  []string // placeholders, of which a call needs one
-	variant string   // a digest of all that, to tell the exchanges of handlers apart
+	kind        smapi.Kind
+	credentials []string // placeholders, of which a call needs one
+	variant     string   // a digest of all that, to tell the exchanges of handlers apart
 
 	sendsHome bool // or what else a caller can make up beside the credentials
 	// What explains that it is in force, and what a call lacks.
@@ -42,8 +45,8 @@ type Param struct {
 func NewExchange(x Exchange, kind smapi.Kind, households Percent, apart ...string) *Exchange {
 	x.kind = kind
 	for _, p := range placeholders {
-		if p.proves && p.kind == kind && slices.ContainsFunc(x.Params, func(param Param) bool { return param.Value.has(p.name) }) {
-			x.proofs = append(x.proofs, p.name)
+		if p.credential && p.kind == kind && slices.ContainsFunc(x.Params, func(param Param) bool { return param.Value.has(p.name) }) {
+			x.credentials = append(x.credentials, p.name)
 		}
 	}
 	for _, p := range slices.Concat(x.Params, x.Header) {
@@ -59,7 +62,7 @@ func NewExchange(x Exchange, kind smapi.Kind, households Percent, apart ...strin
 	x.variant = string(hash.Sum(nil))
 	x.says = "households " + households.String() + ": this home is among them; exchange " + string(kind)
 	x.lacks = fmt.Sprintf("the call has nothing of what exchange %s passes on ({%s}); something in front may have taken it, such as the header Authorization",
-		kind, strings.Join(x.proofs, "}, {"))
+		kind, strings.Join(x.credentials, "}, {"))
 	return &x
 }
 
@@ -73,12 +76,15 @@ func (x *Exchange) ofKind() (names []string) {
 	return names
 }
 
-// Proves tells whether it passes on what proves the account. One that does not would hand out tokens whoever asks.
-func (x *Exchange) Proves() bool { return len(x.proofs) > 0 || x.kind == smapi.Anonymous }
+// PassesCredentials reports whether it passes on the account's credentials. One that does not would hand out tokens whoever
+// asks.
+func (x *Exchange) PassesCredentials() bool {
+	return len(x.credentials) > 0 || x.kind == smapi.Anonymous
+}
 
-// proven tells whether a call has what proves its account, as far as it is passed on.
-func (x *Exchange) proven(call *smapi.Call) bool {
-	return len(x.proofs) == 0 || slices.ContainsFunc(x.proofs, func(name string) bool { return valueOf(name)(call) != "" })
+// hasCredentials reports whether a call has something of the credentials that are passed on.
+func (x *Exchange) hasCredentials(call *smapi.Call) bool {
+	return len(x.credentials) == 0 || slices.ContainsFunc(x.credentials, func(name string) bool { return valueOf(name)(call) != "" })
 }
 
 // MaxHeader is how many bytes a header may have. A server that refuses a longer one would do so for whoever sends it.
@@ -91,14 +97,14 @@ type Request struct {
 	// Identity is what makes it the same call as another, which then share one exchange and its result.
 	Identity []string
 
-	// Proof is what makes a rejection the same as another: the credentials alone, unless the home goes to the token
+	// RejectionIdentity is what makes a rejection the same as another: the credentials alone, unless the home goes to the token
 	// endpoint. Nil is Identity.
-	Proof []string
+	RejectionIdentity []string
 
 	// Account tells the account from others, whoever asks for it and however its name is spelled.
 	Account string
 
-	// Guessable tells that the credentials can be guessed, as a password can.
+	// Guessable is true where the credentials can be guessed, as a password can.
 	Guessable bool
 
 	// Others tells that the credentials may be others' to judge: that they are refused says nothing of the endpoint.
@@ -107,8 +113,11 @@ type Request struct {
 	// Held is how many bytes are held beside while it waits, such as a body that may be forwarded.
 	Held int
 
-	// Network is where the call comes from, blank where that is not known.
-	Network string
+	// Network is where the call comes from, 0 where that is not known.
+	Network pacing.Network
+
+	// From is the same as a text, for a vault. Blank is not known.
+	From string
 }
 
 // Request returns what is asked for a call.
@@ -124,7 +133,7 @@ func (x *Exchange) Request(call *smapi.Call, lookup Lookup) Request {
 		Guessable: call.Credentials.Kind == smapi.Login,
 	}
 	if x.GrantType != token.Refresh && !x.sendsHome {
-		g.Proof = slices.Concat(g.Identity[:1], g.Identity[2:])
+		g.RejectionIdentity = g.Identity[1:] // all but the home
 	}
 	for _, p := range x.Params {
 		if value := p.Value.Fill(call, lookup); value != "" {
@@ -150,7 +159,7 @@ func (x *Exchange) identity(call *smapi.Call) []string {
 	if x.GrantType == token.Refresh {
 		return []string{c.Key}
 	}
-	return []string{x.variant, call.HouseholdID, string(c.Kind), c.Username, c.Password, c.SessionID, c.Token, c.Key}
+	return []string{call.HouseholdID, x.variant, string(c.Kind), c.Username, c.Password, c.SessionID, c.Token, c.Key}
 }
 
 // Account tells an account from others, in whatever home, by whatever password and however its name is spelled. Who has
@@ -167,7 +176,17 @@ func Account(call *smapi.Call) string {
 	return call.HouseholdID
 }
 
-// nameOf is a user name in one spelling for all that a server may take for the same: case, Unicode form, outer blanks.
+// nameOf is a user name in one spelling for all that a server may take for the same: case, Unicode form, accents, outer
+// blanks and what does not show. Collations of databases ignore accents, MySQL's by default.
 func nameOf(name string) string {
-	return strings.ToLower(strings.ToUpper(strings.TrimSpace(norm.NFKC.String(name))))
+	if !strings.ContainsFunc(name, func(r rune) bool { return r >= utf8.RuneSelf }) {
+		return strings.ToLower(strings.TrimSpace(name))
+	}
+	plain := strings.Map(func(r rune) rune {
+		if unicode.In(r, unicode.Mn, unicode.Cf) {
+			return -1
+		}
+		return r
+	}, norm.NFKD.String(name))
+	return strings.ReplaceAll(strings.ToLower(strings.ToUpper(strings.TrimSpace(plain))), "ß", "ss")
 }

@@ -34,7 +34,7 @@ type Result struct {
 	// asked.
 	Waited, Took time.Duration
 
-	// Replayed tells that the token endpoint was not asked for this call, but for the same one before it.
+	// Replayed is true where the token endpoint was not asked for this call, but for the same one before it.
 	Replayed bool
 
 	// Life is how long the access token is good, 0 where the answer does not say, and At when it came.
@@ -51,15 +51,21 @@ type State struct {
 	// LoginFuse and RefreshFuse doubt rejections, apart for the same reason.
 	LoginFuse, RefreshFuse *pacing.Fuse
 
-	Calls *replay.Calls[Landed]
+	// UpgradeAccounts and RefreshAccounts are what came of distinct accounts lately, for those who watch.
+	UpgradeAccounts, RefreshAccounts *pacing.Accounts
+
+	Calls *replay.Calls[*Landed]
 }
 
-// Landed is what came of a flight.
+// Landed is what came of a flight. It stays as it is once it has landed.
 type Landed struct {
 	Answer token.Answer `json:"answer"`
 
 	// Unsent is what it is instead where nothing was sent, nil where there is an answer.
 	Unsent *token.Failure `json:"unsent,omitempty"`
+
+	// Doubted tells that it is a rejection from while the fuse was blown, which stays in doubt when it is whole again.
+	Doubted bool `json:"doubted,omitempty"`
 
 	Waited time.Duration `json:"waited,omitempty"`
 
@@ -80,7 +86,8 @@ func NewState(watch pacing.Watch, fuse func(pacing.FuseStatus), now func() time.
 		Logins:    pacing.New(watch),
 		Refreshes: pacing.New(watch),
 		LoginFuse: pacing.NewFuse(fuse, now), RefreshFuse: pacing.NewFuse(fuse, now),
-		Calls: replay.New[Landed](replay.NewMemory[Landed](maxIssued, now), replay.NewMemory[Landed](maxRejected, now)),
+		UpgradeAccounts: pacing.NewAccounts(), RefreshAccounts: pacing.NewAccounts(),
+		Calls: replay.New[*Landed](replay.NewMemory[*Landed](maxIssued, now), replay.NewMemory[*Landed](maxRejected, now)),
 	}
 }
 
@@ -137,19 +144,22 @@ const (
 // exchange, and for a while after it has the same answer. A caller whose ctx ends stops waiting; what is on its way is
 // finished, because the login it costs may already have happened.
 func (x *Exchanger) Exchange(ctx context.Context, deadline time.Time, q *Request) Result {
-	call := replay.DigestOf(append([]string{x.Name, q.Type}, q.Identity...)...)
+	call := x.digest(q.Type, q.Identity)
 	want := replay.Wanted{Accepted: x.replayFor(q.Type) > 0}
-	rejection := x.rejection(q, call)
+	rejection := call // by what a rejection of it is known
 	if x.RememberRejected > 0 {
+		if q.RejectionIdentity != nil {
+			rejection = x.digest(q.Type, q.RejectionIdentity)
+		}
 		want.Rejected = &rejection
 	}
 	for {
 		known, flight, lead := x.State.Calls.Board(call, deadline, want)
 		switch {
-		case known != nil:
+		case flight == nil:
 			return x.again(q, known, false)
 		case lead:
-			return x.lead(ctx, deadline, call, flight, q)
+			return x.lead(ctx, deadline, call, rejection, flight, q)
 		}
 		r, landed := x.follow(ctx, deadline, call, flight, q)
 		if !landed || r.Class != NotSent || time.Now().After(deadline) {
@@ -167,54 +177,58 @@ func (x *Exchanger) fuse(q *Request) *pacing.Fuse {
 }
 
 // doubt takes a rejection back while the fuse is blown.
-func (x *Exchanger) doubt(q *Request, r Result) Result {
-	if r.Class == token.Rejected && !q.Others && x.Fuse > 0 && x.Fuse < 100 && x.fuse(q).Blown() {
+func (x *Exchanger) doubt(q *Request, l *Landed, r Result) Result {
+	if r.Class == token.Rejected && !q.Others && x.Fuse > 0 && x.Fuse < 100 && (l.Doubted || x.fuse(q).Blown()) {
 		r.Class, r.Cause = InDoubt, "the credentials were refused, as those of most accounts lately"
 		r.Fix = "see what has changed at the authorization server: its host name, the client's secret, consent, or a proxy in front"
 	}
 	return r
 }
 
-// rejection is by what a rejection of the request is known.
-func (x *Exchanger) rejection(q *Request, call replay.Digest) replay.Digest {
-	if q.Proof == nil {
-		return call
-	}
-	return replay.DigestOf(append([]string{x.Name, q.Type}, q.Proof...)...)
+// digest is that of what is exchanged by a type of grant.
+func (x *Exchanger) digest(grantType string, parts []string) replay.Digest {
+	var room [12]string // so that it costs no allocation
+	return replay.DigestOf(append(append(room[:0], x.Name, grantType), parts...)...)
 }
 
 // lead flies, and lands even if the transport panics, since others follow.
-func (x *Exchanger) lead(ctx context.Context, deadline time.Time, call replay.Digest, f *replay.Flight[Landed], q *Request) (r Result) {
-	l := Landed{Answer: token.Answer{Failure: &token.Failure{Class: token.Unavailable, Cause: "the exchange broke off"}}}
+func (x *Exchanger) lead(ctx context.Context, deadline time.Time, call, rejection replay.Digest, f *replay.Flight[*Landed], q *Request) (r Result) {
+	var l *Landed
 	var keep replay.Keep
 	defer func() {
+		if l == nil {
+			l = &Landed{Answer: token.Answer{Failure: &token.Failure{Class: token.Unavailable, Cause: "the exchange broke off"}}}
+		}
 		if keep.Rejected > 0 {
 			l.Answer.Fields = nil // which nobody looks at
 		}
-		x.State.Calls.Land(call, x.rejection(q, call), f, l, keep)
+		x.State.Calls.Land(call, rejection, f, l, keep)
 	}()
-	l = x.fly(ctx, deadline, call, f, q)
-	r = x.judged(q, &l)
-	if l.Answer.Status != 0 && (r.Class == token.Issued || r.Class == token.Rejected && !q.Others) { // weighed before it is told
-		x.fuse(q).Weigh(x.Fuse, x.account(q.Account), r.Class == token.Rejected, r.Error)
+	account := x.account(q.Account)
+	l = x.fly(ctx, deadline, call, account, f, q)
+	r = x.judged(q, l)
+	accepted := r.Class == token.Issued && len(r.Fields) > 0                          // and not an answer to something else
+	if l.Answer.Status != 0 && (accepted || r.Class == token.Rejected && !q.Others) { // weighed before it is told
+		l.Doubted = x.fuse(q).Weigh(x.Fuse, account, r.Class == token.Rejected, r.Error)
 	}
-	defer func() { r = x.doubt(q, r) }()
 	switch r.Class {
 	case token.Issued:
 		keep.Accepted = x.replayFor(q.Type)
 	case token.Rejected:
 		keep.Rejected = x.RememberRejected
 	}
+	r = x.doubt(q, l, r)
+	l.Doubted = r.Class == InDoubt
 	return r
 }
 
 // follow waits for the result of a flight that another caller leads.
-func (x *Exchanger) follow(ctx context.Context, deadline time.Time, call replay.Digest, f *replay.Flight[Landed], q *Request) (r Result, landed bool) {
+func (x *Exchanger) follow(ctx context.Context, deadline time.Time, call replay.Digest, f *replay.Flight[*Landed], q *Request) (r Result, landed bool) {
 	timer := time.NewTimer(time.Until(deadline))
 	defer timer.Stop()
 	select {
 	case <-f.Done:
-		return x.again(q, &f.Result, true), true
+		return x.again(q, f.Result, true), true
 	case <-ctx.Done():
 		x.State.Calls.Leave(call, f)
 		return notSent(causeGone), false
@@ -228,15 +242,14 @@ func (x *Exchanger) follow(ctx context.Context, deadline time.Time, call replay.
 
 // fly takes a flight to the token endpoint when there is a place. A leader who leaves the queue keeps its place
 // for those who follow.
-func (x *Exchanger) fly(ctx context.Context, deadline time.Time, call replay.Digest, f *replay.Flight[Landed], q *Request) (l Landed) {
+func (x *Exchanger) fly(ctx context.Context, deadline time.Time, call replay.Digest, account pacing.Account, f *replay.Flight[*Landed], q *Request) *Landed {
 	calls := x.State.Calls
-	account := x.account(q.Account)
 	guard := x.guard(q, account)
 	if unsent := guard.look(ctx, deadline); unsent != nil {
-		return Landed{Unsent: unsent}
+		return &Landed{Unsent: unsent}
 	}
 	if !guard.open() {
-		return Landed{Unsent: &token.Failure{Class: AccountGuarded, Cause: causeGuarded}}
+		return &Landed{Unsent: &token.Failure{Class: AccountGuarded, Cause: causeGuarded}}
 	}
 	pacer, places := x.State.Logins, x.Places
 	if q.Type == token.Refresh {
@@ -253,8 +266,8 @@ func (x *Exchanger) fly(ctx context.Context, deadline time.Time, call replay.Dig
 		Leave:     func() { calls.Leave(call, f) },
 		Abandoned: f.Abandoned,
 	}
-	l.Unsent = &token.Failure{Class: NotSent, Cause: causeGone}
 	refused := false
+	l := &Landed{Unsent: gone}
 	admission, waited := pacer.Pass(&trial, func() pacing.Report {
 		failed := false
 		defer func() { guard.end(failed) }() // even if the transport panics
@@ -283,7 +296,7 @@ func (x *Exchanger) fly(ctx context.Context, deadline time.Time, call replay.Dig
 		}
 		if v.Class == token.Unavailable {
 			report.HoldBack = answer.HoldBack
-			report.OfAccount = answer.Status == http.StatusTooManyRequests
+			report.OfAccount = answer.Status != http.StatusServiceUnavailable
 		}
 		return report
 	})
@@ -305,6 +318,9 @@ func (x *Exchanger) fly(ctx context.Context, deadline time.Time, call replay.Dig
 func (x *Exchanger) account(name string) pacing.Account {
 	return pacing.Account(replay.DigestOf(x.Name, name))
 }
+
+// gone is why nothing was sent unless something else is known.
+var gone = &token.Failure{Class: NotSent, Cause: causeGone}
 
 func notSent(cause string) Result {
 	return Result{Verdict: token.Verdict{Class: NotSent, Cause: cause}}
@@ -328,7 +344,7 @@ func (x *Exchanger) judged(q *Request, l *Landed) Result {
 
 // again is the result of the same call for another one: of one that it waited for, or of one before it.
 func (x *Exchanger) again(q *Request, l *Landed, waitedFor bool) Result {
-	r := x.doubt(q, x.judged(q, l))
+	r := x.doubt(q, l, x.judged(q, l))
 	if r.Replayed = true; !waitedFor {
 		r.Waited, r.Took = 0, 0
 	}

@@ -3,9 +3,9 @@ package flow
 import (
 	"context"
 	"fmt"
+	"hash/maphash"
 	"io"
 	"net/http"
-	"net/http/httptest"
 	"net/url"
 	"strconv"
 	"strings"
@@ -16,7 +16,9 @@ import (
 	"time"
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/pacing"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/token"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/token/tokentest"
 )
 
 // config is an Exchanger and its token endpoint.
@@ -72,24 +74,7 @@ func login(username, password string) Request {
 	}
 }
 
-// stub is a transport without a network, for tests that step the clock.
-type stub func(form url.Values) (status int, header http.Header, body string)
-
-func (s stub) RoundTrip(r *http.Request) (*http.Response, error) {
-	text, err := io.ReadAll(r.Body)
-	if err != nil {
-		return nil, err
-	}
-	form, err := url.ParseQuery(string(text))
-	if err != nil {
-		return nil, err
-	}
-	status, header, body := s(form)
-	if r.Context().Err() != nil {
-		return nil, r.Context().Err()
-	}
-	return &http.Response{StatusCode: status, Header: header, Body: io.NopCloser(strings.NewReader(body)), ProtoMajor: 1}, nil
-}
+type stub = tokentest.Stub
 
 const issued = `{"access_token":"new","refresh_token":"key"}`
 
@@ -611,11 +596,12 @@ func (m *metadata) RoundTrip(r *http.Request) (*http.Response, error) {
 
 func TestOnlySoManyAreInFlight(t *testing.T) {
 	proceed := make(chan struct{})
-	u, posts := server(t, func(w http.ResponseWriter, _ *http.Request) {
+	var posts atomic.Int32
+	e := at(stub(func(url.Values) (int, http.Header, string) {
+		posts.Add(1)
 		<-proceed
-		_, _ = io.WriteString(w, `{"access_token":"new"}`)
-	})
-	e := endpoint(u, func(c *config) { c.MaxInFlight = 1 })
+		return 200, nil, issued
+	}), func(c *config) { c.MaxInFlight, c.Replay = 1, 0 })
 	first := make(chan Result)
 	go func() { first <- e.Exchange(context.Background(), soon(), ella) }()
 	for posts.Load() == 0 {
@@ -645,31 +631,16 @@ func TestOnlySoManyAreInFlight(t *testing.T) {
 
 func TestACallerWhoLeavesDoesNotCutItsLogin(t *testing.T) {
 	caller, leave := context.WithCancel(context.Background())
-	u, posts := server(t, func(w http.ResponseWriter, _ *http.Request) {
+	var posts atomic.Int32
+	e := at(stub(func(url.Values) (int, http.Header, string) {
+		posts.Add(1)
 		leave()
-		_, _ = io.WriteString(w, `{"access_token":"new"}`)
-	})
-	e := endpoint(u, func(c *config) { c.Replay = time.Minute })
+		return 200, nil, issued
+	}))
 	e.Exchange(caller, soon(), ella)
 	if r := e.Exchange(context.Background(), soon(), ella); r.Class != token.Issued || r.Fields["access_token"] != "new" || posts.Load() != 1 {
 		t.Errorf("of the next: %+v after %d POSTs", r, posts.Load())
 	}
-}
-
-// server is a token endpoint that counts.
-func server(t *testing.T, handler http.HandlerFunc) (*url.URL, *atomic.Int32) {
-	t.Helper()
-	var posts atomic.Int32
-	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		posts.Add(1)
-		handler(w, r)
-	}))
-	t.Cleanup(s.Close)
-	u, err := url.Parse(s.URL + "/token?tenant=7")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return u, &posts
 }
 
 func TestAnEndpointForClientCertificatesIsPreferredWithThem(t *testing.T) {
@@ -691,12 +662,14 @@ func TestAnEndpointForClientCertificatesIsPreferredWithThem(t *testing.T) {
 	}
 }
 
+var networkSeed = maphash.MakeSeed()
+
 // guessing is a login by name in whichever home and network.
 func guessing(name, password, home, network string) Request {
 	q := login(name, password)
 	q.Identity = []string{"variant", home, name, password}
-	q.Proof = []string{"variant", name, password}
-	q.Guessable, q.Network = true, network
+	q.RejectionIdentity = []string{"variant", name, password}
+	q.Guessable, q.Network = true, pacing.Network(maphash.String(networkSeed, network))
 	return q
 }
 
@@ -948,5 +921,28 @@ func TestABlownFuseOfLoginsDoubtsNoRefresh(t *testing.T) {
 	}
 	if r := e.Exchange(context.Background(), soon(), refreshOf("dead")); r.Class != token.Rejected {
 		t.Errorf("%+v", r)
+	}
+}
+
+func TestAnAccountIsTheSameHoweverItsNameIsSpelled(t *testing.T) {
+	account := func(name string) string {
+		return Account(&smapi.Call{Credentials: smapi.Credentials{Kind: smapi.Login, Username: name}})
+	}
+	for name, spellings := range map[string][]string{
+		"ella": {"ELLA", "eLLa", " ella", "ella\t", "\u00a0ella\u3000", "ｅｌｌａ", "𝓮𝓵𝓵𝓪", "e\u0301lla", "éllà", "\ufeffella", "el\u200bla", "el\u00adla", "ⒺLLA"},
+		"groß": {"GROSS", "gross", "GROẞ", "ｇroß"},
+		"ἀρχή": {"ΑΡΧΗ", "αρχη", "ἈΡΧΉ"},
+		"kİng": {"king", "KING", "King", "kıng"},
+	} {
+		for _, spelling := range spellings {
+			if account(spelling) != account(name) {
+				t.Errorf("%q is %q, and %q is %q", spelling, account(spelling), name, account(name))
+			}
+		}
+	}
+	for _, other := range []string{"ella2", "el la", "e", ""} {
+		if account(other) == account("ella") {
+			t.Errorf("%q is ella", other)
+		}
 	}
 }

@@ -14,7 +14,7 @@ import (
 type flow struct {
 	method smapi.Method
 
-	// inForce tells whether calls are answered by a configuration; hint says which option would have it so.
+	// inForce reports whether calls are answered by a configuration; hint says which option would have it so.
 	inForce func(*Policy) bool
 	hint    func(*Policy) string
 

@@ -2,6 +2,7 @@ package flow
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"time"
 
@@ -30,15 +31,15 @@ func (x *Exchanger) guard(q *Request, account pacing.Account) guard {
 	if !q.Guessable || x.Budgets == nil {
 		return guard{}
 	}
-	g := guard{budgets: x.Budgets, budget: x.Budget, account: account, network: x.account(q.Account + " " + q.Network)}
+	g := guard{budgets: x.Budgets, budget: x.Budget, account: account, network: account.From(q.Network)}
 	if x.Vault != nil && (x.Budget.Failures > 0 || x.RememberRejected > 0) {
-		proof := q.Proof
+		proof := q.RejectionIdentity
 		if proof == nil {
 			proof = q.Identity
 		}
 		g.vault, g.name, g.remember = x.Vault, q.Account, x.RememberRejected
 		g.proof = x.Vault.Digest("proof", x.Name+"\x00"+strings.Join(proof, "\x00"))
-		g.from = x.Vault.Digest("network", q.Account+"\x00"+q.Network)
+		g.from = x.Vault.Digest("network", q.Account+"\x00"+q.From)
 	}
 	return g
 }
@@ -59,24 +60,30 @@ func (g *guard) look(ctx context.Context, deadline time.Time) *token.Failure {
 		return &token.Failure{Class: token.Unavailable, Cause: err.Error(), Fix: fixStorage}
 	}
 	g.looked, g.budget.Elsewhere, g.budget.NetworkFailed = now, 0, false
+	slices.SortFunc(failures, func(a, b vault.Failure) int { return a.At.Compare(b.At) })
+	counted := 0
 	for _, f := range failures {
 		if f.Proof == g.proof && now.Sub(f.At) < g.remember {
 			return &token.Failure{Class: token.Rejected, Cause: "refused a moment ago, maybe at another instance"}
 		}
-		if f.Elsewhere && now.Sub(f.At) < g.budget.Window {
+		if now.Sub(f.At) >= g.budget.Window {
+			continue
+		}
+		counted++
+		if f.Elsewhere {
 			g.budget.Elsewhere++
-			g.budget.NetworkFailed = g.budget.NetworkFailed || f.Network == g.from
+			g.budget.NetworkFailed = g.budget.NetworkFailed || f.Network == g.from && counted >= g.budget.Failures-g.budget.Reserved()
 		}
 	}
 	return nil
 }
 
-// open tells whether there is something left, so that it is worth waiting for a place.
+// open reports whether there is something left, so that it is worth waiting for a place.
 func (g *guard) open() bool {
 	return g.budgets == nil || g.budgets.Left(g.budget, g.account, g.network)
 }
 
-// pass tells whether the login may be sent. If so, end has to be called.
+// pass reports whether the login may be sent. If so, end has to be called.
 func (g *guard) pass() (ok bool) {
 	if g.budgets == nil {
 		return true

@@ -35,7 +35,7 @@ func (p Percent) Check() error {
 	return nil
 }
 
-// chooses tells whether a home is among them. It is by the id alone, and so the same on every node, and the homes of a
+// chooses reports whether a home is among them. It is by the id alone, and so the same on every node, and the homes of a
 // smaller share are a subset of those of a larger one.
 func (p Percent) chooses(householdID string) bool {
 	if p == AllHouseholds {

@@ -139,8 +139,8 @@ func (q *Request) with(refreshToken string, known bool) *Request {
 // lost is what a record means that is gone: a rejection, which the fuse may doubt.
 func (x *Exchanger) lost(q *Request, handle string) Result {
 	r := Result{Verdict: token.Verdict{Class: token.Rejected, Cause: causeLost, Fix: fixLost}}
-	x.fuse(q).Weigh(x.Fuse, x.account(handle), true, "")
+	l := Landed{Doubted: x.fuse(q).Weigh(x.Fuse, x.account(handle), true, "")}
 	known := *q
 	known.Others = false
-	return x.doubt(&known, r)
+	return x.doubt(&known, &l, r)
 }

@@ -38,7 +38,7 @@ type Row struct {
 	// Level is that of its line in the log.
 	Level zapcore.Level
 
-	// Asked tells that the token endpoint may have been asked, so that it is timed.
+	// Asked is true where the token endpoint may have been asked, so that it is timed.
 	Asked bool
 
 	// When and Gets say for the documents when it happens and what the player gets.

@@ -58,27 +58,37 @@ func TestACallOfAMethodWithoutAFlowIsForwarded(t *testing.T) {
 	}
 }
 
-// The documents say of each outcome what the table says.
+// The documents say of each outcome what the table says, in a row of a table of their own.
 func TestTheDocumentsHaveTheTableOfOutcomes(t *testing.T) {
-	readme, err := os.ReadFile("../../README.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	handbook, err := os.ReadFile("../../docs/handbook.md")
-	if err != nil {
-		t.Fatal(err)
-	}
+	readme, handbook := document(t, "README.md"), document(t, "docs/handbook.md")
 	for _, o := range Outcomes() {
 		r := o.Row()
-		name := "`" + r.Name + "`"
+		name, level := "`"+r.Name+"`", r.Level.String()
 		if o == Forwarded {
-			name = "(" + r.Name + ")"
+			name, level = "(forwarded)", "none"
 		}
-		if row := "| " + name + " | " + r.When + " | " + r.Gets + " |"; !strings.Contains(string(readme), row) {
+		if row := "| " + name + " | " + r.When + " | " + r.Gets + " |\n"; !strings.Contains(readme, row) {
 			t.Errorf("the README lacks\n%s", row)
 		}
-		if !strings.Contains(string(handbook), "`"+r.Name+"`") {
-			t.Errorf("the handbook says nothing of %s", r.Name)
+		row := "| `" + r.Name + "` | " + r.When + " | " + r.Gets + " | " + r.Reply.Then + " | " + level + " | "
+		if !strings.Contains(handbook, row) {
+			t.Errorf("the handbook lacks\n%s", row)
 		}
 	}
+	for name, text := range map[string]string{"the README": readme, "the handbook": handbook} {
+		_, table, _ := strings.Cut(text, "| outcome | when | the player gets |")
+		table, _, _ = strings.Cut(table, "\n\n")
+		if rows := strings.Count(table, "\n") - 1; rows != len(Outcomes()) {
+			t.Errorf("%s has %d rows for %d outcomes", name, rows, len(Outcomes()))
+		}
+	}
+}
+
+func document(t *testing.T, name string) string {
+	t.Helper()
+	text, err := os.ReadFile("../../" + name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
 }

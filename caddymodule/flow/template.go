@@ -23,13 +23,13 @@ type Piece struct {
 // Lookup finds the value of a placeholder of the player's HTTP request.
 type Lookup func(name string) string
 
-// placeholders are what a template can take from a call. They exist nowhere else. Of those that belong to a kind of
-// credentials an exchange needs one that proves the account.
+// placeholders are what a template can take from a call. They exist nowhere else. An exchange needs one that is a
+// credential of its kind.
 var placeholders = []struct {
-	name   string
-	kind   smapi.Kind // blank for every kind
-	proves bool
-	of     func(*smapi.Call) string
+	name       string
+	kind       smapi.Kind // blank for every kind
+	credential bool
+	of         func(*smapi.Call) string
 }{
 	{"smapi.username", smapi.Login, false, func(c *smapi.Call) string { return c.Credentials.Username }},
 	{"smapi.password", smapi.Login, true, func(c *smapi.Call) string { return c.Credentials.Password }},
@@ -55,7 +55,7 @@ func Placeholders(kind smapi.Kind) (names []string) {
 	return names
 }
 
-// IsPlaceholder tells whether some kind has a placeholder of that name.
+// IsPlaceholder reports whether some kind has a placeholder of that name.
 func IsPlaceholder(name string) bool { return valueOf(name) != nil }
 
 func valueOf(name string) func(*smapi.Call) string {

@@ -22,7 +22,7 @@ var upgrade = flow{
 		case x == nil:
 			return decided(Reauthorized, "no exchange for these credentials",
 				"there is no exchange for "+string(kind)+", so that the account gets a blank pair")
-		case !x.proven(call):
+		case !x.hasCredentials(call):
 			// Something in front may have taken the Authorization header. That is no reason to sign a home out.
 			return decided(Forwarded, "", x.lacks)
 		}

@@ -10,12 +10,12 @@ import (
 // account locked there. It is safe for concurrent use.
 //
 // Failures are counted in a count-min sketch: its size is fixed however many accounts are made up, and it never counts
-// too few, so that filling it up frees none. It counts too many for one account in a million after some hundred thousand
-// failures within the window.
+// too few, so that filling it up frees none. It counts too many for one account in a thousand at 2000 failures a second
+// without an end.
 type Budgets struct {
 	mu     sync.Mutex
 	slots  [budgetSlots]budgetSlot
-	trying map[Account]int // trials under way, which may fail
+	trying map[Account]int // trials under way, which may fail, by account and by network
 	now    func() time.Time
 	epoch  time.Time // with a monotonic clock, so that nobody is freed by a step of the wall clock
 }
@@ -25,13 +25,18 @@ type Budgets struct {
 const budgetSlots = 4
 
 type budgetSlot struct {
-	at    int64
-	cells [][sketchRow]uint8 // nil until the first failure
+	at     int64
+	blocks []block // nil until the first failure
 }
 
+// block has the cells of an account, one of each row. It is a line of the processor's cache, since each account is
+// somewhere else.
+type block [sketchRows][sketchRow]uint8
+
 const (
-	sketchRows = 4
-	sketchRow  = 1 << 18
+	sketchRows   = 4
+	sketchRow    = 16
+	sketchBlocks = 1 << 16
 )
 
 // NewBudgets returns Budgets of which nothing is spent. Now is the clock, which has to be monotonic.
@@ -50,16 +55,16 @@ type Budget struct {
 	NetworkFailed bool
 }
 
-// reserved is the part of a budget that is kept for a network that has not failed with the account yet, so that its owner
+// Reserved is the part of a budget that is kept for a network that has not failed with the account yet, so that its owner
 // gets through while somebody guesses elsewhere.
-func (b Budget) reserved() int {
+func (b Budget) Reserved() int {
 	if b.Failures < 2 {
 		return 0
 	}
 	return max(1, b.Failures/4)
 }
 
-// Spend tells whether a trial of an account may be sent, from a network of which there is a digest for this account. If
+// Spend reports whether a trial of an account may be sent, from a network of which there is a digest for this account. If
 // so the caller has to call done with what came of it.
 func (b *Budgets) Spend(budget Budget, account, network Account) (done func(failed bool), ok bool) {
 	if budget.Failures <= 0 {
@@ -71,21 +76,26 @@ func (b *Budgets) Spend(budget Budget, account, network Account) (done func(fail
 		return nil, false
 	}
 	b.trying[account]++
+	b.trying[network]++
 	return func(failed bool) {
 		b.mu.Lock()
 		defer b.mu.Unlock()
-		if b.trying[account]--; b.trying[account] == 0 {
-			delete(b.trying, account)
+		for _, of := range [...]Account{account, network} {
+			if b.trying[of]--; b.trying[of] == 0 {
+				delete(b.trying, of)
+			}
 		}
 		if failed {
 			now := b.now()
 			b.add(account, budget, now)
-			b.add(network, budget, now)
+			if b.count(account, budget, now) >= budget.Failures-budget.Reserved() { // from here on it matters who has failed
+				b.add(network, budget, now)
+			}
 		}
 	}, true
 }
 
-// Left tells whether Spend would be true now.
+// Left reports whether Spend would be true now.
 func (b *Budgets) Left(budget Budget, account, network Account) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -95,8 +105,8 @@ func (b *Budgets) Left(budget Budget, account, network Account) bool {
 func (b *Budgets) left(budget Budget, account, network Account) bool {
 	now := b.now()
 	bound := budget.Failures - budget.Elsewhere
-	if budget.NetworkFailed || b.count(network, budget, now) > 0 {
-		bound -= budget.reserved()
+	if budget.NetworkFailed || b.count(network, budget, now)+b.trying[network] > 0 { // what is under way may fail
+		bound -= budget.Reserved()
 	}
 	return b.count(account, budget, now)+b.trying[account] < bound
 }
@@ -108,7 +118,7 @@ func (b *Budgets) slot(budget Budget, now time.Time) int64 {
 func (b *Budgets) count(a Account, budget Budget, now time.Time) (n int) {
 	at := b.slot(budget, now)
 	for i := range b.slots {
-		if s := &b.slots[i]; s.cells != nil && s.at > at-budgetSlots && s.at <= at {
+		if s := &b.slots[i]; s.blocks != nil && s.at > at-budgetSlots && s.at <= at {
 			n += s.least(a)
 		}
 	}
@@ -118,16 +128,16 @@ func (b *Budgets) count(a Account, budget Budget, now time.Time) (n int) {
 func (b *Budgets) add(a Account, budget Budget, now time.Time) {
 	at := b.slot(budget, now)
 	s := &b.slots[at%budgetSlots]
-	if s.cells == nil {
-		s.cells = make([][sketchRow]uint8, sketchRows)
+	if s.blocks == nil {
+		s.blocks = make([]block, sketchBlocks)
 	} else if s.at != at {
-		clear(s.cells)
+		clear(s.blocks)
 	}
 	s.at = at
 	// Only the cells that say the least are raised, which makes others count too many less often.
 	least := s.least(a)
-	for row := range s.cells {
-		if cell := &s.cells[row][place(a, row)]; int(*cell) == least && *cell < 255 {
+	for row := range sketchRows {
+		if cell := s.cell(a, row); int(*cell) == least && *cell < 255 {
 			*cell++
 		}
 	}
@@ -135,13 +145,13 @@ func (b *Budgets) add(a Account, budget Budget, now time.Time) {
 
 func (s *budgetSlot) least(a Account) int {
 	n := 255
-	for row := range s.cells {
-		n = min(n, int(s.cells[row][place(a, row)]))
+	for row := range sketchRows {
+		n = min(n, int(*s.cell(a, row)))
 	}
 	return n
 }
 
-// place is where an account counts in a row. An Account is a digest, whose parts are independent.
-func place(a Account, row int) uint32 {
-	return binary.LittleEndian.Uint32(a[row*4:]) % sketchRow
+// cell is where an account counts in a row. An Account is a digest, whose parts are independent.
+func (s *budgetSlot) cell(a Account, row int) *uint8 {
+	return &s.blocks[binary.LittleEndian.Uint32(a[:])%sketchBlocks][row][a[4+row]%sketchRow]
 }

@@ -2,6 +2,7 @@ package pacing
 
 import (
 	"crypto/sha256"
+	"math/rand/v2"
 	"strconv"
 	"testing"
 	"testing/synctest"
@@ -24,28 +25,36 @@ func fail(b *Budgets, account, network string) (n int) {
 	}
 }
 
-func TestFillingTheMemoryUpFreesNoAccount(t *testing.T) {
-	b := NewBudgets(time.Now)
-	fail(b, "ella", "1")
-	fail(b, "ella", "2")
-	for i := range 200_000 {
-		fill := name(strconv.Itoa(i))
-		if done, ok := b.Spend(budget, fill, fill); ok {
-			done(true)
+// 500 made-up accounts a second fail for as long as a failure counts.
+func TestFillingTheMemoryUpFreesNoAccountAndGuardsNone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := NewBudgets(time.Now)
+		fail(b, "ella", "1")
+		fail(b, "ella", "2")
+		random := rand.NewChaCha8([32]byte{})
+		for range 29 {
+			for range 500 * 60 {
+				var fill Account
+				_, _ = random.Read(fill[:])
+				if done, ok := b.Spend(budget, fill, fill); ok {
+					done(true)
+				}
+			}
+			time.Sleep(time.Minute)
 		}
-	}
-	if n := fail(b, "ella", "3"); n != 0 {
-		t.Errorf("%d more", n)
-	}
-	wrong := 0
-	for i := range 10_000 {
-		if account := name("good" + strconv.Itoa(i)); !b.Left(budget, account, account) {
-			wrong++
+		if n := fail(b, "ella", "3"); n != 0 {
+			t.Errorf("%d more", n)
 		}
-	}
-	if wrong > 10 {
-		t.Errorf("%d of 10000 accounts are guarded that never failed", wrong)
-	}
+		wrong := 0
+		for i := range 10_000 {
+			if account := name("good" + strconv.Itoa(i)); !b.Left(budget, account, account) {
+				wrong++
+			}
+		}
+		if wrong > 10 {
+			t.Errorf("%d of 10000 accounts are guarded that never failed", wrong)
+		}
+	})
 }
 
 func TestAFailureCountsForTheWindowAndAThirdOfItLongerAtMost(t *testing.T) {
@@ -81,6 +90,28 @@ func TestAPartOfTheBudgetIsKeptForANetworkThatHasNotFailed(t *testing.T) {
 	}
 }
 
+func TestGuessesAtOnceLeaveThatPartToo(t *testing.T) {
+	b := NewBudgets(time.Now)
+	var dones []func(bool)
+	for range 10 {
+		if done, ok := b.Spend(budget, name("ella"), name("guesser")); ok {
+			dones = append(dones, done)
+		}
+	}
+	if len(dones) != 3 || !b.Left(budget, name("ella"), name("home")) {
+		t.Errorf("one network has %d of 4 at once", len(dones))
+	}
+	for _, done := range dones {
+		done(true)
+	}
+	if n := fail(b, "ella", "home"); n != 1 {
+		t.Errorf("another one has %d", n)
+	}
+	if len(b.trying) != 0 {
+		t.Errorf("%d are under way for ever", len(b.trying))
+	}
+}
+
 func TestASuccessCostsNothing(t *testing.T) {
 	b := NewBudgets(time.Now)
 	for range 100 {
@@ -94,14 +125,15 @@ func TestASuccessCostsNothing(t *testing.T) {
 
 func TestANetworkWhoseCallsSucceedKeepsItsPlace(t *testing.T) {
 	n, now := newNetworks(), time.Now()
+	const cloud, guesser, unknown = 1, 2, 3
 	for i := range 1000 {
-		n.note("cloud", i%5 == 0, now) // four of five fail
-		n.note("guesser", false, now)
+		n.note(cloud, i%5 == 0, now) // four of five fail
+		n.note(guesser, false, now)
 	}
-	if n.rank("cloud", now) != 0 || n.rank("guesser", now) != 1 || n.rank("unknown", now) != 0 || n.rank("", now) != 0 {
+	if n.rank(cloud, now) != 0 || n.rank(guesser, now) != 1 || n.rank(unknown, now) != 0 || n.rank(0, now) != 0 {
 		t.Error("wrong order")
 	}
-	if n.rank("guesser", now.Add(networkWindow+time.Second)) != 0 {
+	if n.rank(guesser, now.Add(networkWindow+time.Second)) != 0 {
 		t.Error("never forgiven")
 	}
 }

@@ -16,6 +16,8 @@ type Fuse struct {
 
 	mu       sync.Mutex
 	blown    bool
+	percent  float64   // as last weighed with
+	blew     FuseTries // upon which it did
 	tries    list.List // of *try, of distinct accounts, the oldest first
 	known    map[Account]*list.Element
 	rejected int // of tries
@@ -41,11 +43,21 @@ const (
 type FuseStatus struct {
 	Blown bool
 
-	// Tried and Rejected are distinct accounts of the last ten minutes, 512 at most.
-	Tried, Rejected int
+	// Percent is the share above which it blows, as last weighed with. 0 is not yet.
+	Percent float64
 
-	// Reason is the most frequent one of the rejections, blank where there is none.
-	Reason string
+	// FuseTries are those of the last ten minutes, since it has last blown or recovered.
+	FuseTries
+
+	// Blew are those upon which it has blown, zero while it is whole.
+	Blew FuseTries
+}
+
+// FuseTries are distinct accounts that were tried, 512 at most. Reason is the most frequent one of the rejections, blank
+// where there is none.
+type FuseTries struct {
+	Tried, Rejected int
+	Reason          string
 }
 
 // NewFuse returns a whole Fuse. Changed is told when it blows and when it is whole again, by a goroutine of its own; it
@@ -54,7 +66,7 @@ func NewFuse(changed func(FuseStatus), now func() time.Time) *Fuse {
 	return &Fuse{changed: changed, now: now, known: make(map[Account]*list.Element)}
 }
 
-// Weigh notes that an account was accepted or rejected, and tells whether a rejection is in doubt. The fuse blows when of
+// Weigh notes that an account was accepted or rejected, and reports whether a rejection is in doubt. The fuse blows when of
 // at least 20 accounts more than percent were rejected, or of the last 20 at most one was accepted; with more than 50
 // percent it takes a longer row of them. At 0 and at 100 it never blows.
 func (f *Fuse) Weigh(percent float64, a Account, rejected bool, reason string) (doubted bool) {
@@ -63,7 +75,8 @@ func (f *Fuse) Weigh(percent float64, a Account, rejected bool, reason string) (
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.note(&try{a, f.now(), rejected, reason})
+	f.percent = percent
+	f.note(try{a, f.now(), rejected, reason})
 	change := false
 	if f.blown {
 		tried, refused := f.last(fuseAccounts)
@@ -72,7 +85,12 @@ func (f *Fuse) Weigh(percent float64, a Account, rejected bool, reason string) (
 		change = f.tries.Len() >= fuseAccounts && share(f.rejected, f.tries.Len()) > percent || f.row(percent)
 	}
 	if change {
-		f.blown = !f.blown
+		f.blown, f.blew = !f.blown, FuseTries{}
+		if f.blown {
+			if f.blew = f.status().FuseTries; share(f.blew.Rejected, f.blew.Tried) <= percent { // it is the last few
+				f.blew.Tried, f.blew.Rejected = f.last(fuseRow(percent))
+			}
+		}
 		if f.changed != nil {
 			go f.changed(f.status()) // not under the lock
 		}
@@ -83,22 +101,31 @@ func (f *Fuse) Weigh(percent float64, a Account, rejected bool, reason string) (
 	return rejected && f.blown
 }
 
-// note puts a try in the place of an earlier one of the same account, and forgets what is too old.
-func (f *Fuse) note(t *try) {
-	if earlier := f.known[t.account]; earlier != nil {
-		f.forget(earlier)
+// note puts a try in the place of an earlier one of the same account, or else of the oldest one where there are enough,
+// and forgets what is too old.
+func (f *Fuse) note(t try) {
+	e := f.known[t.account]
+	if e == nil && f.tries.Len() == fuseMost {
+		e = f.tries.Front()
 	}
-	f.known[t.account] = f.tries.PushBack(t)
+	if e == nil {
+		e = f.tries.PushBack(new(try))
+	}
+	f.uncount(e)
+	*e.Value.(*try) = t
+	f.tries.MoveToBack(e)
+	f.known[t.account] = e
 	if t.rejected {
 		f.rejected++
 	}
-	for oldest := f.tries.Front(); f.tries.Len() > fuseMost || t.at.Sub(oldest.Value.(*try).at) > fuseWindow; oldest = f.tries.Front() {
-		f.forget(oldest)
+	for oldest := f.tries.Front(); t.at.Sub(oldest.Value.(*try).at) > fuseWindow; oldest = f.tries.Front() {
+		f.uncount(oldest)
+		f.tries.Remove(oldest)
 	}
 }
 
-func (f *Fuse) forget(e *list.Element) {
-	t := f.tries.Remove(e).(*try)
+func (f *Fuse) uncount(e *list.Element) {
+	t := e.Value.(*try)
 	delete(f.known, t.account)
 	if t.rejected {
 		f.rejected--
@@ -115,12 +142,17 @@ func (f *Fuse) last(n int) (tried, rejected int) {
 	return tried, rejected
 }
 
-// row tells whether at the end hardly anybody was accepted, which would be less than one in ten thousand by chance.
-func (f *Fuse) row(percent float64) bool {
-	n := fuseAccounts
-	if percent > 50 {
-		n = int(math.Ceil(fuseAccounts * math.Log(0.5) / math.Log(percent/100)))
+// fuseRow is how many accounts in a row, of which at most one is accepted, are less than one in ten thousand by chance.
+func fuseRow(percent float64) int {
+	if percent <= 50 {
+		return fuseAccounts
 	}
+	return int(math.Ceil(fuseAccounts * math.Log(0.5) / math.Log(percent/100)))
+}
+
+// row reports whether at the end hardly anybody was accepted.
+func (f *Fuse) row(percent float64) bool {
+	n := fuseRow(percent)
 	if f.rejected < n-1 {
 		return false
 	}
@@ -128,7 +160,7 @@ func (f *Fuse) row(percent float64) bool {
 	return tried == n && rejected >= n-1
 }
 
-// Blown tells whether rejections are in doubt.
+// Blown reports whether rejections are in doubt.
 func (f *Fuse) Blown() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -143,7 +175,8 @@ func (f *Fuse) Status() FuseStatus {
 }
 
 func (f *Fuse) status() FuseStatus {
-	s := FuseStatus{Blown: f.blown, Tried: f.tries.Len(), Rejected: f.rejected}
+	s := FuseStatus{Blown: f.blown, Percent: f.percent, Blew: f.blew}
+	s.Tried, s.Rejected = f.tries.Len(), f.rejected
 	reasons := map[string]int{}
 	for e := f.tries.Front(); e != nil; e = e.Next() {
 		if t := e.Value.(*try); t.rejected {

@@ -35,6 +35,9 @@ func TestAServerThatBeginsToRefuseEverybodyIsDoubtedAfter20(t *testing.T) {
 		for range 1000 {
 			w.try(true)
 		}
+		if b := w.Status().Blew; b.Tried != 20 || b.Rejected < 19 || b.Reason != "invalid_grant" {
+			t.Errorf("it has blown upon %+v, which are not the last few", b)
+		}
 		if w.told > 20 || w.told+w.doubted != 1000 || !w.Blown() {
 			t.Errorf("%d homes were told a rejection, %d are in doubt", w.told, w.doubted)
 		}

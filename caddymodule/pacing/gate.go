@@ -33,6 +33,7 @@ type gate struct {
 type waiting struct {
 	since    time.Time
 	deadline time.Time
+	network  Network
 	rank     int
 	size     int
 	admitted chan Admission
@@ -81,9 +82,8 @@ func (g *gate) enter(t *Trial, rank int) (Admission, *waiting) {
 		g.tooLate(g.pace.atBest(g.places, now), ahead, now, t.Deadline):
 		return Late, nil
 	}
-	w := &waiting{since: now, deadline: t.Deadline, rank: rank, size: t.Size, admitted: make(chan Admission, 1)}
-	w.place = g.queues[rank].PushBack(w)
-	g.bytes[rank] += w.size
+	w := &waiting{since: now, deadline: t.Deadline, network: t.Network, rank: rank, size: t.Size, admitted: make(chan Admission, 1)}
+	g.add(w)
 	g.admit(now) // a place may be free if the limit was raised
 	return queued, w
 }
@@ -100,10 +100,32 @@ func (g *gate) first() *waiting {
 	return nil
 }
 
+// add puts one at the end of the queue of its rank.
+func (g *gate) add(w *waiting) {
+	w.place = g.queues[w.rank].PushBack(w)
+	g.bytes[w.rank] += w.size
+}
+
 // remove takes one out of its queue.
 func (g *gate) remove(w *waiting) {
 	g.queues[w.rank].Remove(w.place)
 	g.bytes[w.rank] -= w.size
+}
+
+// demote puts those of a network behind the others. What it sent before it was known for failing is in nobody's way
+// either.
+func (g *gate) demote(network Network) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for el := g.queues[0].Front(); el != nil; {
+		next := el.Next()
+		if w := el.Value.(*waiting); w.network == network {
+			g.remove(w)
+			w.rank = 1
+			g.add(w)
+		}
+		el = next
+	}
 }
 
 // await waits for a place, unless it is abandoned.
@@ -124,7 +146,7 @@ func (g *gate) await(w *waiting, abandoned <-chan struct{}) Admission {
 	}
 }
 
-// leave gives a place back, which was held for so long. Definitive tells that there was an answer, so that the time says
+// leave gives a place back, which was held for so long. Definitive is true where there was an answer, so that the time says
 // what an exchange usually takes.
 func (g *gate) leave(took time.Duration, definitive bool) {
 	g.mu.Lock()
@@ -220,7 +242,7 @@ func (g *gate) turnAway(whom func(w *waiting, ahead int) bool, why Admission) {
 	}
 }
 
-// tooLate tells whether one with so many ahead in the queue cannot have an answer by the deadline even at best,
+// tooLate reports whether one with so many ahead in the queue cannot have an answer by the deadline even at best,
 // with one exchange done in each such time. A place that stays empty is a listener who could have been served;
 // what this promises too much is taken back as the time goes by.
 func (g *gate) tooLate(each time.Duration, ahead int, now, deadline time.Time) bool {

@@ -39,3 +39,44 @@ func TestWhoComesBehindFillsNoRoomOfTheOthers(t *testing.T) {
 		t.Error("there is no room for who comes first")
 	}
 }
+
+// What came before a network was known for failing moves behind the others, with its room.
+func TestWhoIsFoundToFailMovesBehindTheOthers(t *testing.T) {
+	p := New(Watch{})
+	g := p.gate
+	const guesser, elsewhere = 1, 2
+	trial := func(network Network, size int) *Trial {
+		return &Trial{Deadline: time.Now().Add(time.Hour), Places: 1, Network: network, Size: size}
+	}
+	if a, _ := g.enter(trial(guesser, 1), 0); a != In {
+		t.Fatal("no first place")
+	}
+	var guesses []*waiting
+	for range 4 {
+		_, w := g.enter(trial(guesser, maxBytes/4), 0)
+		guesses = append(guesses, w)
+	}
+	if a, _ := g.enter(trial(elsewhere, 1), 0); a != Late {
+		t.Fatal("there is room left")
+	}
+	for range networkTrials {
+		if p.networks.note(guesser, false, time.Now()) {
+			g.demote(guesser)
+		}
+	}
+	_, home := g.enter(trial(elsewhere, 1), 0)
+	if home == nil || g.first() != home || g.bytes != [2]int{1, maxBytes} {
+		t.Fatalf("next is %+v, with %v bytes", g.first(), g.bytes)
+	}
+	for range 5 {
+		g.leave(time.Second, true)
+	}
+	for _, w := range append(guesses, home) {
+		if len(w.admitted) != 1 || <-w.admitted != In {
+			t.Error("never let in")
+		}
+	}
+	if g.bytes != [2]int{} || g.waiting() != 0 {
+		t.Errorf("%v bytes of %d", g.bytes, g.waiting())
+	}
+}

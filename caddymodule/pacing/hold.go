@@ -31,7 +31,7 @@ func (h *accountHolds) held(a Account, now time.Time) bool {
 	return ok && until.After(now)
 }
 
-// hold holds an account, and tells whether so many are held lately that the endpoint means all.
+// hold holds an account, and reports whether so many are held lately that the endpoint means all.
 func (h *accountHolds) hold(a Account, pause time.Duration, now time.Time) (all bool) {
 	h.until.Add(a, now.Add(pause))
 	h.told.add(a, now)
@@ -42,7 +42,7 @@ func (h *accountHolds) hold(a Account, pause time.Duration, now time.Time) (all 
 // that calls for many homes succeed, and so keep their place.
 type networks struct {
 	mu    sync.Mutex
-	known *lru.Cache[string, *tally]
+	known *lru.Cache[Network, *tally]
 }
 
 type tally struct {
@@ -59,29 +59,33 @@ const (
 )
 
 func newNetworks() networks {
-	known, _ := lru.New[string, *tally](maxNetworks) // the size is positive
+	known, _ := lru.New[Network, *tally](maxNetworks) // the size is positive
 	return networks{known: known}
 }
 
-func (n *networks) rank(network string, now time.Time) int {
-	if network == "" {
+func (n *networks) rank(network Network, now time.Time) int {
+	if network == 0 {
 		return 0
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	t, ok := n.known.Get(network)
-	if !ok || now.Sub(t.since) > networkWindow {
-		return 0
+	if t, ok := n.known.Get(network); ok && now.Sub(t.since) <= networkWindow {
+		return t.rank()
 	}
+	return 0
+}
+
+func (t *tally) rank() int {
 	if all := t.accepted + t.rejected; all >= networkTrials && float64(t.accepted) < networkShare*float64(all) {
 		return 1
 	}
 	return 0
 }
 
-func (n *networks) note(network string, accepted bool, now time.Time) {
-	if network == "" {
-		return
+// note takes down how a trial ended, and tells whether its network waits behind the others from now on.
+func (n *networks) note(network Network, accepted bool, now time.Time) (behind bool) {
+	if network == 0 {
+		return false
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -90,12 +94,14 @@ func (n *networks) note(network string, accepted bool, now time.Time) {
 		t = &tally{since: now}
 		n.known.Add(network, t)
 	}
+	was := t.rank()
 	if now.Sub(t.since) > networkWindow { // what was before counts half
-		t.since, t.accepted, t.rejected = now, t.accepted/2, t.rejected/2
+		t.since, t.accepted, t.rejected, was = now, t.accepted/2, t.rejected/2, 0
 	}
 	if accepted {
 		t.accepted++
 	} else {
 		t.rejected++
 	}
+	return t.rank() > was
 }

@@ -7,11 +7,21 @@ package pacing
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/binary"
 	"time"
 )
 
-// Account stands for an account, as a digest.
+// Account stands for an account, as a digest that is keyed per process.
 type Account [sha256.Size]byte
+
+// From stands for the account as it is tried from a network.
+func (a Account) From(n Network) Account {
+	text := append(make([]byte, 0, len(a)+8), a[:]...)
+	return sha256.Sum256(binary.LittleEndian.AppendUint64(text, uint64(n)))
+}
+
+// Network stands for where a trial comes from, as a digest that is keyed per process. 0 is not known.
+type Network uint64
 
 // Pacer paces the trials at one endpoint. It is safe for concurrent use, and outlives configurations, so that a new one
 // in the middle of a storm neither doubles the load nor forgets an outage.
@@ -50,9 +60,8 @@ type Trial struct {
 	// Size is how many bytes the trial holds while it waits.
 	Size int
 
-	// Network is where it comes from. Those of a network whose trials nearly all fail wait behind the others. Blank is
-	// not known.
-	Network string
+	// Network is where it comes from. Those of a network whose trials nearly all fail wait behind the others.
+	Network Network
 
 	// Fair is how much time the endpoint has to have had before no answer in time counts against it.
 	Fair time.Duration
@@ -66,16 +75,16 @@ type Trial struct {
 
 // Report is what came of a trial.
 type Report struct {
-	// Unsent tells that the endpoint was not asked, so that nothing is learned.
+	// Unsent is true where the endpoint was not asked, so that nothing is learned.
 	Unsent bool
 
-	// Failed tells that there was no definitive answer, Timeout that there was none in time.
+	// Failed is true where there was no definitive answer, Timeout where there was none in time.
 	Failed, Timeout bool
 
-	// Accepted tells that the credentials were.
+	// Accepted is true where the credentials were.
 	Accepted bool
 
-	// HoldBack is for how long the endpoint has asked to hold back, 0 where it has not. OfAccount tells that this may
+	// HoldBack is for how long the endpoint has asked to hold back, 0 where it has not. OfAccount is true where this may
 	// be meant for the account alone: it holds the others only when several accounts are told so within seconds.
 	HoldBack  time.Duration
 	OfAccount bool
@@ -91,11 +100,12 @@ func (p *Pacer) Pass(t *Trial, send func() Report) (a Admission, waited time.Dur
 	if p.accounts.held(t.Account, arrived) {
 		return Held, 0
 	}
+	admitted := arrived
 	a, w := p.gate.enter(t, p.networks.rank(t.Network, arrived))
 	if a == queued {
 		a = p.queue(t, w)
+		admitted = time.Now()
 	}
-	admitted := time.Now()
 	waited = admitted.Sub(arrived)
 	if a != In {
 		return a, waited
@@ -112,8 +122,8 @@ func (p *Pacer) Pass(t *Trial, send func() Report) (a Admission, waited time.Dur
 		}
 		definitive = !r.Failed
 		p.holdBack(t, r)
-		if definitive {
-			p.networks.note(t.Network, r.Accepted, time.Now())
+		if definitive && p.networks.note(t.Network, r.Accepted, time.Now()) {
+			p.gate.demote(t.Network)
 		}
 		return r
 	}) {

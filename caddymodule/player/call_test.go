@@ -33,7 +33,7 @@ func TestEverySpellingIsReadAsAnUpgradeWithItsCredentials(t *testing.T) {
 	for _, kind := range kinds {
 		for turn := range spellings {
 			accounts := append(Synthetic(kind, 1), awkwardAccount(kind))
-			settle(accounts, 1, 1)
+			assignHomes(accounts, 1, 1)
 			for i, a := range accounts {
 				t.Run(fmt.Sprint(kind, turn, i), func(t *testing.T) {
 					r, err := request(context.Background(), "http://localhost/", a, turn)
@@ -55,7 +55,7 @@ func TestEverySpellingIsReadAsAnUpgradeWithItsCredentials(t *testing.T) {
 
 func TestSpellingsDiffer(t *testing.T) {
 	a := Synthetic(smapi.LoginToken, 1)
-	settle(a, 1, 1)
+	assignHomes(a, 1, 1)
 	seen := map[string]int{}
 	for turn := range spellings {
 		r, err := request(context.Background(), "http://localhost/", a[0], turn)
@@ -76,7 +76,7 @@ func TestSpellingsDiffer(t *testing.T) {
 func TestAccountsAreSpreadOverHomesBySeed(t *testing.T) {
 	ids := func(seed uint64) (ids []string) {
 		accounts := Synthetic(smapi.Login, 10)
-		settle(accounts, 4, seed)
+		assignHomes(accounts, 4, seed)
 		for _, a := range accounts {
 			ids = append(ids, a.HouseholdID)
 		}

@@ -44,7 +44,7 @@ func (f *Fleet) Done() int { return int(f.done.Load()) }
 // called once.
 func (f *Fleet) Run(ctx context.Context) *Summary {
 	f.Households = min(f.Households, len(f.Accounts))
-	settle(f.Accounts, f.Households, f.Seed)
+	assignHomes(f.Accounts, f.Households, f.Seed)
 	begin := time.Now()
 	pace := pacer{}
 	if f.Rate > 0 {

@@ -102,7 +102,7 @@ func TestALostAnswerEndsItsConnection(t *testing.T) {
 		close(ended)
 	})
 	f := fleet(s, 1)
-	settle(f.Accounts, 1, 1)
+	assignHomes(f.Accounts, 1, 1)
 	f.Client.Lose(context.Background(), f.Accounts[0], 0)
 	<-ended
 }
@@ -174,7 +174,7 @@ func TestWhyThereIsNoAnswer(t *testing.T) {
 	}
 	defer nobody.Close()
 	account := Synthetic(smapi.Login, 1)
-	settle(account, 1, 1)
+	assignHomes(account, 1, 1)
 	for url, want := range map[string]string{
 		secure.URL:                              "a certificate that is not trusted",
 		closes.URL:                              "the connection was closed",
@@ -213,7 +213,7 @@ func TestCredentialsAreNotHandedOn(t *testing.T) {
 // summed is a summary with every outcome there is.
 func summed() *Summary {
 	f := &Fleet{Accounts: Synthetic(smapi.Login, 100_000), Households: 25_000, Lost: 0.1}
-	settle(f.Accounts[:1], 1, 1)
+	assignHomes(f.Accounts[:1], 1, 1)
 	add := func(n int, a Answer) {
 		for i := range n {
 			f.tally.add(a, time.Duration(i%1000)*time.Millisecond, false)

@@ -41,8 +41,8 @@ func Synthetic(kind smapi.Kind, n int) []Account {
 	return accounts
 }
 
-// settle spreads accounts over so many homes, whose ids and players are by the seed.
-func settle(accounts []Account, homes int, seed uint64) {
+// assignHomes spreads accounts over so many homes, whose ids and players are by the seed.
+func assignHomes(accounts []Account, homes int, seed uint64) {
 	for i := range accounts {
 		home, a := i%homes, &accounts[i]
 		random := rand.New(rand.NewPCG(seed, uint64(home)))

@@ -99,7 +99,7 @@ type Summary struct {
 	// References of faults, at most 3: support finds them in the log of the service.
 	References []string `json:"references"`
 
-	// Ended tells that not every account had its turn; GivenUp calls were under way then.
+	// Ended is true where not every account had its turn; GivenUp calls were under way then.
 	Ended   bool `json:"ended_early"`
 	GivenUp int  `json:"given_up"`
 }
@@ -166,7 +166,7 @@ func percentiles(took []time.Duration) *Latency {
 	return &Latency{P50: rank(0.5), P90: rank(0.9), P99: rank(0.99), Max: rank(1)}
 }
 
-// Failed tells whether some calls got a fault, no answer, or one that no player has to understand.
+// Failed reports whether some calls got a fault, no answer, or one that no player has to understand.
 func (s *Summary) Failed() bool {
 	for _, o := range outcomes {
 		if o.failed && s.Outcomes[o.Outcome].Calls > 0 {
@@ -176,7 +176,7 @@ func (s *Summary) Failed() bool {
 	return s.Ended
 }
 
-// SignedOut tells whether some listeners have to sign in or link their account again.
+// SignedOut reports whether some listeners have to sign in or link their account again.
 func (s *Summary) SignedOut() bool {
 	for _, o := range outcomes {
 		if o.signedOut && s.Outcomes[o.Outcome].Calls > 0 {

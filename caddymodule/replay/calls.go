@@ -74,19 +74,19 @@ type Wanted struct {
 	Rejected *Digest
 }
 
-// Board returns the answer of the same call if one that is wanted is known, or the flight that is to find it out. The
-// caller leads the flight if lead is true, and has to Land it then.
-func (c *Calls[V]) Board(d Digest, deadline time.Time, want Wanted) (known *V, f *Flight[V], lead bool) {
+// Board returns the answer of the same call if one that is wanted is known, or else the flight that is to find it out.
+// The caller leads the flight if lead is true, and has to Land it then.
+func (c *Calls[V]) Board(d Digest, deadline time.Time, want Wanted) (known V, f *Flight[V], lead bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if want.Accepted {
-		if v, ok := c.accepted.Get(d); ok {
-			return &v, nil, false
+		if known, ok := c.accepted.Get(d); ok {
+			return known, nil, false
 		}
 	}
 	if want.Rejected != nil {
-		if v, ok := c.rejected.Get(*want.Rejected); ok {
-			return &v, nil, false
+		if known, ok := c.rejected.Get(*want.Rejected); ok {
+			return known, nil, false
 		}
 	}
 	if f := c.flights[d]; f != nil {
@@ -94,14 +94,14 @@ func (c *Calls[V]) Board(d Digest, deadline time.Time, want Wanted) (known *V, f
 		if deadline.After(f.deadline) {
 			f.deadline = deadline
 		}
-		return nil, f, false
+		return known, f, false
 	}
 	f = &Flight[V]{Done: make(chan struct{}), Abandoned: make(chan struct{}), waiters: 1, deadline: deadline}
 	c.flights[d] = f
-	return nil, f, true
+	return known, f, true
 }
 
-// Leave takes a waiter from a flight and tells whether it has been sent. One that has not and that nobody
+// Leave takes a waiter from a flight and reports whether it has been sent. One that has not and that nobody
 // waits for any more never is; the next same call starts another.
 func (c *Calls[V]) Leave(d Digest, f *Flight[V]) (sent bool) {
 	c.mu.Lock()

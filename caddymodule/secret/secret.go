@@ -98,7 +98,7 @@ func start[T any](config Config, files []string, parse parser[T]) (*Value[T], er
 // Get returns the value in force, at once. It works after Close, too.
 func (v *Value[T]) Get() T { return v.current.Load().value }
 
-// Constant tells whether the value comes from no file and can never change.
+// Constant reports whether the value comes from no file and can never change.
 func (v *Value[T]) Constant() bool { return len(v.files) == 0 }
 
 // Close stops following the files. It does not wait for a file system that hangs, and may be called again.
@@ -154,11 +154,11 @@ func (v *Value[T]) follow() {
 // compare acts on a look that found a change, and returns when to look again. A change has to be seen twice: the first
 // may be of a file that is being written, or of the first of two.
 func (v *Value[T]) compare(now reading) (wait time.Duration) {
-	settled := now.same(v.last)
+	stable := now.same(v.last)
 	v.last = now
 	switch {
 	case now.same(v.acted):
-	case !settled:
+	case !stable:
 		return v.config.Interval / 10
 	default:
 		_ = v.act(now)

@@ -91,7 +91,7 @@ func (o *Options) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			return err
 		}
 	}
-	_, err := o.Settle(nil, nil)
+	_, err := o.Resolve(nil, nil)
 	if mistake, ok := errors.AsType[fieldError](err); ok {
 		at, ok := given[mistake.field]
 		if !ok {
@@ -140,9 +140,9 @@ func (o *Options) unmarshalField(name string, d *caddyfile.Dispenser) error {
 	case "insecure_http":
 		return flag(d, name, &o.InsecureHTTP)
 	case "replay":
-		return parsed(d, name, &o.Replay, parseMemory)
+		return parsed(d, name, &o.Replay, parseRetention)
 	case "remember_rejected":
-		return parsed(d, name, &o.RememberRejected, parseMemory)
+		return parsed(d, name, &o.RememberRejected, parseRetention)
 	case "failed_logins":
 		o.FailedLogins = new(FailedLogins)
 		text := strings.Join(d.RemainingArgs(), " ")
@@ -276,7 +276,7 @@ func parsed[T any](d *caddyfile.Dispenser, name string, to *T, parse func(string
 
 var (
 	errDuration = errors.New("must be a positive duration, such as 15s")
-	errCount    = errors.New("is no whole number of at least 1")
+	errCount    = errors.New("must be a whole number of at least 1")
 )
 
 func parseDuration(text string) (caddy.Duration, error) {

@@ -73,8 +73,8 @@ func (o *Options) exchanges(r *resolver, p *flow.Policy) {
 		completed := flow.NewExchange(flow.Exchange{
 			GrantType: r.text(field, x.GrantType), Params: params, Header: header, OnError: meanings,
 		}, x.Credentials, p.Households, p.AuthToken, p.PrivateKey, o.FormCharset)
-		if !completed.Proves() {
-			r.fail(field, errNoProof)
+		if !completed.PassesCredentials() {
+			r.fail(field, errNoCredentials)
 		}
 		return completed
 	}
@@ -115,7 +115,7 @@ var identifiers = flow.Placeholders("")
 
 var (
 	errHeaderValue   = errors.New("has a value that no header can have: a line break, or more than 1024 bytes")
-	errAuthorization = errors.New("the header Authorization is what client_auth basic proves the client by")
+	errAuthorization = errors.New("the header Authorization is set by client_auth basic; choose another client_auth, or another header")
 
 	errKind   = errors.New("needs the kind of credentials, one of login, session_id, login_token and anonymous")
 	errTwice  = errors.New("is given twice")
@@ -180,7 +180,7 @@ func (r *resolver) onError(field string, byError OnError) OnError {
 	return byError
 }
 
-// isOAuthError tells whether a text can be one: RFC 6749 section 5.2.
+// isOAuthError reports whether a text can be one: RFC 6749 section 5.2.
 func isOAuthError(text string) bool {
 	return text != "" && strings.TrimSpace(text) == text && !strings.ContainsFunc(text, func(c rune) bool { return c < ' ' || c > '~' || c == '"' || c == '\\' })
 }

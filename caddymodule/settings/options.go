@@ -18,9 +18,10 @@ type Options struct {
 	// to be `https` unless its host is loopback; see `insecure_http`.
 	TokenEndpoint string `json:"token_endpoint,omitempty"`
 
-	// The issuer whose metadata tells the token endpoint, by OpenID Connect Discovery or RFC 8414, exactly as
-	// the server spells it. It is asked when the first account is exchanged, and again after an hour; while it
-	// cannot be had, calls are answered as `unavailable`.
+	// The issuer whose metadata names the token endpoint, by OpenID Connect Discovery or RFC 8414, exactly as
+	// the server spells it. It is asked when the first account is exchanged, again after an hour and after a reload.
+	// While it is not available the last known token endpoint is used; without one, calls are answered as
+	// `unavailable`.
 	Issuer string `json:"issuer,omitempty"`
 
 	// The client id at the token endpoint. Required in mode `upgrade`.
@@ -31,7 +32,7 @@ type Options struct {
 	// configuration and Caddy's own debug log show. A file in it is read again when it changes.
 	ClientSecret string `json:"client_secret,omitempty"`
 
-	// How the client proves itself: `basic` (HTTP Basic, form-encoded first as RFC 6749 has it), `basic_raw`
+	// How the client authenticates: `basic` (HTTP Basic, form-encoded first as RFC 6749 has it), `basic_raw`
 	// (HTTP Basic without the encoding; it matters for special characters only), `post` (in the form),
 	// `private_key_jwt` (an assertion signed with `client_key`), `tls` (the client certificate of `transport`,
 	// RFC 8705) or `none` (a public client). Default: `basic`.
@@ -68,9 +69,10 @@ type Options struct {
 	// endpoint included. At most 20s, when players give up. Default: `15s`.
 	Timeout caddy.Duration `json:"timeout,omitempty"`
 
-	// How many logins are under way at the token endpoint at once. Refreshes have a quarter as many places beside, and
-	// at least one. The others wait in order of arrival, at most 1000 for each of these and with 64 MiB in all; those
-	// from a network (an IPv4 /24 or an IPv6 /48) whose logins nearly all failed lately wait behind the others; who cannot get an answer in time at the recent pace is turned away early.
+	// How many logins are under way at the token endpoint at once. Refreshes have a quarter as many places of their own,
+	// and at least one. The others wait in order of arrival, at most 1000 for each of these and with 64 MiB in all; those
+	// from a network (an IPv4 /24 or an IPv6 /48) whose logins nearly all failed lately wait behind the others. A call
+	// that cannot be answered in time at the recent pace is turned away early.
 	// Handlers with the same token endpoint and client share the places, across configuration reloads too, and
 	// should have the same number.
 	// Default: 64.
@@ -79,16 +81,17 @@ type Options struct {
 	// For how long the same call (the same credentials from the same household) gets the tokens again that
 	// were issued to it, without another login: players that lose an answer ask again. At most 16384 are
 	// kept, in memory only. A duration or `off`. Default: `60s`.
-	Replay Memory `json:"replay,omitempty"`
+	Replay Retention `json:"replay,omitempty"`
 
 	// For how long the same call is rejected again without asking, so that repeats do not lock the account.
 	// Other credentials are tried at once. At most 65536 are kept, in memory only. A duration or `off`.
 	// Default: `30s`.
-	RememberRejected Memory `json:"remember_rejected,omitempty"`
+	RememberRejected Retention `json:"remember_rejected,omitempty"`
 
 	// How many failed logins of one account may reach the token endpoint within which time, whoever tries and from
 	// whichever home, so that nobody can have an account locked there: such as `4 30m`, or `off`. From 1 to 100
-	// within 1m to 24h. Beyond it the account is `guarded`: not asked for, and told to come again. A quarter of it,
+	// within 1m to 24h. Beyond it the account is `guarded`: the token endpoint is not asked,
+	// and the player may ask again later. A quarter of it,
 	// and at least one of two, is kept for networks that have not failed with the account. A failed login counts for
 	// a third of the time longer at most. Only user names and passwords can be guessed at, so that it is for those
 	// alone. It is kept in memory only, for all handlers with the same token endpoint. Default: `4 30m`.
@@ -96,7 +99,7 @@ type Options struct {
 
 	// The share of accounts above which rejections are doubted, such as `50%`, or `off`. A fuse blows when of at least 20
 	// accounts that were tried within ten minutes more than that share was rejected, or of the last 20 at most one was
-	// accepted. While it is blown tokens are handed out as ever, and who is rejected is told to come again (`doubted`).
+	// accepted. While it is blown tokens are handed out as ever, and a rejected player may ask again later (`doubted`).
 	// It recovers when most that are tried are accepted again, 10 percent points below the share. Upgrades and refreshes
 	// have one each, which outlive configuration reloads, in memory only. Default: `50%`.
 	Fuse Fuse `json:"fuse,omitempty"`
@@ -104,7 +107,8 @@ type Options struct {
 	// The HTTP transport to the token endpoint, as in `reverse_proxy`: certificate authorities, client
 	// certificates, a proxy, timeouts. Only `http` is supported, without `proxy_protocol`. Differing from
 	// `reverse_proxy`, idle connections are kept for 4s, which is less than the 5s after which some servers
-	// close them, unless `keep_alive` has an `idle_timeout`; and as many are kept as may be in flight.
+	// close them, unless `keep_alive` has an `idle_timeout`; as many are kept as may be in flight; and the header of an
+	// answer has at most 64 KiB, unless `max_response_header_size` says otherwise.
 	TransportRaw json.RawMessage `json:"transport,omitempty" caddy:"namespace=http.reverse_proxy.transport inline_key=protocol"`
 
 	// Allows an `http` token endpoint beyond loopback. Passwords then cross the network in the clear.
@@ -121,7 +125,7 @@ type Options struct {
 	// an error, because the account could never refresh its token.
 	PrivateKeyFallback string `json:"private_key_fallback,omitempty"`
 
-	// What the player is told when the credentials are refused for good: `reauthorize` (a blank pair, upon
+	// What the player gets when the credentials are refused for good: `reauthorize` (a blank pair, upon
 	// which the Sonos app asks the listener to sign in again) or `not_linked` (the fault
 	// `Client.NOT_LINKED_FAILURE`). Default: `reauthorize`.
 	OnRejected OnRejected `json:"on_rejected,omitempty"`
@@ -138,13 +142,13 @@ type Options struct {
 	Exchange []Exchange `json:"exchange,omitempty"`
 
 	// What becomes of the calls: `upgrade`, `reauthorize` (every account gets a blank pair, and the token endpoint
-	// is never asked) or `observe` (every call is forwarded; the log tells what would have become of it, and
+	// is never asked) or `observe` (every call is forwarded; the log says what would have become of it, and
 	// the metrics count it by kind of credentials). Default: `upgrade`.
 	Mode Mode `json:"mode,omitempty"`
 
 	// The share of homes whose accounts are upgraded, such as `10%`; the upgrade calls of the others are
-	// forwarded. It is by a hash of the `householdId`: the same homes on every instance, and those among few are
-	// among more. Refreshes are answered for all homes, because one that has been upgraded stays so when the
+	// forwarded. It is by a hash of the `householdId`: the same homes on every instance, and a smaller
+	// share is a subset of a larger one. Refreshes are answered for all homes, because one that has been upgraded stays so when the
 	// share becomes smaller. Default: `100%`.
 	Households *Percent `json:"households,omitempty"`
 
@@ -156,8 +160,8 @@ type Options struct {
 	// Answers `refreshAuthToken` by the refresh grant, with the `key` of the player's `loginToken` as the refresh
 	// token. The same token at the same time is refreshed once, and gets the same answer again for 60s. A refresh
 	// token that is dead is answered with the fault `Client.AuthTokenExpired`, or forwarded where `households` does not
-	// choose the home, because it may be the old service's. It needs `private_key` to be
-	// `refresh_token`, and is not answered in mode `reauthorize`.
+	// choose the home, because it may be the old service's. It needs `private_key` to be `refresh_token`, and is not
+	// answered in mode `reauthorize`.
 	RefreshAuthTokens bool `json:"refresh_auth_tokens,omitempty"`
 
 	// Keeps the refresh tokens here, sealed, so that players hold a handle as their `privateKey` that never changes.
@@ -206,7 +210,7 @@ type Exchange struct {
 // status.
 type OnError map[string]token.Class
 
-// OnRejected is what a player is told when its credentials were refused for good, Mode what becomes of the calls, and
+// OnRejected is what a player gets when its credentials were refused for good, Mode what becomes of the calls, and
 // Percent a share of all homes.
 type (
 	OnRejected = flow.OnRejected

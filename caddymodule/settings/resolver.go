@@ -77,10 +77,10 @@ func noValue(value string) error {
 	return errors.New("is a placeholder that is not known; {env.NAME} and {file./path} are")
 }
 
-// memory is 0 where it is off.
-func (r *resolver) memory(field string, m Memory) time.Duration {
-	if m != off && (m < 0 || m > maxMemory) {
-		r.fail(field, errMemory)
+// retention is 0 where it is off.
+func (r *resolver) retention(field string, m Retention) time.Duration {
+	if m != off && (m < 0 || m > maxRetention) {
+		r.fail(field, errRetention)
 	}
 	return max(0, time.Duration(m))
 }

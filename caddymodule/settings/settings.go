@@ -25,8 +25,8 @@ const (
 	defaultForgetAfter = 400 * 24 * time.Hour
 	minForgetAfter     = 24 * time.Hour
 
-	defaultReplay           = Memory(60 * time.Second)
-	defaultRememberRejected = Memory(30 * time.Second)
+	defaultReplay           = Retention(60 * time.Second)
+	defaultRememberRejected = Retention(30 * time.Second)
 )
 
 // Settings are what is in force by Options: with defaults, and with placeholders replaced. They may hold secrets, and so
@@ -77,7 +77,7 @@ func (s *Settings) Shown() string {
 	return where
 }
 
-// Plain tells whether what is sent to the authorization server is not encrypted.
+// Plain reports whether what is sent to the authorization server is not encrypted.
 func (s *Settings) Plain() bool { return strings.HasPrefix(s.Where(), "http:") }
 
 // Exchanger exchanges by these settings at an endpoint.
@@ -96,12 +96,12 @@ func (s *Settings) Exchanger(endpoint token.Config, state *flow.State, budgets *
 	}
 }
 
-// Settle checks the options and returns the settings by them. It reads no secret of the client. Without a replacer the
+// Resolve checks the options and returns the settings by them. It reads no secret of the client. Without a replacer the
 // placeholders stay as they are, and what depends on them is not checked, as when a Caddyfile is adapted, maybe on another
 // machine. Where files is given, texts follow the files in them.
 //
-// An error names a field and never quotes what it holds; the settings beside it are those that could be settled.
-func (o *Options) Settle(repl *caddy.Replacer, files *Files) (s Settings, err error) {
+// An error names a field and never quotes what it holds; the settings beside it are those that could be resolved.
+func (o *Options) Resolve(repl *caddy.Replacer, files *Files) (s Settings, err error) {
 	r := resolver{repl: repl, files: files}
 	s = Settings{
 		Client: token.Client{
@@ -131,8 +131,8 @@ func (o *Options) Settle(repl *caddy.Replacer, files *Files) (s Settings, err er
 	if o.FormCharset != "" && o.FormCharset != "utf-8" {
 		r.fail("form_charset", errCharset)
 	}
-	s.Replay = r.memory("replay", orDefault(o.Replay, defaultReplay))
-	s.RememberRejected = r.memory("remember_rejected", orDefault(o.RememberRejected, defaultRememberRejected))
+	s.Replay = r.retention("replay", orDefault(o.Replay, defaultReplay))
+	s.RememberRejected = r.retention("remember_rejected", orDefault(o.RememberRejected, defaultRememberRejected))
 	s.FailedLogins, s.Fuse = defaultFailedLogins, orDefault(o.Fuse, defaultFuse)
 	if o.FailedLogins != nil {
 		s.FailedLogins = *o.FailedLogins
@@ -165,7 +165,7 @@ func (o *Options) Settle(repl *caddy.Replacer, files *Files) (s Settings, err er
 	return s, r.err
 }
 
-// resolveEndpoint settles where the token endpoint is. Only exchanges need one.
+// resolveEndpoint resolves where the token endpoint is. Only exchanges need one.
 func (o *Options) resolveEndpoint(r *resolver, s *Settings) {
 	switch {
 	case o.TokenEndpoint != "" && o.Issuer != "":
@@ -178,7 +178,7 @@ func (o *Options) resolveEndpoint(r *resolver, s *Settings) {
 	r.url("issuer", o.Issuer, o.InsecureHTTP, token.ParseIssuer)
 }
 
-// resolveClient settles how the client proves itself. Its secrets are read by whoever uses them.
+// resolveClient resolves how the client authenticates. Its secrets are read by whoever uses them.
 func (o *Options) resolveClient(r *resolver, s *Settings) {
 	oneOf(r, "client_auth", s.Client.Auth, token.Basic, token.BasicRaw, token.Post, token.PrivateKeyJWT, token.TLS, token.None)
 	secret, key := s.Client.Auth.NeedsSecret(), s.Client.Auth == token.PrivateKeyJWT

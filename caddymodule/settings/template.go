@@ -58,8 +58,8 @@ func (r *resolver) literal(field, text string) func() string {
 		}
 		return get
 	}
-	settled := r.text(field, text)
-	return func() string { return settled }
+	replaced := r.text(field, text)
+	return func() string { return replaced }
 }
 
 func errPlaceholder(name string, allowed []string) error {
@@ -70,7 +70,7 @@ func errPlaceholder(name string, allowed []string) error {
 }
 
 var (
-	errUnclosed = errors.New("has a placeholder without its closing brace")
-	errRequest  = errors.New("has a placeholder of the HTTP request, which only header can have")
-	errNoProof  = errors.New("no param of it holds the account's credentials, as in param subject_token {smapi.token}")
+	errUnclosed      = errors.New("has a placeholder without its closing brace")
+	errRequest       = errors.New("has a placeholder of the HTTP request, which only header can have")
+	errNoCredentials = errors.New("no param of it holds the account's credentials, as in param subject_token {smapi.token}")
 )

@@ -20,6 +20,9 @@ var (
 	errTransportTLS  = errors.New("is set up for TLS, but token_endpoint is http")
 )
 
+// maxAnswerHeader is how many bytes the header of an answer may have, as its body. Go's default is 10 MiB.
+const maxAnswerHeader = 64 << 10
+
 // givenTransport is what of the configuration's transport matters before it is provisioned.
 type givenTransport struct {
 	KeepAlive struct {
@@ -71,6 +74,9 @@ func (o *Options) loadTransport(ctx caddy.Context, s *Settings, files *Files) (*
 		transport.Transport.IdleConnTimeout = 4 * time.Second
 	}
 	transport.Transport.OnProxyConnectResponse = token.OnProxyConnect
+	if transport.MaxResponseHeaderSize == 0 {
+		transport.Transport.MaxResponseHeaderBytes = maxAnswerHeader
+	}
 	transport.Transport.MaxIdleConnsPerHost = max(transport.Transport.MaxIdleConnsPerHost, s.MaxInFlight)
 	if given.TLS.CertificateFile == "" {
 		return transport, nil

@@ -19,7 +19,7 @@ var (
 	ErrTokenNotText = errors.New("the token has characters that XML cannot carry")
 )
 
-// CheckToken tells whether a player can be given token as an authToken or a privateKey.
+// CheckToken reports whether a player can be given token as an authToken or a privateKey.
 func CheckToken(token string) error {
 	switch {
 	case strings.TrimSpace(token) == "":

@@ -18,106 +18,151 @@ const MaxBody = 64 << 10
 var bodyTimeout = 3 * time.Second
 
 // peek reads the body of r, which it leaves as if unread, and tells with why if that was not all of it. It stops
-// at MaxBody, at a first byte that begins no XML, and at bodyTimeout.
-func peek(r *http.Request) (body []byte, why error) {
+// at MaxBody and at a first byte that begins no XML.
+//
+// At bodyTimeout it calls slow, as if that were all, in a goroutine of its own, and returns what came of that: a
+// Read that waits for the sender cannot be called off, because the errors of net/http's readers are there to stay. So it
+// is r that goes on elsewhere, and only then that anything but the one who calls has to wake up.
+func peek(w http.ResponseWriter, r *http.Request, slow Then) (body []byte, why error, late *lateRead) {
 	p := peeks.Get().(*peeking)
-	p.from, p.size = r.Body, r.ContentLength
+	p.w, p.r, p.from, p.slow = w, r, r.Body, slow
 	p.timer.Reset(bodyTimeout)
-	go p.run()
-	select {
-	case <-p.done:
-		if p.timer.Stop() {
-			defer p.release()
-		}
-	case <-p.timer.C:
-		p.mu.Lock()
-		if !p.over {
-			p.late = &lateRead{done: make(chan struct{})}
-		}
-		p.mu.Unlock()
+	body, err, late := p.readAll(r.ContentLength)
+	if p.timer.Stop() {
+		p.release()
 	}
-	// From here on p.read and p.err stay as they are: the peek is over, or its last Read ends in p.late.
-	r.Body = &replay{unread: p.read, err: p.err, late: p.late, rest: p.from}
-	switch {
-	case p.late != nil:
-		return p.read, slowBody
-	case p.err != io.EOF:
-		return p.read, otherBody
+	if late != nil {
+		return nil, nil, late
 	}
-	return p.read, nil
+	r.Body = &replay{unread: body, err: err, rest: r.Body}
+	if err != io.EOF {
+		return body, otherBody, nil
+	}
+	return body, nil, nil
 }
 
-// peeking is a body that is being read in a goroutine of its own: a Read that waits for the sender cannot be
-// called off, because the errors of net/http's readers are there to stay.
+// peeking is a body that is being read.
 type peeking struct {
-	run   func() // p.loop
-	done  chan struct{}
-	timer *time.Timer
+	timer *time.Timer // calls expire
 
+	w    http.ResponseWriter
+	r    *http.Request
 	from io.ReadCloser
-	size int64
+	slow Then
 
 	mu   sync.Mutex
-	read []byte
-	err  error
-	over bool      // no Read is under way
-	late *lateRead // takes the Read that is under way, for which nobody waits any more
+	read []byte // so far
+	over bool   // no Read is under way
+	late *lateRead
 }
 
-// lateRead is what a Read has returned, once it is done.
+// lateRead is a Read that was under way at bodyTimeout, and what is done about the request meanwhile.
 type lateRead struct {
-	done chan struct{}
+	done chan struct{} // Read has returned
 	read []byte
 	err  error
+
+	forwarded chan struct{} // slow has returned
+	result    error
+	panicked  any
+}
+
+// await returns what slow has returned, or panics as it has.
+func (l *lateRead) await() error {
+	if <-l.forwarded; l.panicked != nil {
+		panic(l.panicked)
+	}
+	return l.result
 }
 
 // peeks are kept for reuse, but not their buffers: a transport may read on after the handler has returned, and
 // must not meet another listener's password there.
 var peeks = sync.Pool{New: func() any {
-	p := &peeking{done: make(chan struct{}, 1), timer: time.NewTimer(bodyTimeout)}
+	p := new(peeking)
+	p.timer = time.AfterFunc(time.Hour, p.expire)
 	p.timer.Stop()
-	p.run = p.loop
 	return p
 }}
 
 func (p *peeking) release() {
-	p.from, p.read, p.err, p.over = nil, nil, nil, false
+	p.w, p.r, p.from, p.slow, p.read, p.over = nil, nil, nil, nil, nil, false
 	peeks.Put(p)
+}
+
+// expire has the request go on without the Read that is under way.
+func (p *peeking) expire() {
+	p.mu.Lock()
+	if p.over {
+		p.mu.Unlock()
+		return
+	}
+	l := &lateRead{done: make(chan struct{}), forwarded: make(chan struct{})}
+	p.late = l
+	read := p.read // which stays as it is: the last Read ends in l
+	p.mu.Unlock()
+	defer close(l.forwarded)
+	defer p.hasten(l)
+	defer func() { l.panicked = recover() }()
+	p.r.Body = &replay{unread: read, late: l, rest: p.from}
+	l.result = p.slow(nil, len(read), slowBody)
+}
+
+// hasten ends the Read that is under way, as far as net/http lets us, when nobody needs it any more: who serves the
+// request cannot return before.
+func (p *peeking) hasten(l *lateRead) {
+	select {
+	case <-l.done:
+		return
+	default:
+	}
+	control := http.NewResponseController(p.w)
+	switch {
+	case p.r.ProtoMajor != 1:
+		_ = p.from.Close()
+	case l.panicked != nil:
+		_ = control.SetReadDeadline(time.Now()) // after a panic the connection is closed
+	default:
+		_ = control.Flush() // with full duplex the player has its answer
+	}
 }
 
 // firstRead is the most that is read at first, so that a length alone, without a body, reserves little memory.
 const firstRead = 4 << 10
 
-func (p *peeking) loop() {
-	size := p.size
+// readAll reads a body of that size, -1 where it is not known, until it is over or late.
+func (p *peeking) readAll(size int64) (body []byte, err error, late *lateRead) {
 	if size < 0 {
 		size = 1 << 10
 	}
 	// One byte more than promised, so that the end is seen without another allocation.
-	body := make([]byte, 0, min(size, firstRead)+1)
-	first := 0
+	body = make([]byte, 0, min(size, firstRead)+1)
+	first, n := 0, 0
 	for over := false; !over; {
 		if len(body) == cap(body) {
 			body = slices.Grow(body, max(int(size)+1-len(body), 1))
 		}
-		n, err := p.from.Read(body[len(body):min(cap(body), MaxBody+1)])
+		n, err = p.from.Read(body[len(body):min(cap(body), MaxBody+1)])
 		body = body[:len(body)+n]
 		first = skipBlank(body, first)
-
-		p.mu.Lock()
-		if p.late != nil {
-			p.late.read, p.late.err = body[len(p.read):], err
-			close(p.late.done)
-			p.mu.Unlock()
-			return
-		}
-		p.read, p.err = body, err
 		noXML := len(body) >= len(byteOrderMark) && first < len(body) && body[first] != '<'
 		over = err != nil || len(body) > MaxBody || noXML
-		p.over = over
-		p.mu.Unlock()
+		if late = p.note(body, over); late != nil {
+			late.read, late.err = body[len(p.read):], err
+			close(late.done)
+			return nil, nil, late
+		}
 	}
-	p.done <- struct{}{}
+	return body, err, nil
+}
+
+// note tells the one who looks at bodyTimeout what has been read, unless it has looked before.
+func (p *peeking) note(body []byte, over bool) *lateRead {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.late == nil {
+		p.read, p.over = body, over
+	}
+	return p.late
 }
 
 var byteOrderMark = []byte("\xef\xbb\xbf")

@@ -52,6 +52,23 @@ func postSlow(b *slow) *http.Request {
 	return r
 }
 
+// serveSlowly serves a request whose body is late.
+func serveSlowly(t *testing.T, r *http.Request, forward func()) {
+	t.Helper()
+	calls := 0
+	if err := Serve(httptest.NewRecorder(), r, upgrades, func(call *Call, _ int, why error) error {
+		if calls++; call != nil || why != slowBody {
+			t.Errorf("%v, %v", call, why)
+		}
+		forward()
+		return errForwarded
+	}); err != errForwarded || calls != 1 {
+		t.Errorf("%d times, %v", calls, err)
+	}
+}
+
+var errForwarded = errors.New("forwarded")
+
 func TestASlowBodyIsForwardedAsItComes(t *testing.T) {
 	waitFor(t, time.Millisecond)
 	upgrade := string(requestFile(t, "upgrade.xml"))
@@ -60,26 +77,39 @@ func TestASlowBodyIsForwardedAsItComes(t *testing.T) {
 		for _, end := range []error{io.EOF, broken} {
 			b := slowly(upgrade[:start], upgrade[start:], end)
 			r := postSlow(b)
-			if call, _, err := Read(r, upgrades); call != nil || err != slowBody {
-				t.Fatalf("%d bytes: %v, %v", start, call, err)
-			}
-			got := make([]byte, start)
-			if n, err := io.ReadFull(r.Body, got); err != nil {
-				t.Fatalf("of %d bytes %d came, and %v", start, n, err)
-			}
-			close(b.rest)
-			rest, err := io.ReadAll(r.Body)
-			if err == nil {
-				err = io.EOF
-			}
-			if string(got)+string(rest) != upgrade || err != end {
-				t.Errorf("%d bytes: forwarded as %q, %v", start, string(got)+string(rest), err)
-			}
-			if _ = r.Body.Close(); b.closed.Load() != 1 {
-				t.Errorf("closed %d times", b.closed.Load())
-			}
+			serveSlowly(t, r, func() {
+				got := make([]byte, start)
+				if n, err := io.ReadFull(r.Body, got); err != nil {
+					t.Errorf("of %d bytes %d came, and %v", start, n, err)
+				}
+				close(b.rest)
+				rest, err := io.ReadAll(r.Body)
+				if err == nil {
+					err = io.EOF
+				}
+				if string(got)+string(rest) != upgrade || err != end {
+					t.Errorf("%d bytes: forwarded as %q, %v", start, string(got)+string(rest), err)
+				}
+				if _ = r.Body.Close(); b.closed.Load() != 1 {
+					t.Errorf("closed %d times", b.closed.Load())
+				}
+			})
 		}
 	}
+}
+
+func TestAPanicOfWhoForwardsASlowBodyIsThatOfWhoServes(t *testing.T) {
+	waitFor(t, time.Millisecond)
+	b := slowly("<x>", "</x>", io.EOF)
+	defer func() {
+		if recover() != http.ErrAbortHandler {
+			t.Error("another panic, or none")
+		}
+	}()
+	_ = Serve(httptest.NewRecorder(), postSlow(b), upgrades, func(*Call, int, error) error {
+		defer close(b.rest)
+		panic(http.ErrAbortHandler)
+	})
 }
 
 func TestABodyThatComesInPiecesInTimeIsACall(t *testing.T) {
@@ -96,19 +126,18 @@ func TestClosingDoesNotWaitForABodyThatIsSlow(t *testing.T) {
 	waitFor(t, time.Millisecond)
 	b := slowly("<x>", "</x>", io.EOF)
 	r := postSlow(b)
-	if _, _, err := Read(r, upgrades); err != slowBody {
-		t.Fatal(err)
-	}
-	// As net/http's bodies: Close waits for the Read that is under way.
-	locked := &lockedBody{slow: b}
-	locked.Lock()
-	r.Body.(*replay).rest = locked
-	_ = r.Body.Close()
-	if b.closed.Load() != 0 {
-		t.Error("closed beside a Read")
-	}
-	close(b.rest)
-	locked.Unlock()
+	serveSlowly(t, r, func() {
+		// As net/http's bodies: Close waits for the Read that is under way.
+		locked := &lockedBody{slow: b}
+		locked.Lock()
+		r.Body.(*replay).rest = locked
+		_ = r.Body.Close()
+		if b.closed.Load() != 0 {
+			t.Error("closed beside a Read")
+		}
+		close(b.rest)
+		locked.Unlock()
+	})
 	for b.closed.Load() == 0 {
 		runtime.Gosched()
 	}
@@ -130,10 +159,7 @@ func TestASlowBodyThatNobodyReadsLeavesNothingBehind(t *testing.T) {
 	before := runtime.NumGoroutine()
 	for range 20 {
 		b := slowly("<x>", "", io.EOF)
-		if _, _, err := Read(postSlow(b), upgrades); err != slowBody {
-			t.Fatal(err)
-		}
-		close(b.rest)
+		serveSlowly(t, postSlow(b), func() { close(b.rest) })
 	}
 	for runtime.NumGoroutine() > before {
 		runtime.Gosched()
@@ -145,28 +171,27 @@ func TestWhatComesLateIsReadIntoABufferOfItsOwn(t *testing.T) {
 	const secret = "<the password of somebody>"
 	b := slowly("<x>", secret, io.EOF)
 	r := postSlow(b)
-	if _, _, err := Read(r, upgrades); err != slowBody {
-		t.Fatal(err)
-	}
-	waitFor(t, time.Hour)
-	var others []io.Reader
-	upgrade := requestFile(t, "upgrade.xml")
-	for range 100 {
-		other := post(upgrade)
-		if call, _, err := Read(other, upgrades); call == nil {
-			t.Fatal(err)
+	serveSlowly(t, r, func() {
+		waitFor(t, time.Hour)
+		var others []io.Reader
+		upgrade := requestFile(t, "upgrade.xml")
+		for range 100 {
+			other := post(upgrade)
+			if call, _, err := Read(other, upgrades); call == nil {
+				t.Error(err)
+			}
+			others = append(others, other.Body)
 		}
-		others = append(others, other.Body)
-	}
-	close(b.rest)
-	if got, err := io.ReadAll(r.Body); err != nil || string(got) != "<x>"+secret {
-		t.Errorf("forwarded as %q, %v", got, err)
-	}
-	for _, other := range others {
-		if got, err := io.ReadAll(other); err != nil || !bytes.Equal(got, upgrade) {
-			t.Fatalf("another is forwarded as %q, %v", got, err)
+		close(b.rest)
+		if got, err := io.ReadAll(r.Body); err != nil || string(got) != "<x>"+secret {
+			t.Errorf("forwarded as %q, %v", got, err)
 		}
-	}
+		for _, other := range others {
+			if got, err := io.ReadAll(other); err != nil || !bytes.Equal(got, upgrade) {
+				t.Errorf("another is forwarded as %q, %v", got, err)
+			}
+		}
+	})
 }
 
 func TestASlowBodyIsForwardedOverEveryProtocol(t *testing.T) {
@@ -174,24 +199,21 @@ func TestASlowBodyIsForwardedOverEveryProtocol(t *testing.T) {
 	const start, rest = "<getDeviceAuthToken>", "</getDeviceAuthToken>"
 	given := make(chan error, 1)
 	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		_, _, err := Read(r, upgrades)
-		given <- err
-		body, err := io.ReadAll(r.Body)
-		if err != nil {
-			t.Error(err)
-		}
-		w.Header().Set("X-Proto", r.Proto)
-		_, _ = w.Write(append(body, r.Trailer.Get("X-Sum")...))
+		_ = Serve(w, r, upgrades, func(_ *Call, _ int, err error) error {
+			given <- err
+			body, err := io.ReadAll(r.Body)
+			if err != nil {
+				t.Error(err)
+			}
+			w.Header().Set("X-Proto", r.Proto)
+			_, err = w.Write(append(body, r.Trailer.Get("X-Sum")...))
+			return err
+		})
 	}))
-	server.Config.Protocols = new(http.Protocols)
-	server.Config.Protocols.SetHTTP1(true)
-	server.Config.Protocols.SetUnencryptedHTTP2(true)
-	server.Start()
+	serveBoth(server)
 	defer server.Close()
 	for _, http2 := range []bool{false, true} {
-		transport := &http.Transport{Protocols: new(http.Protocols), ExpectContinueTimeout: time.Hour}
-		transport.Protocols.SetHTTP1(!http2)
-		transport.Protocols.SetUnencryptedHTTP2(http2)
+		transport := transportOver(http2)
 		defer transport.CloseIdleConnections()
 		for name, change := range map[string]func(*http.Request){
 			"of a length":   func(r *http.Request) { r.ContentLength = int64(len(start + rest)) },
@@ -228,6 +250,59 @@ func TestASlowBodyIsForwardedOverEveryProtocol(t *testing.T) {
 				t.Errorf("%s, %s: arrived as %q, %v", name, answer.Header.Get("X-Proto"), got, err)
 			}
 		}
+	}
+}
+
+func serveBoth(server *httptest.Server) {
+	server.Config.Protocols = new(http.Protocols)
+	server.Config.Protocols.SetHTTP1(true)
+	server.Config.Protocols.SetUnencryptedHTTP2(true)
+	server.Start()
+}
+
+func transportOver(http2 bool) *http.Transport {
+	t := &http.Transport{Protocols: new(http.Protocols), ExpectContinueTimeout: time.Hour}
+	t.Protocols.SetHTTP1(!http2)
+	t.Protocols.SetUnencryptedHTTP2(http2)
+	return t
+}
+
+// As far as net/http sends it: over HTTP/1 only with full duplex.
+func TestAnEarlyAnswerDoesNotWaitForASlowBody(t *testing.T) {
+	waitFor(t, time.Millisecond)
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_ = http.NewResponseController(w).EnableFullDuplex()
+		_ = Serve(w, r, upgrades, func(*Call, int, error) error {
+			_, err := io.WriteString(w, "no")
+			return err
+		})
+	}))
+	serveBoth(server)
+	defer server.Close()
+	for _, http2 := range []bool{false, true} {
+		transport := transportOver(http2)
+		body, client := io.Pipe()
+		r, err := http.NewRequest(http.MethodPost, server.URL, body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		go func() { _, _ = io.WriteString(client, "<x>") }()
+		answer, err := transport.RoundTrip(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := make([]byte, 2)
+		if _, err := io.ReadFull(answer.Body, got); err != nil || string(got) != "no" {
+			t.Errorf("%s: %q, %v", answer.Proto, got, err)
+		}
+		if http2 { // over HTTP/1 the end of an answer without a length waits
+			if _, err := answer.Body.Read(got); err != io.EOF {
+				t.Errorf("ends with %v", err)
+			}
+		}
+		_ = client.Close()
+		_ = answer.Body.Close()
+		transport.CloseIdleConnections()
 	}
 }
 

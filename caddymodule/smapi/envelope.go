@@ -140,8 +140,8 @@ func (d document) repeats() bool {
 	return calls > 1
 }
 
-// credentials reads the credentials of a header, and returns the element that proves the account beside them.
-func (d document) credentials(header int) (c Credentials, proof int, err error) {
+// credentials reads the credentials of a header, and returns the element that they are in.
+func (d document) credentials(header int) (c Credentials, account int, err error) {
 	if header == 0 {
 		return c, 0, errNoHeader
 	}
@@ -165,23 +165,23 @@ func (d document) credentials(header int) (c Credentials, proof int, err error) 
 		if kind == "" {
 			continue
 		}
-		if proof != 0 {
+		if account != 0 {
 			return c, 0, errTwoCredentials
 		}
-		c.Kind, proof = kind, i
-		if err := d.proof(i, &c); err != nil {
+		c.Kind, account = kind, i
+		if err := d.account(i, &c); err != nil {
 			return c, 0, err
 		}
 	}
-	if proofs := d.proofs(); proofs > 1 || proofs == 1 && proof == 0 {
+	if n := d.accounts(); n > 1 || n == 1 && account == 0 {
 		return c, 0, errTwoCredentials
 	}
-	return c, proof, nil
+	return c, account, nil
 }
 
-// proofs counts what may prove an account, wherever it stands and whatever its namespace: one that is out
+// accounts counts what may be the credentials of an account, wherever it stands and whatever its namespace: one that is out
 // of place might be the one that the old service looks at.
-func (d document) proofs() (n int) {
+func (d document) accounts() (n int) {
 	for i := range d {
 		if kinds[string(d[i].local)] != "" {
 			n++
@@ -192,7 +192,8 @@ func (d document) proofs() (n int) {
 
 var kinds = map[string]Kind{"login": Login, "loginToken": LoginToken, "sessionId": SessionID}
 
-func (d document) proof(el int, c *Credentials) error {
+// account reads the credentials of an account.
+func (d document) account(el int, c *Credentials) error {
 	switch c.Kind {
 	case Login:
 		return d.login(el, c)
@@ -228,7 +229,7 @@ func (d document) is(i int, in namespace, local string) bool {
 	return d[i].namespace == in && string(d[i].local) == local
 }
 
-// strayText tells whether there is more than white space between the elements in an element.
+// strayText reports whether there is more than white space between the elements in an element.
 func (d document) strayText(i int) bool { return d[i].stray }
 
 // child returns the one child that has this name of Sonos's, 0 where there is none.

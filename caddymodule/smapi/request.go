@@ -27,49 +27,80 @@ const (
 	poll          NoCall = "a linkCode: a listener who is signing in"
 )
 
-// Read returns the call that r makes, if it is one of these methods, and how many bytes of its body it has read
-// to find that out.
+// Then goes on with a request that has been read: with the call that it makes, or with why it makes none. Peeked is how
+// many bytes of its body have been read to find that out.
+type Then func(call *Call, peeked int, why error) error
+
+// Serve finds the call that r makes, if it is one of these methods, calls then with it once, and returns what that
+// returns.
 //
-// Otherwise it returns why r is none: a NoCall, or another error where r resembles such a call but is malformed or
+// Otherwise then gets why r is none: a NoCall, or another error where r resembles such a call but is malformed or
 // can be understood in more than one way. No error holds anything of the request. Either way r is as it came and
 // can be forwarded: the body is not read at all where the HTTP method or the headers rule a call out, and what
 // was read of it otherwise is read again by the next handler, with the error that ended it.
 //
-// Read waits for a body for at most 3 s. A Read of the body that is under way then goes on, and the next handler
-// gets what it returns; it ends with the body, as net/http's bodies do at the latest with their connection or stream.
+// Serve waits for a body for at most 3 s. Then it calls then in a goroutine of its own, and a panic there is its own. A Read
+// of the body that is under way goes on, and the next handler gets what it returns; Serve returns when both are done. When
+// then is, it closes the body or, over HTTP/1, flushes w.
 //
 // The call holds nothing of the body: see Drop.
-func Read(r *http.Request, methods []Method) (call *Call, peeked int, why error) {
+func Serve(w http.ResponseWriter, r *http.Request, methods []Method, then Then) error {
 	action, why := mayCall(r, methods)
 	if why != nil {
-		return nil, 0, why
+		return then(nil, 0, why)
 	}
 	arrived := time.Now()
-	body, why := peek(r)
-	peeked = len(body)
+	body, why, late := peek(w, r, then)
+	if late != nil {
+		return late.await()
+	}
+	if why != nil {
+		return then(nil, len(body), why)
+	}
+	call, why := understand(r, action, body, methods)
+	if call != nil {
+		call.Arrived = arrived
+	}
+	return then(call, len(body), why)
+}
+
+// Read is Serve for who has nothing to serve: it returns when the body is over, however long that takes.
+func Read(r *http.Request, methods []Method) (call *Call, peeked int, why error) {
+	_ = Serve(nil, r, methods, func(c *Call, n int, err error) error {
+		call, peeked, why = c, n, err
+		return nil
+	})
+	return call, peeked, why
+}
+
+// MayCall tells whether Serve would read the body of r, by its HTTP method and headers alone. It allocates nothing.
+func MayCall(r *http.Request, methods []Method) bool {
+	_, why := mayCall(r, methods)
+	return why == nil
+}
+
+// understand returns the call that a body makes, which the headers of r say is of that method if it is not blank.
+func understand(r *http.Request, action Method, body []byte, methods []Method) (call *Call, why error) {
 	switch {
-	case why != nil:
-		return nil, peeked, why
 	case !mentions(body, methods):
-		return nil, peeked, otherMentions
+		return nil, otherMentions
 	case polls(body):
-		return nil, peeked, poll
+		return nil, poll
 	case !encodingFits(r.Header["Content-Type"], body):
-		return nil, peeked, errEncoding
+		return nil, errEncoding
 	}
 	if call, why = parse(body, methods); why != nil {
-		return nil, peeked, why
+		return nil, why
 	}
 	if action != "" && action != call.Method {
-		return nil, peeked, errAction
+		return nil, errAction
 	}
 	if c := &call.Credentials; c.Kind == LoginToken && c.Token == "" {
 		if c.Token, why = bearer(r.Header["Authorization"]); why != nil {
-			return nil, peeked, why
+			return nil, why
 		}
 	}
-	call.Arrived = arrived
-	return call, peeked, nil
+	return call, nil
 }
 
 // mayCall tells by HTTP method and headers alone why r cannot be a call of one of the methods or, if the headers
@@ -170,7 +201,7 @@ func typeAllows(values []string) bool {
 	return true
 }
 
-// encodingFits tells whether a body is ASCII where that is declared.
+// encodingFits reports whether a body is ASCII where that is declared.
 func encodingFits(types []string, body []byte) bool {
 	return len(types) == 0 || !strings.Contains(strings.ToLower(types[0]), ascii) || !bytes.ContainsFunc(body, notASCII)
 }

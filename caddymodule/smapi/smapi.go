@@ -17,7 +17,7 @@ const (
 // listener to sign in again. It is no credential.
 const NeedsReauth = "needs_reauth"
 
-// Kind says what an account proves itself with, by the service's old kind of access.
+// Kind is the kind of an account's credentials, by the service's old kind of access.
 type Kind string
 
 const (
@@ -45,7 +45,7 @@ type Call struct {
 	Credentials Credentials
 }
 
-// Credentials are what a call proves its account with, by its SOAP header. All values are as sent, never
+// Credentials are those of a call's account, by its SOAP header. All values are as sent, never
 // trimmed.
 type Credentials struct {
 	Kind Kind

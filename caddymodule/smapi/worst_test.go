@@ -27,6 +27,12 @@ func upgradeWith(at string, most int, piece func(i int) string) []byte {
 	return []byte(body + strings.Repeat(" ", MaxBody-len(body)))
 }
 
+// upgradeBehind is a call of MaxBody bytes behind what may stand in front of an envelope.
+func upgradeBehind(prologue string) []byte {
+	body := prologue + strings.TrimRight(string(upgradeWith("$tag", 1, the(""))), " ")
+	return []byte(body + strings.Repeat(" ", MaxBody-len(body)))
+}
+
 func the(text string) func(int) string { return func(int) string { return text } }
 
 // plainBody is a call with much text, all of which is read.
@@ -71,6 +77,19 @@ func worstBodies() map[string][]byte {
 		"almost another":          upgradeWith("$password", 0, the("getSessionI refreshAuthToke ")),
 		"almost a linkCode":       upgradeWith("$password", 0, the("linkCode ")),
 		"almost no character":     upgradeWith("$password", 0, the("\uFF01\uFFBF")),
+		"entities":                upgradeBehind("<!DOCTYPE a [" + strings.Repeat(`<!ENTITY b "&c;&c;">`, 3000) + "]>"),
+		"instructions":            upgradeWith("$header", 0, the("<?a b?>")),
+		"a long instruction":      upgradeWith("$header", 1, the("<?a "+strings.Repeat("? ", 30000)+"?>")),
+		"a long declaration":      upgradeBehind(`<?xml version="1.0"` + strings.Repeat(" ", 60000) + "?>"),
+		"default namespaces":      upgradeWith("$header", 0, numbered(`<x xmlns="u%d"/>`)),
+		"namespaces, most":        upgradeWith("$header", 7, numbered(`<x `+attributes(16, long[:380])+`xmlns="u%d"/>`)),
+		"a long namespace":        upgradeWith("$tag", 1, the(`xmlns:p="`+strings.Repeat("n", 60000)+`"`)),
+		"siblings, most":          upgradeWith("$credentials", 225, numbered("<deviceId%d>"+long[:200]+"</deviceId%[1]d>")),
+		"text between, most":      upgradeWith("$credentials", 225, the(strings.Repeat(" ", 240)+"<x/>")),
+		"callbacks":               upgradeWith("$call", 0, the("<callbackPath/>")),
+		"quotes":                  upgradeWith("$tag", 1, the(`a="`+strings.Repeat("'", 60000)+`"`)),
+		"tag that does not end":   upgradeWith("$header", 1, the("<x"+strings.Repeat(" ", 60000))),
+		"end tags":                upgradeWith("$header", 0, the("</x>")),
 		"runes":                   upgradeWith("$password", 0, the("\U0001F3B5")),
 	}
 	return bodies

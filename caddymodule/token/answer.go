@@ -3,6 +3,7 @@ package token
 import (
 	"bytes"
 	"encoding/json"
+	"maps"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -22,14 +23,14 @@ type Answer struct {
 	// Suberror says more of some errors of Entra's, such as consent_required of an invalid_grant.
 	Suberror string `json:"suberror,omitempty"`
 
-	// Readable tells that the body was JSON, Object that it was a JSON object, Empty that there was none, Form that it
+	// Readable is true where the body was JSON, Object where it was a JSON object, Empty where there was none, Form where it
 	// was a form with an access_token.
 	Readable bool `json:"readable,omitempty"`
 	Object   bool `json:"object,omitempty"`
 	Empty    bool `json:"empty,omitempty"`
 	Form     bool `json:"form,omitempty"`
 
-	// RetryAfter tells that there was such a header.
+	// RetryAfter is true where there was such a header.
 	RetryAfter bool `json:"retry_after,omitempty"`
 
 	// Fields are those of Config.Fields that the answer has as a text, nil where it has none. They are secrets.
@@ -61,34 +62,62 @@ func broken(status int, class Class, cause, fix string) Answer {
 
 // newAnswer keeps of an answer what it is judged by and the wanted fields.
 func newAnswer(response *http.Response, content []byte, wanted []string) Answer {
-	a := Answer{Status: response.StatusCode, HoldBack: holdBack(response, time.Now())}
-	members, readable := readJSON(content)
-	a.Error, a.Suberror = textOf(members["error"]), textOf(members["suberror"])
-	a.Readable, a.Object, a.Empty = readable, members != nil, len(bytes.TrimSpace(content)) == 0
+	now := time.Now()
+	a := Answer{Status: response.StatusCode, HoldBack: holdBack(response, "", now)}
 	a.RetryAfter = response.Header.Get("Retry-After") != ""
-	if !readable {
+	a.Empty = len(bytes.TrimSpace(content)) == 0
+	content = bytes.TrimPrefix(content, byteOrderMark)
+	if a.Readable = json.Valid(content); !a.Readable {
 		form, err := url.ParseQuery(string(content))
 		a.Form = err == nil && form.Has("access_token")
+		return a
 	}
-	a.Life = lifeOf(members["expires_in"])
-	for _, name := range wanted {
-		if text := textOf(members[name]); text != "" {
-			if a.Fields == nil {
-				a.Fields = make(map[string]string, len(wanted))
-			}
-			a.Fields[name] = text
-		}
+	members, found := bytes.CutPrefix(bytes.TrimLeft(content, jsonBlank), []byte("{"))
+	if a.Object = found; found {
+		a.take(members, wanted)
+		a.HoldBack = holdBack(response, a.Error, now)
 	}
 	return a
+}
+
+// take takes from the members of an object what is kept of them. Of members of one name the last one counts. They are
+// read here rather than by json.Unmarshal, which takes longer for it than all else that an answer needs.
+func (a *Answer) take(members []byte, wanted []string) {
+	fields := make(map[string]string, len(wanted))
+	for {
+		var name, value []byte
+		if name, members = cutValue(members); name == nil {
+			break
+		}
+		value, members = cutValue(members)
+		name = rawText(name)
+		switch string(name) {
+		case "error":
+			a.Error = textOf(value)
+		case "suberror":
+			a.Suberror = textOf(value)
+		case "expires_in":
+			a.Life = lifeOf(value)
+		}
+		for _, field := range wanted {
+			if string(name) == field {
+				fields[field] = textOf(value)
+			}
+		}
+	}
+	maps.DeleteFunc(fields, func(_, text string) bool { return text == "" })
+	if len(fields) > 0 {
+		a.Fields = fields
+	}
 }
 
 // maxLife bounds how long an access token may be said to be good.
 const maxLife = 10 * 365 * 24 * time.Hour
 
 // lifeOf reads expires_in, which comes as a number, with or without a fraction, and as a text of one.
-func lifeOf(member json.RawMessage) time.Duration {
-	text := string(member)
-	if quoted := textOf(member); quoted != "" {
+func lifeOf(value []byte) time.Duration {
+	text := string(value)
+	if quoted := textOf(value); quoted != "" {
 		text = quoted
 	}
 	seconds, err := strconv.ParseFloat(text, 64)
@@ -98,23 +127,48 @@ func lifeOf(member json.RawMessage) time.Duration {
 	return time.Duration(min(seconds, maxLife.Seconds()) * float64(time.Second))
 }
 
-// readJSON reads the members of an object. Other JSON is readable but has no members.
-func readJSON(content []byte) (members map[string]json.RawMessage, readable bool) {
-	content = bytes.TrimPrefix(content, []byte("\xef\xbb\xbf"))
-	if json.Unmarshal(content, &members) == nil {
-		return members, true
+var byteOrderMark = []byte("\xef\xbb\xbf")
+
+const jsonBlank = " \t\r\n"
+
+// cutValue cuts the next name or value off the inside of an object, which has to be valid JSON: nil at its end.
+func cutValue(members []byte) (value, rest []byte) {
+	members = bytes.TrimLeft(members, jsonBlank+",:")
+	depth, quoted := 0, false
+	for i := 0; i < len(members); i++ {
+		switch c := members[i]; {
+		case quoted && c == '\\':
+			i++
+		case c == '"':
+			quoted = !quoted
+		case quoted:
+		case c == '{' || c == '[':
+			depth++
+		case c == '}' || c == ']':
+			depth--
+		}
+		if depth < 0 {
+			return nil, nil
+		}
+		if depth == 0 && !quoted && bytes.IndexByte([]byte(jsonBlank+",:}"), members[i+1]) >= 0 { // there is a }
+			return members[:i+1], members[i+1:]
+		}
 	}
-	return nil, json.Valid(content)
+	return nil, nil
 }
 
-// textOf is the text of a member, blank where it is missing or no text.
-func textOf(member json.RawMessage) (text string) {
-	if len(member) == 0 || member[0] != '"' {
-		return ""
+// textOf is the text of a value, blank where it is none.
+func textOf(value []byte) string { return string(rawText(value)) }
+
+// rawText is textOf, and shares the value's bytes where it can.
+func rawText(value []byte) []byte {
+	if len(value) == 0 || value[0] != '"' {
+		return nil
 	}
-	if plain := member[1 : len(member)-1]; !bytes.ContainsFunc(plain, func(r rune) bool { return r == '\\' || r >= utf8.RuneSelf }) {
-		return string(plain)
+	if inside := value[1 : len(value)-1]; bytes.IndexByte(inside, '\\') < 0 && utf8.Valid(inside) {
+		return inside
 	}
-	_ = json.Unmarshal(member, &text) // it is valid
-	return text
+	var text string
+	_ = json.Unmarshal(value, &text) // it is valid
+	return []byte(text)
 }

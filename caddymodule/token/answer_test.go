@@ -1,6 +1,7 @@
 package token
 
 import (
+	"bytes"
 	"encoding/json"
 	"net/http"
 	"reflect"
@@ -40,4 +41,34 @@ func TestOfAnAnswerOnlyTheWantedTextsAreKept(t *testing.T) {
 	if want := map[string]string{"access_token": "last"}; !reflect.DeepEqual(a.Fields, want) {
 		t.Errorf("it has %v, want %v", a.Fields, want)
 	}
+}
+
+// FuzzMembers holds the reading of members against encoding/json.
+func FuzzMembers(f *testing.F) {
+	for _, text := range []string{
+		`{"a":"text","error":"no"}`, `{ "a" : "a\u0041\"\\" , "error" : { "a" : "no" } }`, `{"\u0061":"text"}`, `{"a":"first","a":1}`,
+		`{"A":"no"}`, `{"a":null,"x":["a","no",{}],"error":-1.5e3,"suberror":true}`, `{"suberror":"\ud800","ü":"ü"}`, "\ufeff\n{}", `[]`, `null`,
+		`{"a":"}","error":"]","suberror":",:"}`, `{"a":[{"a":"}"}]}`, "{\"a\xff\":\"a\",\"a\ufffd\":\"\xff\"}", `{"":"blank"}`, ``, `{`, `{"a"}`,
+	} {
+		f.Add([]byte(text))
+	}
+	wanted := []string{"a", "ü", "a\ufffd", "error"}
+	f.Fuzz(func(t *testing.T, content []byte) {
+		a := newAnswer(&http.Response{StatusCode: 200}, content, wanted)
+		var members map[string]json.RawMessage
+		content = bytes.TrimPrefix(content, []byte("\ufeff"))
+		_ = json.Unmarshal(content, &members) // other JSON has none
+		text := func(name string) (text string) {
+			_ = json.Unmarshal(members[name], &text) // no text is a blank one
+			return text
+		}
+		if a.Readable != json.Valid(content) || a.Object != (members != nil) || a.Error != text("error") || a.Suberror != text("suberror") {
+			t.Errorf("%q is %+v", content, a)
+		}
+		for _, name := range wanted {
+			if kept, ok := a.Fields[name]; kept != text(name) || ok != (kept != "") {
+				t.Errorf("%q: %q is %q, %v", content, name, kept, ok)
+			}
+		}
+	})
 }

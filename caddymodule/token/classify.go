@@ -60,7 +60,7 @@ type Verdict struct {
 	// where there is nothing to say.
 	Cause, Fix string
 
-	// ByOnError tells that OnError has decided.
+	// ByOnError is true where OnError has decided.
 	ByOnError bool
 }
 
@@ -134,7 +134,7 @@ func (v Verdict) byOnError(class Class) Verdict {
 	return v.is(class, "as on_error says", "")
 }
 
-// meaningful tells whether an error has a fixed meaning.
+// meaningful reports whether an error has a fixed meaning.
 func meaningful(code string) bool {
 	return code == "invalid_grant" || code == "server_error" || errorsClient[code] != "" ||
 		slices.Contains(errorsPassing, code) || slices.Contains(errorsListener, code) || slices.Contains(errorsSubject, code)

@@ -2,6 +2,7 @@ package token
 
 import (
 	"net/http"
+	"strings"
 	"testing"
 )
 
@@ -64,6 +65,7 @@ func TestAnswersAreClassedByErrorFirstAndStatusSecond(t *testing.T) {
 		{"a proxy without its server", password, 502, `<html>`, Unavailable, ""},
 		{"a slow client, by a proxy", password, 408, ``, Unavailable, ""},
 		{"a moved endpoint", password, 307, ``, Misconfigured, ""},
+		{"a proxy that wants a password", password, 407, `<html>`, Misconfigured, ""},
 		{"a login page", password, 302, `<html>`, Misconfigured, ""},
 		{"no endpoint", password, 404, `<html>`, Misconfigured, ""},
 		{"a firewall", password, 403, `<html>`, Misconfigured, ""},
@@ -136,6 +138,57 @@ func TestOnErrorIsByErrorFirstAndByStatusWhereThatSaysNothing(t *testing.T) {
 	} {
 		if r := judged(&Grant{OnError: test.onError}, Basic, test.status, test.body); r.Class != test.class {
 			t.Errorf("%v, %d %s: %s, want %s", test.onError, test.status, test.body, r.Class, test.class)
+		}
+	}
+}
+
+// on_error by status is for a server that says nothing more, and never for a page of what stands in front of it.
+func TestOnErrorByStatusIsForABodyThatIsEmptyOrAnObject(t *testing.T) {
+	g := &Grant{OnError: map[string]Class{"403": Rejected}}
+	for body, want := range map[string]Class{
+		"": Rejected, " \r\n": Rejected, "{}": Rejected, `{"message":"Forbidden"}`: Rejected, `{"error":"locked"}`: Rejected, `{"error":null}`: Rejected,
+		"null": Misconfigured, "[]": Misconfigured, `"forbidden"`: Misconfigured, "403": Misconfigured, "{": Misconfigured,
+		"Forbidden": Misconfigured, "<html>": Misconfigured, "error=locked": Misconfigured, "{}<html>": Misconfigured,
+	} {
+		if r := judged(g, Basic, 403, body); r.Class != want || r.ByOnError != (want == Rejected) {
+			t.Errorf("%q: %+v, want %s", body, r, want)
+		}
+		a := newAnswer(&http.Response{StatusCode: 403, Header: http.Header{"Retry-After": {"60"}}}, []byte(body), nil)
+		if r := judge(g, Basic, &a); r.Class != Misconfigured {
+			t.Errorf("%q with Retry-After: %+v", body, r)
+		}
+	}
+}
+
+func TestASuberrorGoesBeforeItsError(t *testing.T) {
+	const body = `{"error":"invalid_grant","suberror":"consent_required"}`
+	for _, test := range []struct {
+		onError map[string]Class
+		body    string
+		want    Class
+	}{
+		{nil, body, Rejected},
+		{map[string]Class{"invalid_grant/consent_required": Unavailable, "invalid_grant": Rejected}, body, Unavailable},
+		{map[string]Class{"invalid_grant": Misconfigured}, body, Misconfigured},
+		{map[string]Class{"invalid_grant/bad_token": Misconfigured}, body, Rejected},
+		{map[string]Class{"invalid_grant/consent_required": Misconfigured}, `{"error":"invalid_grant","suberror":7}`, Rejected},
+		{map[string]Class{"invalid_grant/consent_required": Misconfigured}, `{"suberror":"consent_required"}`, Misconfigured}, // for want of an error
+		{map[string]Class{"invalid_grant/consent_required": Rejected}, `{"error":"invalid_client","suberror":"consent_required"}`, Misconfigured},
+	} {
+		if r := judged(&Grant{OnError: test.onError}, Basic, 400, test.body); r.Class != test.want || r.Error == "consent_required" {
+			t.Errorf("%v, %s: %+v, want %s", test.onError, test.body, r, test.want)
+		}
+	}
+}
+
+func TestAnErrorIsShownIfItIsAName(t *testing.T) {
+	forty := strings.Repeat("a", 40)
+	for code, want := range map[string]string{
+		"a": "a", "account_locked": "account_locked", "e0000047": "e0000047", "a.b_c-1": "a.b_c-1", forty: forty, forty + "a": "other",
+		"Account_locked": "other", "account locked": "other", "urn:x": "other", "söhne": "other", "a\\nb": "other", " ": "other", "": "",
+	} {
+		if v := judged(&Grant{}, Basic, 400, `{"error":"`+code+`"}`); v.Error != want {
+			t.Errorf("%q is shown as %q", code, v.Error)
 		}
 	}
 }

@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// ClientAuth is how the client proves itself to the token endpoint.
+// ClientAuth is how the client authenticates at the token endpoint.
 type ClientAuth string
 
 const (
@@ -26,7 +26,7 @@ const (
 	None ClientAuth = "none"
 )
 
-// NeedsSecret tells whether the client proves itself with a secret.
+// NeedsSecret reports whether the client authenticates with a secret.
 func (a ClientAuth) NeedsSecret() bool { return a == Basic || a == BasicRaw || a == Post }
 
 // Client is who asks for tokens.
@@ -34,7 +34,7 @@ type Client struct {
 	ID   string
 	Auth ClientAuth
 
-	// Secret and Key return what the client proves itself with. They are called at every exchange, since it may
+	// Secret and Key return what the client authenticates with. They are called at every exchange, since it may
 	// change. Secret is required for Basic, BasicRaw and Post, Key for PrivateKeyJWT; otherwise they may be nil.
 	Secret func() string
 	Key    func() *Key

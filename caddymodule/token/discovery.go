@@ -1,7 +1,9 @@
 package token
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"net/http"
 	"net/url"
 	"strings"
@@ -22,19 +24,32 @@ const (
 	metadataTimeout = 10 * time.Second
 )
 
-// discovery finds the token endpoint of an issuer when it is needed, by OpenID Connect Discovery 1.0 section 4
-// or, where the issuer has no such document, RFC 8414 section 3.
-type discovery struct {
-	issuer   string
-	insecure bool
-	mtls     bool // RFC 8705 section 5: prefer the endpoint for client certificates
-	get      func(context.Context, *url.URL) (Answer, map[string]string)
-	asking   singleflight.Group
+// Metadata is what an issuer has said of its token endpoint. It outlives Endpoints, so that one that works is not lost
+// with a new configuration. The zero Metadata knows nothing. It is safe for concurrent use.
+type Metadata struct {
+	asking singleflight.Group
 
 	mu      sync.Mutex
 	found   *url.URL
 	failed  Answer // in the place of found
 	expires time.Time
+}
+
+// expire has it looked for again.
+func (m *Metadata) expire() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.expires = time.Time{}
+}
+
+// discovery finds the token endpoint of an issuer when it is needed, by OpenID Connect Discovery 1.0 section 4
+// or, where the issuer has no such document, RFC 8414 section 3.
+type discovery struct {
+	*Metadata
+	issuer   string
+	insecure bool
+	mtls     bool // RFC 8705 section 5: prefer the endpoint for client certificates
+	get      func(context.Context, *url.URL) (Answer, map[string]string)
 }
 
 // metadataFields are what is kept of an issuer's metadata, and mtlsTokenEndpoint is where its alias for client
@@ -45,8 +60,9 @@ const mtlsTokenEndpoint = "mtls_endpoint_aliases.token_endpoint"
 
 // addAlias adds the token endpoint for client certificates, if the metadata has one.
 func addAlias(to map[string]string, metadata []byte) {
-	members, _ := readJSON(metadata)
-	aliases, _ := readJSON(members["mtls_endpoint_aliases"])
+	var members, aliases map[string]json.RawMessage
+	_ = json.Unmarshal(bytes.TrimPrefix(metadata, byteOrderMark), &members) // none of another kind
+	_ = json.Unmarshal(members["mtls_endpoint_aliases"], &aliases)
 	if alias := textOf(aliases["token_endpoint"]); alias != "" && to != nil {
 		to[mtlsTokenEndpoint] = alias
 	}

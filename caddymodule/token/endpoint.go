@@ -34,6 +34,11 @@ type Config struct {
 	Issuer   string
 	Insecure bool
 
+	// Metadata is what is known of Issuer. Endpoints may share it that have the same Issuer and Insecure, and a client
+	// that is TLS in all of them or in none. A new Endpoint uses what it knows, and looks for it again. Nil is one of
+	// its own.
+	Metadata *Metadata
+
 	Client Client
 
 	// Fields are the names of the fields that are kept of an answer. The others are dropped as soon as it is read.
@@ -70,15 +75,15 @@ func (g *Grant) Size() (n int) {
 
 // Endpoint exchanges at one token endpoint as one client. It is safe for concurrent use.
 type Endpoint struct {
-	url       *url.URL
-	discovery *discovery // in the place of url
-	client    Client
-	fields    []string
-	formType  string                               // its Content-Type
-	proven    atomic.Pointer[clientAuthentication] // the last one
-	transport http.RoundTripper
-	context   context.Context
-	http1     atomic.Bool // what the last answer came over
+	url            *url.URL
+	discovery      *discovery // in the place of url
+	client         Client
+	fields         []string
+	formType       string                               // its Content-Type
+	authentication atomic.Pointer[clientAuthentication] // the last one
+	transport      http.RoundTripper
+	context        context.Context
+	http1          atomic.Bool // what the last answer came over
 }
 
 // New returns an Endpoint. It does no network I/O.
@@ -91,7 +96,12 @@ func New(c Config) *Endpoint {
 		e.formType += "; charset=" + c.FormCharset
 	}
 	if c.URL == nil {
-		e.discovery = &discovery{issuer: c.Issuer, insecure: c.Insecure, mtls: c.Client.Auth == TLS, get: e.get}
+		m := c.Metadata
+		if m == nil {
+			m = new(Metadata)
+		}
+		m.expire()
+		e.discovery = &discovery{Metadata: m, issuer: c.Issuer, insecure: c.Insecure, mtls: c.Client.Auth == TLS, get: e.get}
 	}
 	return e
 }
@@ -224,11 +234,11 @@ type tokenRequest struct {
 }
 
 func (e *Endpoint) request(ctx context.Context, where *url.URL, g *Grant) (tokenRequest, error) {
-	client, err := e.client.authenticate(where, e.formType, e.proven.Load())
+	client, err := e.client.authenticate(where, e.formType, e.authentication.Load())
 	if err != nil {
 		return tokenRequest{}, err
 	}
-	e.proven.Store(client)
+	e.authentication.Store(client)
 	header := client.header
 	if g.Header != nil {
 		header = maps.Clone(header)

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/net/http2"
+
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/token/tokentest"
 )
 
 var ella = Grant{
@@ -64,21 +66,7 @@ func login(username, password string) Grant {
 	return Grant{Type: "password", Params: []Param{{"username", username}, {"password", password}}}
 }
 
-// stub is a transport without a network, for tests that step the clock.
-type stub func(form url.Values) (status int, header http.Header, body string)
-
-func (s stub) RoundTrip(r *http.Request) (*http.Response, error) {
-	text, err := io.ReadAll(r.Body)
-	if err != nil {
-		return nil, err
-	}
-	form, err := url.ParseQuery(string(text))
-	if err != nil {
-		return nil, err
-	}
-	status, header, body := s(form)
-	return &http.Response{StatusCode: status, Header: header, Body: io.NopCloser(strings.NewReader(body)), ProtoMajor: 1}, nil
-}
+type stub = tokentest.Stub
 
 const issued = `{"access_token":"new","refresh_token":"key"}`
 

@@ -3,6 +3,7 @@ package token
 import (
 	"math"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -17,10 +18,11 @@ const largeSeconds = 1e8
 // resetHeaders say in seconds, or in seconds of the epoch, when a limit ends.
 var resetHeaders = [...]string{"X-Rate-Limit-Reset", "X-Ratelimit-Reset", "Ratelimit-Reset"}
 
-// holdBack is for how long an answer asks to hold back, with a 429 or a 503: by Retry-After (RFC 9110 section 10.2.3,
-// seconds or a date) or by a header that says when the limit ends. It is 0 where it does not ask.
-func holdBack(answer *http.Response, now time.Time) time.Duration {
-	if answer.StatusCode != http.StatusTooManyRequests && answer.StatusCode != http.StatusServiceUnavailable {
+// holdBack is for how long an answer asks to hold back, with a 429, a 503 or an OAuth error that says so: by Retry-After
+// (RFC 9110 section 10.2.3, seconds or a date) or by a header that says when the limit ends. It is 0 where it does not ask.
+func holdBack(answer *http.Response, code string, now time.Time) time.Duration {
+	if answer.StatusCode != http.StatusTooManyRequests && answer.StatusCode != http.StatusServiceUnavailable &&
+		!slices.Contains(errorsPassing, code) {
 		return 0
 	}
 	if hold, ok := retryAfter(answer.Header.Get("Retry-After"), now); ok {

@@ -14,18 +14,23 @@ func TestHoldingBackIsBounded(t *testing.T) {
 		"Thu, 01 Jan 2026 00:00:09 GMT": 9 * time.Second, "Fri, 01 Jan 2027 00:00:00 GMT": maxHold,
 		"Thu, 01 Jan 1970 00:00:00 GMT": 0,
 	} {
-		if got := holdBack(&http.Response{StatusCode: 429, Header: http.Header{"Retry-After": {after}}}, now); got != want {
+		if got := holdBack(&http.Response{StatusCode: 429, Header: http.Header{"Retry-After": {after}}}, "", now); got != want {
 			t.Errorf("%q: for %v", after, got)
 		}
 	}
 	for name, value := range map[string]string{
 		"X-Rate-Limit-Reset": "1767225607", "X-Ratelimit-Reset": "7", "Ratelimit-Reset": "7.0",
 	} {
-		if got := holdBack(&http.Response{StatusCode: 429, Header: http.Header{name: {value}}}, now); got != 7*time.Second {
+		if got := holdBack(&http.Response{StatusCode: 429, Header: http.Header{name: {value}}}, "", now); got != 7*time.Second {
 			t.Errorf("%s %s: for %v", name, value, got)
 		}
 	}
-	if got := holdBack(&http.Response{StatusCode: 500, Header: http.Header{"Retry-After": {"5"}}}, now); got != 0 {
+	if got := holdBack(&http.Response{StatusCode: 500, Header: http.Header{"Retry-After": {"5"}}}, "server_error", now); got != 0 {
 		t.Errorf("a 500 holds back for %v", got)
+	}
+	for _, code := range errorsPassing {
+		if got := holdBack(&http.Response{StatusCode: 400, Header: http.Header{"Retry-After": {"5"}}}, code, now); got != 5*time.Second {
+			t.Errorf("%s holds back for %v", code, got)
+		}
 	}
 }

@@ -20,7 +20,7 @@ import (
 // assertionLife is for how long an assertion is good. It is made for one request.
 const assertionLife = time.Minute
 
-// Key signs the assertions of a client that proves itself by PrivateKeyJWT.
+// Key signs the assertions of a client that authenticates by PrivateKeyJWT.
 type Key struct{ signer jose.Signer }
 
 // What keeps a text from being a key that can sign. None quotes the text.
@@ -108,7 +108,7 @@ func algorithmOf(key any) jose.SignatureAlgorithm {
 	return ""
 }
 
-// assertion is a JWT by which the client proves itself once (RFC 7523 section 3).
+// assertion is a JWT by which the client authenticates once (RFC 7523 section 3).
 func (k *Key) assertion(clientID, audience string) (string, error) {
 	now := time.Now()
 	return jwt.Signed(k.signer).Claims(jwt.Claims{

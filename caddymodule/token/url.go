@@ -44,7 +44,7 @@ func validPort(port string) bool {
 	return port == "" || err == nil
 }
 
-// Loopback tells whether a host, a name or an address, is this machine without asking anybody.
+// Loopback reports whether a host, a name or an address, is this machine without asking anybody.
 func Loopback(host string) bool {
 	addr, err := netip.ParseAddr(host)
 	return strings.EqualFold(host, "localhost") || err == nil && addr.Unmap().IsLoopback()

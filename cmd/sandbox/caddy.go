@@ -44,11 +44,10 @@ func startCaddy(file, dir string, env map[string]string) (url string, stop func(
 	if len(warnings) > 0 {
 		return "", nil, fmt.Errorf("%s: %v", file, warnings)
 	}
-	config, err := confine(adapted, site, dir)
+	config, err := confine(adapted, site, admin, dir)
 	if err != nil {
 		return "", nil, err
 	}
-	caddy.DefaultAdminListen = admin
 	caddy.ConfigAutosavePath = filepath.Join(dir, "autosave.json")
 	if err := caddy.Load(config, true); err != nil {
 		return "", nil, err
@@ -57,8 +56,9 @@ func startCaddy(file, dir string, env map[string]string) (url string, stop func(
 }
 
 // confine keeps the servers of a configuration on loopback, where a Caddyfile's site address means all
-// interfaces, and Caddy's files and logs out of the way.
-func confine(adapted []byte, address, dir string) ([]byte, error) {
+// interfaces, and Caddy's files and logs out of the way. Its admin endpoint is on loopback too, where there may be no folder
+// for a socket.
+func confine(adapted []byte, address, admin, dir string) ([]byte, error) {
 	var config map[string]json.RawMessage
 	if err := json.Unmarshal(adapted, &config); err != nil {
 		return nil, err
@@ -76,6 +76,7 @@ func confine(adapted []byte, address, dir string) ([]byte, error) {
 	}
 	parts := map[string]any{
 		"apps":    apps,
+		"admin":   map[string]string{"listen": admin},
 		"storage": map[string]string{"module": "file_system", "root": dir},
 		"logging": json.RawMessage(`{"logs":{"default":{"level":"ERROR"}}}`),
 	}

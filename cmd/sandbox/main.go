@@ -15,6 +15,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/cmd/sandbox/authserver"
@@ -85,7 +86,7 @@ func run(ctx context.Context, config string, once, services bool) error {
 		"SMAPI_LEGACY":             legacyURL,
 	}
 	if services {
-		if err := explain(env); err != nil || once {
+		if err := explain(env, config, dir); err != nil || once {
 			return err
 		}
 		<-ctx.Done()
@@ -113,18 +114,31 @@ func run(ctx context.Context, config string, once, services bool) error {
 	return nil
 }
 
-// explain prints how to run a Caddy in front of the services.
-func explain(env map[string]string) error {
+// explain prints how to run a Caddy in front of the services: with a copy of the Caddyfile that listens on loopback only.
+func explain(env map[string]string, config, dir string) error {
 	site, err := freePort()
 	if err != nil {
 		return err
 	}
+	text, err := os.ReadFile(config)
+	if err != nil {
+		return err
+	}
+	file := filepath.Join(dir, "Caddyfile")
+	local, ok := strings.CutPrefix(string(text[strings.Index(string(text), "\n{\n")+1:]), "{\n")
+	if !ok {
+		return fmt.Errorf("%s has no global options", config)
+	}
+	if err := os.WriteFile(file, []byte("{\n\tdefault_bind 127.0.0.1\n"+local), 0o600); err != nil {
+		return err
+	}
 	env["SMAPI_SITE"] = "http://" + site
+	env["SMAPI_ADMIN_SOCKET"] = filepath.Join(dir, "admin.sock")
 	fmt.Print("The old service and the OAuth server are up, until Ctrl-C. In the terminal of Caddy, and of its reloads:\n\n")
 	for _, name := range slices.Sorted(maps.Keys(env)) {
 		fmt.Printf("  export %s=%s\n", name, env[name])
 	}
-	fmt.Print("  ./caddy run --config Caddyfile.example\n\nAnd a player, in a third:\n\n")
+	fmt.Printf("  ./caddy run --config %s\n\n(%s, on loopback only.) And a player, in a third:\n\n", file, config)
 	for _, request := range [...]string{"get-session-id", "upgrade"} {
 		fmt.Printf("  curl -i -H 'Content-Type: text/xml' --data-binary @testdata/requests/%s.xml http://%s\n", request, site)
 	}

@@ -12,7 +12,7 @@ func TestTheTourIsAnsweredAsItShouldBe(t *testing.T) {
 }
 
 func TestTheServicesStartForAnotherCaddy(t *testing.T) {
-	if err := run(context.Background(), "", true, true); err != nil {
+	if err := run(context.Background(), "../../Caddyfile.example", true, true); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -1,0 +1,112 @@
+package caddymodule_test
+
+import (
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// withoutOtherModules is a documented Caddyfile that loads without the modules of others that it needs: a rate_limit
+// becomes its matcher.
+func withoutOtherModules(block string) string {
+	limit := regexp.MustCompile(`(?s)\trate_limit \{\n\t\tzone \w+ \{\n\t\t\tmatch \{\n(.*?)\n\t\t\t\}\n.*?\n\t\}\n`)
+	return limit.ReplaceAllStringFunc(block, func(text string) string {
+		matchers := strings.ReplaceAll(limit.FindStringSubmatch(text)[1], "\n\t\t\t\t", "\n\t\t")
+		return "\t@strangers {\n\t\t" + strings.TrimSpace(matchers) + "\n\t}\n\trespond @strangers 429\n"
+	})
+}
+
+// testsOfTheRepository are the names of all tests.
+func testsOfTheRepository(t *testing.T) map[string]bool {
+	t.Helper()
+	names := map[string]bool{}
+	test := regexp.MustCompile(`(?m)^func (Test\w+)\(`)
+	err := filepath.WalkDir("..", func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || !strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		content, err := os.ReadFile(path)
+		for _, name := range test.FindAllSubmatch(content, -1) {
+			names[string(name[1])] = true
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return names
+}
+
+func TestEveryLineOfThePageAboutStrangersNamesItsTests(t *testing.T) {
+	exists := testsOfTheRepository(t)
+	page, err := os.ReadFile("../docs/strangers.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := 0
+	for line := range strings.Lines(string(page)) {
+		if !strings.HasPrefix(line, "| ") || strings.HasPrefix(line, "| a stranger |") {
+			continue
+		}
+		lines++
+		named := regexp.MustCompile("`(Test\\w+)`").FindAllStringSubmatch(line, -1)
+		if len(named) == 0 {
+			t.Errorf("no test in: %s", line)
+		}
+		for _, name := range named {
+			if !exists[name[1]] {
+				t.Errorf("there is no %s", name[1])
+			}
+		}
+	}
+	if lines < 10 {
+		t.Errorf("%d lines", lines)
+	}
+}
+
+// Who begins at the README finds every document.
+func TestEveryDocumentIsLinked(t *testing.T) {
+	texts := documented(t)
+	files, err := filepath.Glob("docs/*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	linked := map[string]bool{"README.md": true, "Caddyfile.example": true}
+	for next := []string{"README.md"}; len(next) > 0; next = next[1:] {
+		for _, link := range regexp.MustCompile(`\]\(([^)#]+)`).FindAllSubmatch(texts[next[0]], -1) {
+			target := filepath.Join(filepath.Dir(next[0]), string(link[1]))
+			if !linked[target] {
+				linked[target] = true
+				next = append(next, target)
+			}
+		}
+	}
+	for _, file := range append(files, slices.Collect(maps.Keys(texts))...) {
+		if !linked[filepath.Clean(file)] {
+			t.Errorf("nothing leads to %s", file)
+		}
+	}
+}
+
+// A command line is seen by other users and kept by the shell, and /metrics is for nobody on the public site.
+func TestTheDocumentsShowNoPasswordOnACommandLineAndNoMetricsInPublic(t *testing.T) {
+	secret := regexp.MustCompile(`(?i)(password|secret)=[^\s"$/]|--?(password|secret)\b|\s-u \S+:|s/\w+/PASSWORD/|-d \S*password`)
+	for file, text := range documented(t) {
+		for _, block := range regexp.MustCompile("(?s)```sh\n(.*?)```").FindAllSubmatch(text, -1) {
+			if found := secret.Find(block[1]); found != nil {
+				t.Errorf("%s: %q in\n%s", file, found, block[1])
+			}
+		}
+		for _, block := range regexp.MustCompile("(?s)```caddyfile\n(.*?)```").FindAllSubmatch(text, -1) {
+			site := string(block[1])
+			if regexp.MustCompile(`(?m)^\s*metrics\b`).MatchString(site) && !strings.Contains(site, "bind 127.0.0.1") {
+				t.Errorf("%s: metrics in public:\n%s", file, site)
+			}
+		}
+	}
+}

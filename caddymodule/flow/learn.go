@@ -1,0 +1,27 @@
+package flow
+
+import (
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/pacing"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/token"
+)
+
+// Learn notes for those who watch how a call of an account ended, if the endpoint was asked for it and had a fair time. A
+// caller that was slow is not the endpoint's failure.
+func (x *Exchanger) Learn(q *Request, d *Decision) {
+	r := &d.Result
+	if r.Replayed || r.Took == 0 || r.Cause == token.CauseTimeout && r.Took < x.Fair {
+		return
+	}
+	accounts := x.State.UpgradeAccounts
+	if q.Type == token.Refresh {
+		accounts = x.State.RefreshAccounts
+	}
+	end := pacing.Failed
+	switch d.Outcome {
+	case Upgraded, Refreshed:
+		end = pacing.Accepted
+	case Rejected, Doubted:
+		end = pacing.Rejected
+	}
+	accounts.Note(x.account(q.Account), end)
+}

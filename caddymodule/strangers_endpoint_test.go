@@ -1,0 +1,142 @@
+package caddymodule_test
+
+import (
+	"crypto/tls"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+)
+
+// What an endpoint or its issuer does wrong harms no more than it has to.
+
+func TestTheLastGoodMetadataStaysInForceAcrossReloads(t *testing.T) {
+	var gone atomic.Bool
+	var endpoint *server
+	endpoint = serve(t, func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case r.URL.Path == "/token":
+			issuesTokens(w, r)
+		case gone.Load():
+			says(http.StatusServiceUnavailable, "")(w, r)
+		default:
+			says(http.StatusOK, fmt.Sprintf(`{"issuer":%q,"token_endpoint":%q}`, endpoint.URL, endpoint.URL+"/token"))(w, r)
+		}
+	})
+	address := freeAddress(t)
+	config := func(n int) string {
+		return fmt.Sprintf(`{
+	admin off
+	persist_config off
+}
+http://%s {
+	bind 127.0.0.1
+	header X-Config %d
+	smapi_upgrade {
+		issuer %s
+		client_id id
+		client_auth none
+	}
+}`, address, n, endpoint.URL)
+	}
+	s := caddyRun(t, "respond ok")
+	s.url = "http://" + address
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}} // a reload ends connections
+	for n := range 3 {
+		load(t, config(n))
+		gone.Store(n > 0)
+		a, err := ask(t, client, s, account(t, fmt.Sprint("account", n)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		checkAnswer(t, a, "upgraded.xml")
+	}
+}
+
+func TestAnEndpointForClientCertificatesIsFoundByTheIssuer(t *testing.T) {
+	var presented atomic.Int32
+	aliased := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		presented.Add(int32(len(r.TLS.PeerCertificates)))
+		issuesTokens(w, r)
+	}))
+	aliased.TLS = &tls.Config{ClientAuth: tls.RequireAnyClientCert}
+	aliased.StartTLS()
+	defer aliased.Close()
+	var issuer *httptest.Server
+	issuer = httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/token" { // where no certificate is looked at
+			says(http.StatusUnauthorized, `{"error":"invalid_client"}`)(w, r)
+			return
+		}
+		says(http.StatusOK, fmt.Sprintf(`{"issuer":%q,"token_endpoint":%q,"mtls_endpoint_aliases":{"token_endpoint":%q}}`,
+			issuer.URL, issuer.URL+"/token", aliased.URL+"/token"))(w, r)
+	}))
+	defer issuer.Close()
+	authority, _ := pemFiles(t, issuer)
+	dir := t.TempDir()
+	cert, key := certificate(t, 1)
+	write(t, filepath.Join(dir, "cert"), cert)
+	write(t, filepath.Join(dir, "key"), key)
+	directive := func(auth string) string {
+		return fmt.Sprintf(`smapi_upgrade {
+			issuer %s
+			client_id id
+			client_auth %s
+			replay off
+			transport http {
+				tls_trust_pool file %s
+				tls_client_auth %s/cert %s/key
+			}
+		}`, issuer.URL, auth, authority, dir, dir)
+	}
+	s := caddyRun(t, directive("tls"))
+	checkAnswer(t, s.upgrade(t), "upgraded.xml")
+	if presented.Load() != 1 {
+		t.Errorf("%d client certificates were presented", presented.Load())
+	}
+	s = caddyRun(t, directive("none"))
+	checkAnswer(t, s.upgrade(t), "service-unavailable.xml") // by the standard endpoint
+}
+
+func TestAnAnswersHeaderIsBounded(t *testing.T) {
+	var size atomic.Int64
+	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		for i := range size.Load() / 1024 {
+			w.Header().Set(fmt.Sprint("X-Padding-", i), strings.Repeat("x", 1000))
+		}
+		w.Header().Set("X-Proto", r.Proto)
+		issuesTokens(w, r)
+	})
+	for _, http2 := range []bool{false, true} {
+		endpoint := httptest.NewUnstartedServer(handler)
+		endpoint.EnableHTTP2 = http2
+		endpoint.StartTLS()
+		defer endpoint.Close()
+		authority, _ := pemFiles(t, endpoint)
+		for _, test := range []struct {
+			option string
+			size   int64
+			fits   bool
+		}{
+			{"", 32 << 10, true},
+			{"", 96 << 10, false},
+			{"max_response_header 1MiB", 96 << 10, true},
+			{"max_response_header 16KiB", 32 << 10, false},
+		} {
+			s := caddyRun(t, fmt.Sprintf("smapi_upgrade %s/token {\nclient_id id\nclient_auth none\nreplay off\ntransport http {\ntls_trust_pool file %s\n%s\n}\n}",
+				endpoint.URL, authority, test.option))
+			size.Store(test.size)
+			if became := told(t, s.upgrade(t)); became == "upgraded" != test.fits {
+				t.Errorf("HTTP/2 %t, %q: with a header of %d bytes a call is %s", http2, test.option, test.size, became)
+			}
+		}
+	}
+}
+
+func TestAGetSessionIdWithoutAHeaderExpires(t *testing.T) {
+	s := caddyRun(t, directive(serve(t, issuesTokens), oldService(t), "expire_session_ids"))
+	checkAnswer(t, s.call(t, "getSessionId", "get-session-id-no-header.xml"), "auth-token-expired.xml")
+}

@@ -1,0 +1,135 @@
+package caddymodule_test
+
+import (
+	"fmt"
+	"math"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// inAMinute are the ways to ask for a minute's patience, or for more than is granted.
+var inAMinute = []struct {
+	header string
+	value  func() string
+	want   float64 // seconds
+}{
+	{"Retry-After", func() string { return "60" }, 60},
+	{"Retry-After", func() string { return "60.5" }, 60.5},
+	{"Retry-After", func() string { return "60, 60" }, 60},
+	{"Retry-After", func() string { return "99999999999" }, 300},
+	{"Retry-After", func() string { return soon(http.TimeFormat) }, 60},
+	{"Retry-After", func() string { return soon(time.RFC1123) }, 60},
+	{"X-Rate-Limit-Reset", func() string { return fmt.Sprint(time.Now().Add(time.Minute).Unix()) }, 60},
+	{"X-RateLimit-Reset", func() string { return "60" }, 60},
+	{"RateLimit-Reset", func() string { return "60" }, 60},
+}
+
+func soon(layout string) string { return time.Now().Add(time.Minute).UTC().Format(layout) }
+
+// limits refuses whoever is called limited with a status, and says when to come again.
+func limits(status *atomic.Int32, header string, value func() string) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if !strings.HasPrefix(r.PostFormValue("username"), "limited") && !strings.HasPrefix(r.PostFormValue("refresh_token"), "limited") {
+			issuesTokens(w, r)
+			return
+		}
+		w.Header().Set(header, value())
+		says(int(status.Load()), "<html>")(w, r)
+	}
+}
+
+func TestStrangersWhoAreRateLimitedHoldNobodyElse(t *testing.T) {
+	for _, way := range inAMinute {
+		t.Run(way.header+" "+way.value(), func(t *testing.T) {
+			var status atomic.Int32
+			status.Store(http.StatusTooManyRequests)
+			endpoint := count(t, limits(&status, way.header, way.value))
+			o := operate(t, directive(endpoint.server, oldService(t), "refresh_auth_tokens"))
+			stranger, l := from(t, "127.1.0.1"), &listeners{site: o.site}
+			limited := func(name string) {
+				t.Helper()
+				a, err := ask(t, stranger, o.site, tries(t, name, "right", "home"))
+				if err != nil {
+					t.Fatal(err)
+				}
+				checkAnswer(t, a, "service-unavailable.xml")
+			}
+			l.upgrade(t)
+			for range 10 { // the account is held
+				limited("limited1")
+			}
+			if n := endpoint.posts.Load(); n != 3 {
+				t.Errorf("%d of 10 calls of one account were sent", n-2)
+			}
+			limited("limited2")
+			l.upgrade(t)
+			if held := onlyEndpoint(t, o).HoldSeconds; held > 0 {
+				t.Errorf("two accounts hold the others for %v s", held)
+			}
+
+			limited("limited3") // by now it is meant for all
+			held := onlyEndpoint(t, o).HoldSeconds
+			if math.Abs(held-way.want) > 10 {
+				t.Errorf("held for %v s, want %v s", held, way.want)
+			}
+			limited("good")
+			l.refresh(t, from(t, "127.2.0.1"), "refresh")
+		})
+	}
+}
+
+func TestAnEndpointThatIsUnavailableHoldsLoginsAndRefreshesApart(t *testing.T) {
+	for _, first := range []string{"login", "refresh"} {
+		t.Run(first, func(t *testing.T) {
+			var status atomic.Int32
+			status.Store(http.StatusServiceUnavailable)
+			endpoint := count(t, limits(&status, "Retry-After", func() string { return "60" }))
+			o := operate(t, directive(endpoint.server, oldService(t), "refresh_auth_tokens"))
+			c := from(t, "127.2.0.1")
+			became := func(kind, account string) string {
+				t.Helper()
+				r := o.request(t, tries(t, account, "right", "home"))
+				if kind == "refresh" {
+					r = o.refreshes(t, account)
+				}
+				a, err := fetch(c, r)
+				if err != nil {
+					t.Fatal(err)
+				}
+				return told(t, a)
+			}
+			if became(first, "limited") != "unavailable" || onlyEndpoint(t, o).HoldSeconds < 50 {
+				t.Errorf("a 503 holds for %v s", onlyEndpoint(t, o).HoldSeconds)
+			}
+			for _, kind := range []string{"login", "refresh"} {
+				want := "upgraded"
+				if kind == first {
+					want = "unavailable"
+				}
+				if got := became(kind, "good"); got != want {
+					t.Errorf("after the 503 of a %s a %s is %s", first, kind, got)
+				}
+			}
+		})
+	}
+}
+
+func TestAnAccountThatIsHeldIsServedWhenItsTimeIsOver(t *testing.T) {
+	var posts []time.Time // one after the other
+	s := caddyRun(t, directive(serve(t, func(w http.ResponseWriter, r *http.Request) {
+		if posts = append(posts, time.Now()); len(posts) == 1 {
+			w.Header().Set("Retry-After", "0.2")
+			says(http.StatusTooManyRequests, "")(w, r)
+			return
+		}
+		issuesTokens(w, r)
+	}), oldService(t)))
+	checkAnswer(t, s.upgrade(t), "service-unavailable.xml")
+	eventually(t, "the account is upgraded", func() bool { return told(t, s.upgrade(t)) == "upgraded" })
+	if len(posts) != 2 || posts[1].Sub(posts[0]) < 200*time.Millisecond {
+		t.Errorf("POSTs at %v", posts)
+	}
+}
