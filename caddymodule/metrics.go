@@ -9,6 +9,7 @@ import (
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/pacing"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault"
 )
 
 const (
@@ -84,6 +85,12 @@ type outcomeOfKind struct {
 }
 
 func init() {
+	for _, operation := range vault.Operations {
+		for _, result := range vault.Results {
+			metrics.storage.WithLabelValues(operation, result)
+		}
+		metrics.stored.WithLabelValues(operation)
+	}
 	for _, o := range flow.Outcomes() {
 		for _, kind := range flow.Kinds {
 			callsBy[outcomeOfKind{o, kind}] = metrics.requests.WithLabelValues(o.String(), string(kind))

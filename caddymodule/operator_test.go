@@ -25,6 +25,8 @@ import (
 	collector "go.opentelemetry.io/proto/otlp/collector/trace/v1"
 	trace "go.opentelemetry.io/proto/otlp/trace/v1"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule"
 )
 
 // operated is a Caddy with an admin API, as an operator has it.
@@ -363,8 +365,9 @@ func TestItIsReadyWhenAHandlerRunsWhateverTheTokenEndpointDoes(t *testing.T) {
 var scrapeFile = flag.String("scrape", "", "write our metrics to this `file`, for promtool")
 
 func TestMetricsAreNamedAsPrometheusWantsThem(t *testing.T) {
-	o := operate(t, directive(serve(t, issuesTokens), oldService(t)))
+	o := operate(t, withVault(rotate(t, 3600), oldService(t), vaultFile(t)))
 	o.upgrade(t)
+	caddymodule.Forget(t.Context())
 	var ours strings.Builder
 	for line := range strings.Lines(o.admin.get(t, "/metrics").body) {
 		if strings.Contains(line, "caddy_smapi_upgrade_") {
@@ -383,8 +386,9 @@ func TestMetricsAreNamedAsPrometheusWantsThem(t *testing.T) {
 var metricName = regexp.MustCompile(`caddy_smapi_upgrade_[a-z0-9_]+:?`) // with a colon it is a recording rule
 
 func TestTheKitUsesMetricsThatThereAre(t *testing.T) {
-	o := operate(t, directive(serve(t, issuesTokens), oldService(t)))
+	o := operate(t, withVault(rotate(t, 3600), oldService(t), vaultFile(t)))
 	o.upgrade(t)
+	caddymodule.Forget(t.Context())
 	exists := map[string]bool{}
 	for name := range o.scrape(t) {
 		exists[metricName.FindString(name)] = true

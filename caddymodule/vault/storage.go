@@ -39,6 +39,9 @@ const (
 	ResultLate    = "late" // the caller could not wait any longer
 )
 
+// Results are all of them.
+var Results = []string{ResultOK, ResultMissing, ResultFailed, ResultLate}
+
 // storage is a certmagic.Storage that nobody waits for longer than his context lasts.
 type storage struct {
 	at      func() certmagic.Storage
