@@ -326,11 +326,11 @@ func heapMiB() float64 {
 // asCaddy in the environment makes the test binary a Caddy.
 const asCaddy = "SMAPI_TEST_CADDY"
 
-// node starts a Caddy in a process of its own.
-func node(t *testing.T, caddyfile string) *exec.Cmd {
+// node starts a Caddy in a process of its own, with more global options.
+func node(t *testing.T, caddyfile string, global ...string) *exec.Cmd {
 	t.Helper()
 	config := filepath.Join(t.TempDir(), "Caddyfile")
-	if err := os.WriteFile(config, []byte("{\nadmin off\npersist_config off\nlog {\nlevel ERROR\n}\n}\n"+caddyfile), 0o600); err != nil {
+	if err := os.WriteFile(config, []byte("{\nadmin off\npersist_config off\nlog {\nlevel ERROR\n}\n"+strings.Join(global, "\n")+"\n}\n"+caddyfile), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	self, err := os.Executable()

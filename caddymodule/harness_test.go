@@ -62,6 +62,12 @@ type site struct {
 // caddyRun runs a Caddy whose one site has these directives, until the test ends. It logs everything.
 func caddyRun(t testing.TB, directives string) *site {
 	t.Helper()
+	return caddyRunOn(t, t.TempDir(), directives)
+}
+
+// caddyRunOn is caddyRun on a storage that is kept.
+func caddyRunOn(t testing.TB, storage, directives string) *site {
+	t.Helper()
 	address := loopback.FreeAddress()
 	s := &site{url: "http://" + address, logFile: filepath.Join(t.TempDir(), "log")}
 	load(t, fmt.Sprintf(`{
@@ -77,7 +83,7 @@ http://%s {
 	bind 127.0.0.1
 	log
 	%s
-}`, t.TempDir(), s.logFile, address, directives))
+}`, storage, s.logFile, address, directives))
 	t.Cleanup(func() {
 		if err := caddy.Stop(); err != nil {
 			t.Error(err)

@@ -26,6 +26,7 @@ import (
 	trace "go.opentelemetry.io/proto/otlp/trace/v1"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule"
 	"github.com/smapi-tools/caddy-smapi-upgrade/internal/loopback"
 )
 
@@ -365,8 +366,9 @@ func TestItIsReadyWhenAHandlerRunsWhateverTheTokenEndpointDoes(t *testing.T) {
 var scrapeFile = flag.String("scrape", "", "write our metrics to this `file`, for promtool")
 
 func TestMetricsAreNamedAsPrometheusWantsThem(t *testing.T) {
-	o := operate(t, directive(serve(t, issuesTokens), oldService(t)))
+	o := operate(t, withVault(rotate(t, 3600), oldService(t), vaultFile(t)))
 	o.upgrade(t)
+	caddymodule.Forget(t.Context())
 	var ours strings.Builder
 	for line := range strings.Lines(o.admin.get(t, "/metrics").body) {
 		if strings.Contains(line, "caddy_smapi_upgrade_") {
@@ -385,8 +387,9 @@ func TestMetricsAreNamedAsPrometheusWantsThem(t *testing.T) {
 var metricName = regexp.MustCompile(`caddy_smapi_upgrade_[a-z0-9_]+:?`) // with a colon it is a recording rule
 
 func TestTheKitUsesMetricsThatThereAre(t *testing.T) {
-	o := operate(t, directive(serve(t, issuesTokens), oldService(t)))
+	o := operate(t, withVault(rotate(t, 3600), oldService(t), vaultFile(t)))
 	o.upgrade(t)
+	caddymodule.Forget(t.Context())
 	exists := map[string]bool{}
 	for name := range o.scrape(t) {
 		exists[metricName.FindString(name)] = true

@@ -235,6 +235,12 @@ type site struct{ url string }
 // players ask may be forwarded.
 func caddyRun(t testing.TB, tokenEndpoint string, options ...string) site {
 	t.Helper()
+	return caddyRunOn(t, t.TempDir(), tokenEndpoint, options...)
+}
+
+// caddyRunOn is caddyRun on a storage that is kept.
+func caddyRunOn(t testing.TB, storage, tokenEndpoint string, options ...string) site {
+	t.Helper()
 	address := loopback.FreeAddress()
 	config, _, err := caddyconfig.GetAdapter("caddyfile").Adapt(fmt.Appendf(nil, `{
 	admin off
@@ -247,7 +253,7 @@ http://%s {
 		%s
 	}
 	respond "forwarded" 418
-}`, t.TempDir(), address, tokenEndpoint, strings.Join(options, "\n\t\t")), map[string]any{"filename": "Caddyfile"})
+}`, storage, address, tokenEndpoint, strings.Join(options, "\n\t\t")), map[string]any{"filename": "Caddyfile"})
 	if err != nil {
 		t.Fatal(err)
 	}
