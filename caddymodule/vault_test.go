@@ -427,3 +427,39 @@ func TestNothingOfAHomeIsInTheStorage(t *testing.T) {
 	}
 	checkNoMarker(t, "the log", s.log(t))
 }
+
+// Whoever loses a part of a volume has many handles whose records are not there. The fuse doubts that all these homes are
+// to sign in again.
+func TestManyLostRecordsAreDoubted(t *testing.T) {
+	step := stepClock(t)
+	endpoint, old, keys := rotate(t, 3600), oldService(t), vaultFile(t)
+	storage := t.TempDir()
+	s := caddyRunOn(t, storage, withVault(endpoint, old, keys))
+	request := string(file(t, "requests", "upgrade.xml"))
+	var handles []string
+	for i := range 40 {
+		_, handle := tokensOf(s.post(t, []byte(strings.ReplaceAll(request, "testuser", fmt.Sprint("user", i)))))
+		handles = append(handles, handle)
+	}
+	records, err := filepath.Glob(filepath.Join(storage, "smapi_upgrade", "*", "records"))
+	if err != nil || len(records) != 1 {
+		t.Fatal(records, err)
+	}
+	if err := os.RemoveAll(records[0]); err != nil {
+		t.Fatal(err)
+	}
+	checkAnswer(t, s.refresh(t, "a", handles[0]), "service-unavailable.xml") // the vault is not a day old
+	step(25 * time.Hour)
+	told := map[int]int{}
+	for i, handle := range handles {
+		if strings.Contains(s.refresh(t, "a", handle).body, "AuthTokenExpired") {
+			told[i]++
+		}
+	}
+	if len(told) == 0 || len(told) >= 20 || endpoint.refreshes.Load() != 0 {
+		t.Errorf("%d of %d were told to sign in, the endpoint was asked %d times", len(told), len(handles), endpoint.refreshes.Load())
+	}
+	if !strings.Contains(s.log(t), "fuse blown") {
+		t.Error("the fuse is whole")
+	}
+}

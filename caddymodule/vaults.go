@@ -80,6 +80,7 @@ func newSharedVault(file string, first *vaultMember) *sharedVault {
 		ForgetAfter: func() time.Duration { return v.current.Load().forgetAfter },
 		Observe:     observeStorage,
 		Logger:      first.logger,
+		Now:         clock,
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	v.stop = cancel
