@@ -51,6 +51,7 @@ type Handler struct {
 	files     settings.Files
 	exchanger *flow.Exchanger
 	shared    *sharedEndpoint
+	vault     *vaultMember
 	logger    *zap.Logger
 	calls     *zap.Logger
 }
@@ -85,6 +86,10 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err := registerMetrics(ctx.GetMetricsRegistry()); err != nil {
 		return err
 	}
+	keys, err := h.settings.VaultKeys(&h.files)
+	if err != nil {
+		return err
+	}
 	var budgets *pacing.Budgets
 	if h.shared, budgets, err = join(&h.settings, &h.files, h.logger); err != nil {
 		return err
@@ -94,6 +99,12 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if h.settings.Policy.Mode == flow.ModeUpgrade || signsIn {
 		endpoint.Metadata = h.shared.metadataFor(&endpoint)
 		h.exchanger = h.settings.Exchanger(endpoint, h.shared.State, budgets)
+		if keys != nil {
+			if h.vault, err = joinVault(&h.settings, keys, ctx.Storage(), h.logger); err != nil {
+				return err
+			}
+			h.exchanger.Vault = h.vault.Vault
+		}
 	}
 	if signsIn {
 		signIn, err := h.ConnectSignIn(&h.settings, &h.files, endpoint)
@@ -111,6 +122,9 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 func (h *Handler) Cleanup() error {
 	h.files.Close()
 	quietStandardLog() // which Caddy may just have given back
+	if h.vault != nil {
+		h.vault.leave()
+	}
 	if h.shared == nil {
 		return nil
 	}
@@ -184,6 +198,9 @@ func (h *Handler) observe(d flow.Decision) {
 func (h *Handler) exchange(r *http.Request, d *flow.Decision, body int) {
 	q := d.Exchange.Request(d.Call, lookup(r))
 	q.Network = networkOf(r)
+	if h.vault != nil {
+		q.From = prefixOf(r).String()
+	}
 	if q.Others = d.Others; q.Others {
 		q.Held = body
 	} else {
@@ -193,6 +210,9 @@ func (h *Handler) exchange(r *http.Request, d *flow.Decision, body int) {
 	h.exchanger.Ask(ctx, &h.settings.Policy, d, &q)
 	h.exchanger.Learn(&q, d)
 	endTrace(span, d)
+	if d.Unsaved != nil {
+		logUnsaved(h.logger, d)
+	}
 }
 
 // answer tells the player and the log, both with the same reference.
