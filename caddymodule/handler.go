@@ -107,12 +107,15 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		}
 	}
 	if signsIn {
-		signIn, err := h.ConnectSignIn(&h.settings, &h.files, endpoint)
+		signIn, err := h.ConnectSignIn(&h.settings, &h.files, endpoint, keys)
 		if err != nil {
 			return err
 		}
 		signIn.Metadata = h.shared.metadataFor(&signIn)
 		h.exchanger.SignIn = token.New(signIn)
+		if h.vault != nil {
+			h.settings.Policy.SignIn.HashUser = func(user string) string { return h.vault.Digest("user_id", user) }
+		}
 	}
 	return nil
 }

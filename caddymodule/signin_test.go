@@ -5,9 +5,11 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/caddyserver/caddy/v2"
@@ -307,4 +309,98 @@ func TestNothingSecretOfASignInGetsOut(t *testing.T) {
 		t.Fatal("there are no spans")
 	}
 	checkNoMarker(t, "the spans", received.raw.String())
+}
+
+// givesOnce answers polls as most servers do: with the tokens once, and that the code is used up from then on.
+func givesOnce(more string) http.HandlerFunc {
+	var given atomic.Bool
+	return func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case r.PostFormValue("grant_type") == "refresh_token":
+			says(200, `{"access_token":"newer-token","refresh_token":"newer-key","expires_in":3600}`)(w, r)
+		case given.CompareAndSwap(false, true):
+			says(200, `{"access_token":"new-token","refresh_token":"new-key","expires_in":3600`+more+`}`)(w, r)
+		default:
+			says(400, `{"error":"invalid_grant"}`)(w, r)
+		}
+	}
+}
+
+func TestASignInIsSpreadOverInstancesOfWhichOneDies(t *testing.T) {
+	oauth, old := newDeviceServer(t), oldService(t)
+	c := startCluster(t, 3, directive(oauth.server, old, "refresh_auth_tokens", "vault "+vaultFile(t), oauth.signIn()))
+	l := c.sites[0].link(t)
+	for _, s := range c.sites {
+		checkAnswer(t, s.poll(t, l), "not-linked-retry.xml")
+	}
+	_ = c.nodes[0].Process.Kill()
+	oauth.answers(givesOnce(""))
+	eventually(t, "the listener has signed in", func() bool { return c.sites[1].poll(t, l).status == http.StatusOK })
+	// The answer was lost, and the next poll is at whichever instance.
+	authToken, handle := tokensOf(c.sites[1].poll(t, l))
+	var other string
+	eventually(t, "the other instance has asked", func() bool {
+		got := c.sites[2].poll(t, l)
+		if got.status == http.StatusOK {
+			_, other = tokensOf(got)
+		}
+		return got.status == http.StatusOK
+	})
+	if authToken != "new-token" || !strings.HasPrefix(handle, "smv1") || other != handle {
+		t.Errorf("the pairs are %q, %q and %q", authToken, handle, other)
+	}
+	if newer, key := tokensOf(c.sites[2].refresh(t, authToken, handle)); newer != "newer-token" || key != handle {
+		t.Errorf("refreshed to %q, %q", newer, key)
+	}
+}
+
+func TestAVaultSealsForAPublicClientAndHashesUsers(t *testing.T) {
+	oauth, old := newDeviceServer(t), oldService(t)
+	keys, storage := vaultFile(t), t.TempDir()
+	site := "smapi_upgrade " + oauth.URL + "/token {\nclient_id the-id\nclient_auth none\nrefresh_auth_tokens\nvault " + keys + "\n" +
+		oauth.signIn("user_id sub") + "\n}\nreverse_proxy " + old.URL
+	hashes := map[string]bool{}
+	for range 2 { // the same for ever
+		oauth.answers(givesOnce(`,"id_token":"e30.eyJzdWIiOiJtYXJrZXItdXNlciJ9.c2ln"`))
+		s := caddyRunOn(t, storage, site)
+		got := s.poll(t, s.link(t))
+		_, after, _ := strings.Cut(got.body, "<userIdHashCode>")
+		hash, _, _ := strings.Cut(after, "<")
+		if hashes[hash] = true; got.status != http.StatusOK || hash == "" {
+			t.Fatalf("%+v", got)
+		}
+		checkNoMarker(t, "the answer", got.body)
+		checkNoMarker(t, "the log", s.log(t))
+		if err := caddy.Stop(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(hashes) != 1 {
+		t.Errorf("the hashes are %v", hashes)
+	}
+}
+
+// What a code brings is given once, so that nobody is asked whose tokens could not be kept.
+func TestAStorageThatFailsCostsNoCode(t *testing.T) {
+	oauth, old := newDeviceServer(t), oldService(t)
+	oauth.answers(givesOnce(""))
+	storage := filepath.Join(t.TempDir(), "storage")
+	s := caddyRunOn(t, storage, directive(oauth.server, old, "refresh_auth_tokens", "vault "+vaultFile(t), oauth.signIn()))
+	l := s.link(t)
+	if err := os.RemoveAll(storage); err != nil {
+		t.Fatal(err)
+	}
+	write(t, storage, "") // nothing can be written
+	checkAnswer(t, s.call(t, "refreshAuthToken", "refresh-auth-token.xml"), "service-unavailable.xml")
+	oauth.asked()
+	if checkAnswer(t, s.poll(t, l), "not-linked-retry.xml"); len(oauth.asked()) != 0 {
+		t.Error("a code was spent")
+	}
+	if err := os.Remove(storage); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the listener has signed in", func() bool { return s.poll(t, l).status == http.StatusOK })
+	if _, handle := tokensOf(s.poll(t, l)); !strings.HasPrefix(handle, "smv1") {
+		t.Errorf("the privateKey is %q", handle)
+	}
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/token"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault"
 )
 
 // SignIn is how listeners sign in by the device grant.
@@ -61,13 +62,17 @@ func homeDigest(home string) []byte {
 	return sum[:16]
 }
 
-// openLink returns the link that a poll is about, nil where it was not made here.
-func (s *SignIn) openLink(call *smapi.Call) *link {
+// openLink returns the link that a poll is about. An error of vault.ErrKey is a key that is not known here, any other a
+// link that was not made here.
+func (s *SignIn) openLink(call *smapi.Call) (*link, error) {
 	l := new(link)
-	if s.Seals == nil || s.Seals.Open(call.LinkDeviceID, l) != nil || l.Code == "" {
-		return nil
+	if err := s.Seals.Open(call.LinkDeviceID, l); err != nil {
+		return nil, err
 	}
-	return l
+	if l.Code == "" {
+		return nil, errNotOurs
+	}
+	return l, nil
 }
 
 // of reports whether a link is one of a home.
@@ -76,6 +81,24 @@ func (l *link) of(home string) bool { return bytes.Equal(l.Home, homeDigest(home
 func (l *link) over(now time.Time) bool { return now.Unix() >= l.End }
 
 func (l *link) interval() time.Duration { return time.Duration(l.Interval) * time.Second }
+
+// VaultSeals seal by the keys of a vault. What was sealed by Before, while there was no vault, is still opened; nil is nobody.
+type VaultSeals struct {
+	Keys   func() *vault.Keys
+	Before *SecretSeals
+}
+
+// Seal returns a JWE in its compact form.
+func (s VaultSeals) Seal(content any) (string, error) { return s.Keys().Seal(content) }
+
+// Open opens it.
+func (s VaultSeals) Open(sealed string, content any) error {
+	err := s.Keys().Open(sealed, content)
+	if err != nil && s.Before != nil && s.Before.Open(sealed, content) == nil {
+		return nil
+	}
+	return err
+}
 
 // SecretSeals seal by a key that is derived from a client's secret, which all instances have. When it changes, what was
 // sealed by the one before is still opened.

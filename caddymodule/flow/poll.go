@@ -3,11 +3,13 @@ package flow
 import (
 	"cmp"
 	"context"
+	"errors"
 	"time"
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/replay"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/token"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault"
 )
 
 // poll answers getDeviceAuthToken with a linkCode: whether a listener has signed in. Of a linkDeviceId that was not made
@@ -19,11 +21,15 @@ var poll = flow{
 		return "It is a getDeviceAuthToken with a linkCode, of a listener who is signing in, which only sign_in answers."
 	},
 	decide: func(p *Policy, call *smapi.Call) Decision {
-		l := p.SignIn.openLink(call)
-		switch {
-		case p.SignIn.Seals == nil:
+		if p.SignIn.Seals == nil {
 			return decided(Forwarded, "", "sign_in answers a poll whose linkDeviceId it has made; that cannot be told here, and any other is forwarded")
-		case l == nil:
+		}
+		l, err := p.SignIn.openLink(call)
+		switch {
+		case errors.Is(err, vault.ErrKey): // instances read a new key file within a second or two of each other
+			return decided(LinkPending, "the linkDeviceId was sealed by a key that is not in the vault's key file",
+				"the linkDeviceId was sealed by a key that is not in the vault's key file, and may be in another instance's")
+		case err != nil:
 			return decided(Forwarded, "", "its linkDeviceId was not made by this sign_in, so that the old service has to know it")
 		case !l.of(call.HouseholdID):
 			return decided(LinkFailed, "the linkDeviceId is another home's", "the linkDeviceId was made for another home")
@@ -46,30 +52,55 @@ const causeEarly = "not asked, because the code was asked for a moment ago"
 
 // askPoll asks for the tokens of a link, unless it is too early for that. What is no definitive answer is asked for again.
 func (x *Exchanger) askPoll(ctx context.Context, p *Policy, d *Decision, q *Request) {
+	ctx, cancel := context.WithDeadline(ctx, d.Call.Arrived.Add(p.Timeout))
+	defer cancel()
 	q.Params = append(q.Params, token.Param{Name: "device_code", Value: d.link.Code})
 	q.Identity, q.RejectionIdentity, q.Account = []string{d.Exchange.variant, d.link.Code}, nil, d.link.Code
-	code := replay.DigestOf(x.Name, d.link.Code)
-	known := x.known(q)
-	switch {
-	case known != nil:
-		p.Conclude(d, *known)
-	case !x.State.links.ask(code, d.link.interval(), time.Now()):
-		p.Conclude(d, Result{Verdict: token.Verdict{Class: token.Pending, Cause: causeEarly}})
-	default:
-		r := x.Exchange(ctx, d.Call.Arrived.Add(p.Timeout), q)
-		if r.Error == "slow_down" {
-			x.State.links.slower(code)
-		}
-		p.Conclude(d, r)
-	}
+	p.Conclude(d, x.pollOnce(ctx, p, d, q))
 	switch d.Outcome {
 	case Unavailable, Overloaded:
 		d.Outcome = LinkPending // until the code has expired
 	case Rejected:
 		d.Outcome = LinkFailed
+		if x.Vault == nil {
+			break
+		}
+		// The answer was lost, and another instance has it.
+		if got, ok := x.Vault.Recent(ctx, d.Call.HouseholdID, linkAccount(d.link), time.Now().Add(-linkReplay)); ok {
+			d.Result = Result{Verdict: token.Verdict{Class: token.Issued}, Replayed: true}
+			p.keep(d, got)
+		}
 	case Linked:
 		d.UserIDHash = p.SignIn.hashUser(d)
+		if refreshToken := d.Result.Fields[p.PrivateKey]; x.Vault != nil && refreshToken != "" {
+			p.keep(d, x.Vault.Upgraded(ctx, d.Call.HouseholdID, linkAccount(d.link), vault.Tokens{
+				Access: d.AuthToken, Refresh: refreshToken, Life: d.Result.Life, Obtained: d.Result.At,
+			}))
+		}
 	}
+}
+
+// linkAccount is the account that a vault has for a link. No name of an account is the same: they are in lower case.
+func linkAccount(l *link) string { return "DEVICE_CODE:" + l.Code }
+
+func (x *Exchanger) pollOnce(ctx context.Context, p *Policy, d *Decision, q *Request) Result {
+	if known := x.known(q); known != nil {
+		return *known
+	}
+	if x.Vault != nil { // where the storage fails, the tokens would be lost, which are given once
+		if err := x.Vault.Ready(ctx); err != nil {
+			return storageFailed(err)
+		}
+	}
+	code := replay.DigestOf(x.Name, d.link.Code)
+	if !x.State.links.ask(code, d.link.interval(), time.Now()) {
+		return Result{Verdict: token.Verdict{Class: token.Pending, Cause: causeEarly}}
+	}
+	r := x.Exchange(ctx, d.Call.Arrived.Add(p.Timeout), q)
+	if r.Error == "slow_down" {
+		x.State.links.slower(code)
+	}
+	return r
 }
 
 // known is the answer to the same poll a moment ago, nil where there is none.

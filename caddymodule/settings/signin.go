@@ -9,6 +9,7 @@ import (
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/token"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault"
 )
 
 // SignIn has listeners sign in at the authorization server, by the device grant (RFC 8628).
@@ -80,7 +81,9 @@ func (o *Options) signIn(r *resolver, s *Settings, outside, header []flow.Param)
 	}
 	fields := []string{p.AuthToken, p.PrivateKey}
 	if given.UserID != "" {
-		in.fail("user_id", errUserID)
+		if o.Vault == nil {
+			in.fail("user_id", errUserID)
+		}
 		fields = append(fields, given.UserID, flow.IDToken)
 	}
 	p.SignIn = &flow.SignIn{
@@ -107,14 +110,15 @@ func (o *Options) signInClient(in *resolver, s *Settings) {
 		in.fail("client_auth", errSignInKey)
 	case auth == token.TLS && (!transport.hasClientCertificate() || s.Plain()):
 		in.fail("client_auth", errCertificate)
-	case s.Policy.Mode != ModeObserve && o.SignIn.ClientSecret == "" && o.ClientSecret == "":
+	case s.Policy.Mode != ModeObserve && o.SignIn.ClientSecret == "" && o.ClientSecret == "" && o.Vault == nil:
 		in.fail("client_auth", errNoSeal)
 	}
 }
 
 // ConnectSignIn returns the configuration of the endpoints by which listeners sign in, given that of the token endpoint, and
-// has what polls need sealed. The settings have to have a SignIn.
-func (o *Options) ConnectSignIn(s *Settings, files *Files, c token.Config) (token.Config, error) {
+// has what polls need sealed: by the keys of the vault or, where these are nil, of the client's secret. The settings have to
+// have a SignIn.
+func (o *Options) ConnectSignIn(s *Settings, files *Files, c token.Config, keys func() *vault.Keys) (token.Config, error) {
 	client := s.SignInClient
 	client.Secret, client.Key = c.Client.Secret, c.Client.Key
 	if o.SignIn.ClientSecret != "" {
@@ -127,7 +131,13 @@ func (o *Options) ConnectSignIn(s *Settings, files *Files, c token.Config) (toke
 	if s.Policy.SignIn.UserID != "" {
 		c.Fields = append(slices.Clone(c.Fields), s.Policy.SignIn.UserID, flow.IDToken)
 	}
-	s.Policy.SignIn.Seals = flow.NewSecretSeals(client.Secret)
+	var bySecret *flow.SecretSeals
+	if client.Secret != nil {
+		bySecret = flow.NewSecretSeals(client.Secret)
+	}
+	if s.Policy.SignIn.Seals = bySecret; keys != nil {
+		s.Policy.SignIn.Seals = flow.VaultSeals{Keys: keys, Before: bySecret}
+	}
 	return c, nil
 }
 
