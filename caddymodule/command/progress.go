@@ -8,8 +8,6 @@ import (
 	"time"
 
 	"golang.org/x/term"
-
-	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/player"
 )
 
 // progress is a bar on a terminal.
@@ -19,7 +17,7 @@ type progress struct {
 }
 
 // showProgress draws a bar a few times a second until it ends, if out is a terminal whose cursor can be moved.
-func showProgress(out io.Writer, fleet *player.Fleet) *progress {
+func showProgress(out io.Writer, done func() int, all int) *progress {
 	p := &progress{stop: make(chan struct{}), gone: make(chan struct{})}
 	fd, ok := terminal(out)
 	if !ok || os.Getenv("TERM") == "dumb" {
@@ -36,7 +34,7 @@ func showProgress(out io.Writer, fleet *player.Fleet) *progress {
 			if err != nil || width > defaultWidth {
 				width = defaultWidth
 			}
-			line := bar(fleet.Done(), len(fleet.Accounts), time.Since(begin), width-1) // the last column would begin a new line
+			line := bar(done(), all, time.Since(begin), width-1) // the last column would begin a new line
 			fmt.Fprint(out, "\r", line, "\x1b[K")
 			select {
 			case <-tick.C:

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
 	"github.com/smapi-tools/caddy-smapi-upgrade/cmd/sandbox/authserver"
 )
 
@@ -86,5 +87,41 @@ func TestCheckSignsInAtARealServer(t *testing.T) {
 	got := here(t, nil, "check", "--config", config, "--sign-in")
 	if got.code != 0 || !strings.Contains(got.stdout, "linked") || !strings.Contains(got.stderr, "/sign-in?user_code=") {
 		t.Errorf("%d: %s%s", got.code, got.stdout, got.stderr)
+	}
+}
+
+func TestSimulatePlaysAListenerWhoSignsIn(t *testing.T) {
+	link := smapi.Link{URL: "https://auth.example.com/device?user_code=ABCD-EFGH", Code: "ABCD-EFGH", Show: true, DeviceID: "marker-sealed"}
+	fault := func(w http.ResponseWriter, f smapi.Fault) {
+		w.WriteHeader(http.StatusInternalServerError)
+		_, _ = w.Write(f.Envelope("ABCDEFGH"))
+	}
+	for _, test := range []struct {
+		name  string
+		polls func(http.ResponseWriter)
+		args  string
+		exit  int
+	}{
+		{"linked", func(w http.ResponseWriter) { _, _ = w.Write(smapi.SignedIn("marker-new-token", "marker-new-key", "")) }, "", 0},
+		{"json", func(w http.ResponseWriter) { _, _ = w.Write(smapi.SignedIn("marker-new-token", "marker-new-key", "")) }, "--json", 0},
+		{"refused", func(w http.ResponseWriter) { fault(w, smapi.LinkFailed) }, "", 1},
+		{"blank", func(w http.ResponseWriter) { _, _ = w.Write(smapi.Pair(smapi.GetDeviceAuthToken, "", "")) }, "", 3},
+		{"no-link", nil, "", 3},
+		{"with-accounts", nil, "--accounts 7", 2},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			site := serve(t, func(w http.ResponseWriter, r *http.Request) {
+				switch {
+				case test.polls == nil:
+					fault(w, smapi.Fault{Code: "Server.ServiceUnknownError", Text: "marker"})
+				case strings.Contains(r.Header.Get("SOAPAction"), "getAppLink"):
+					_, _ = w.Write(smapi.AppLink(&link, "SIGN_IN"))
+				default:
+					test.polls(w)
+				}
+			})
+			got := here(t, nil, append([]string{"simulate", site.URL, "--sign-in"}, strings.Fields(test.args)...)...)
+			checkSession(t, got, test.exit, "simulate-sign-in-"+test.name, strings.TrimSpace("simulate http://localhost:9000 --sign-in "+test.args))
+		})
 	}
 }

@@ -33,6 +33,7 @@ type simulation struct {
 	seed        uint64
 	json        bool
 	mine        bool
+	signIn      bool
 }
 
 func simulateCommand() *cobra.Command {
@@ -41,7 +42,8 @@ func simulateCommand() *cobra.Command {
 		Use: "simulate <url> [--credentials <kind>]\n" +
 			"    [--accounts <n> | --from <file>] [--households <n>] [--seed <n>]\n" +
 			"    [--rate <n>] [--concurrency <n>] [--repeat-lost <share>]\n" +
-			"    [--timeout <duration>] [--insecure] [--json] [--yes-this-is-my-service]",
+			"    [--timeout <duration>] [--insecure] [--json] [--yes-this-is-my-service]\n" +
+			"simulate <url> --sign-in",
 		DisableFlagsInUseLine: true,
 		Short:                 "Plays Sonos players that upgrade their accounts",
 		Long: `
@@ -73,10 +75,14 @@ lock its account. So the host has to be this machine, unless you say that the
 service is yours. Calls go nowhere else: redirects are not followed, no proxy
 is used, and no tokens or credentials are printed.
 
+With --sign-in it is one listener who signs in: the app asks where, the address
+and the code are printed for you to sign in there, and the player polls for
+seven minutes at most.
+
 Ctrl-C ends it with the summary so far.
 
 Exit status:
-    0   every account was upgraded
+    0   every account was upgraded, or the listener has signed in
     1   some listeners would have to sign in again or link their account
     2   the command was not understood, or refused
     3   some calls got another fault, no answer, or one that players do not
@@ -91,6 +97,9 @@ Exit status:
     A storm: 50 calls per second, of which a tenth lose their answer:
     $ caddy smapi-upgrade simulate https://localhost --insecure \
         --accounts 2000 --households 700 --rate 50 --repeat-lost 10%
+
+    Sign in once, as a listener does:
+    $ caddy smapi-upgrade simulate http://localhost:8088 --sign-in
 
     How many were upgraded, for a script:
     $ caddy smapi-upgrade simulate http://localhost:8088 --json |
@@ -113,6 +122,7 @@ Exit status:
 	flags.Uint64Var(&s.seed, "seed", 1, "Makes the homes and spellings")
 	flags.Float64Var(&s.rate, "rate", 0, "Calls per second (default no limit)")
 	flags.IntVar(&s.concurrency, "concurrency", 0, "Calls at once (default 16; with --rate 1000)")
+	flags.BoolVar(&s.signIn, "sign-in", false, "Play one listener who signs in")
 	flags.StringVar(&s.repeatLost, "repeat-lost", "", "The `share` of calls that lose their answer")
 	flags.DurationVar(&s.timeout, "timeout", player.Timeout, "Patience of a player")
 	flags.BoolVar(&s.insecure, "insecure", false, "Accept any certificate")
@@ -133,6 +143,9 @@ const (
 )
 
 func (s *simulation) run(cmd *cobra.Command) error {
+	if s.signIn {
+		return s.runSignIn(cmd)
+	}
 	fleet, err := s.fleet(cmd)
 	if err != nil {
 		return usageError(cmd, err)
@@ -141,7 +154,7 @@ func (s *simulation) run(cmd *cobra.Command) error {
 	defer stop()
 	context.AfterFunc(ctx, stop) // a second Ctrl-C does not wait for anything
 	s.announce(cmd, len(fleet.Accounts))
-	bar := showProgress(cmd.ErrOrStderr(), fleet)
+	bar := showProgress(cmd.ErrOrStderr(), fleet.Done, len(fleet.Accounts))
 	summary := fleet.Run(ctx)
 	bar.end()
 	if err := newPage(cmd.OutOrStdout()).show(summary, s.json, func(p *page) { printSummary(p, summary) }); err != nil {
