@@ -2,10 +2,11 @@ package flow
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
-	"math/rand/v2"
+	mathrand "math/rand/v2"
 	"net/http"
 	"net/url"
 	"strings"
@@ -396,7 +397,7 @@ func TestAThousandHomesAskOnceInAnInterval(t *testing.T) {
 		end := time.Now().Add(7 * time.Minute)
 		var wait sync.WaitGroup
 		for n, l := range links {
-			random := rand.New(rand.NewPCG(1, uint64(n)))
+			random := mathrand.New(mathrand.NewPCG(1, uint64(n)))
 			wait.Go(func() {
 				for time.Now().Before(end) {
 					if d := i.call(smapi.Poll, fmt.Sprint("home ", n), l.DeviceID); d.Outcome != LinkPending {
@@ -494,6 +495,27 @@ func TestLinksAreOfTheHomesThatAreChosen(t *testing.T) {
 			if d := i.call(method, home, l.DeviceID); d.Outcome != Forwarded || i.Hint(method) == "" {
 				t.Errorf("%s without sign_in: %s", method, d.Outcome)
 			}
+		}
+	})
+}
+
+// FuzzLinkDeviceID holds that nobody makes a link but us.
+func FuzzLinkDeviceID(f *testing.F) {
+	ours, err := NewSecretSeals(secret).Seal(link{Code: "device", End: 1})
+	if err != nil {
+		f.Fatal(err)
+	}
+	others, err := NewSecretSeals(func() string { return "another's" }).Seal(link{Code: "device"})
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, text := range []string{ours, others, "", "a.b.c.d.e", "eyJhbGciOiJub25lIn0.e30.", `{"c":"device"}`} {
+		f.Add(text)
+	}
+	ofNobody := rand.Text() // so that nothing is ours
+	f.Fuzz(func(t *testing.T, text string) {
+		if err := NewSecretSeals(func() string { return ofNobody }).Open(text, new(link)); err == nil {
+			t.Errorf("%q was opened", text)
 		}
 	})
 }

@@ -17,10 +17,14 @@ type SignIn struct {
 	// The URL of the device authorization endpoint. Default: that in the metadata of `issuer`.
 	DeviceEndpoint string `json:"device_endpoint,omitempty"`
 
-	// The client by which listeners sign in, where it is another one. Default: the client above.
-	ClientID     string           `json:"client_id,omitempty"`
-	ClientSecret string           `json:"client_secret,omitempty"`
-	ClientAuth   token.ClientAuth `json:"client_auth,omitempty"`
+	// The id of the client by which listeners sign in, where it is another one. Default: that of the client above.
+	ClientID string `json:"client_id,omitempty"`
+
+	// The secret of that client, as above: use a placeholder. Default: that of the client above.
+	ClientSecret string `json:"client_secret,omitempty"`
+
+	// How that client authenticates, as above; `private_key_jwt` only where it is so above, too. Default: as above.
+	ClientAuth token.ClientAuth `json:"client_auth,omitempty"`
 
 	// The scopes to ask for. Default: those above.
 	Scope []string `json:"scope,omitempty"`

@@ -206,3 +206,25 @@ func TestAClaimOfAnIDTokenIsReadWithoutItsSignature(t *testing.T) {
 		}
 	}
 }
+
+// FuzzAuthorization holds that whatever a server answers, what is taken of it is whole and within bounds.
+func FuzzAuthorization(f *testing.F) {
+	for _, body := range []string{
+		codes, `{}`, `[]`, ``, `{"device_code":1}`, `{"device_code":"d","user_code":"u","verification_uri":"https://a","expires_in":1e999,"interval":-0}`,
+		`{"device_code":"d","user_code":"u","verification_uri":"https://a","expires_in":"1e9","interval":{"a":1}}`, `{"error":"slow_down"}`,
+	} {
+		f.Add(200, []byte(body))
+	}
+	f.Fuzz(func(t *testing.T, status int, body []byte) {
+		e := at(stub(func(url.Values) (int, http.Header, string) { return status, nil, string(body) }), func(c *Config) { c.DeviceURL = c.URL })
+		d, _, v := e.Authorize(soon(), &Grant{Type: DeviceCode})
+		if v.Class != Issued {
+			return
+		}
+		if d.DeviceCode == "" || d.UserCode == "" || d.VerificationURI+d.VerificationURIComplete == "" ||
+			d.Life < minInterval || d.Life > maxDeviceLife || d.Interval < minInterval || d.Interval > maxInterval {
+			t.Errorf("%q is %+v", body, d)
+		}
+		Claim(string(body), "sub")
+	})
+}
