@@ -43,6 +43,21 @@ func (adminAPI) Routes() []caddy.AdminRoute {
 // Status is the answer of /smapi_upgrade/status. It holds no secret and no identifier of a listener.
 type Status struct {
 	Endpoints []EndpointStatus `json:"endpoints"`
+	Vaults    []VaultStatus    `json:"vaults,omitempty"`
+}
+
+// VaultStatus is how one vault is.
+type VaultStatus struct {
+	KeyFile string `json:"key_file"`
+
+	// Records is how many there are, as forgetting has counted them within the last day, nil until then.
+	Records *int64 `json:"records,omitempty"`
+
+	// Unwritten is how many objects could not be written yet and are in memory alone.
+	Unwritten int `json:"unwritten"`
+
+	// Failing tells that the storage failed after it was last written to.
+	Failing bool `json:"failing"`
 }
 
 // EndpointStatus is how one token endpoint is, as one client. It outlives configurations that keep both.
@@ -114,6 +129,13 @@ func currentStatus(now time.Time) Status {
 			s.HoldSeconds = state.Hold.Sub(now).Seconds()
 		}
 		all.Endpoints = append(all.Endpoints, s)
+	}
+	for _, v := range vaults() {
+		s := VaultStatus{KeyFile: v.file, Unwritten: v.Pending(), Failing: v.Failing()}
+		if n := v.records.Load(); n >= 0 {
+			s.Records = &n
+		}
+		all.Vaults = append(all.Vaults, s)
 	}
 	return all
 }

@@ -15,6 +15,8 @@ import (
 	"testing"
 
 	"github.com/caddyserver/caddy/v2"
+
+	"github.com/smapi-tools/caddy-smapi-upgrade/internal/loopback"
 )
 
 // documentedSite is the Caddyfile of a document that has this text.
@@ -57,7 +59,7 @@ func TestTheAdminEndpointIsASocketOfCaddysOwnAndTheDocumentedSiteShowsTwoPagesOf
 	}
 	defer os.RemoveAll(dir)
 	socket := filepath.Join(dir, "admin.sock")
-	public, scrape := freeAddress(t), freeAddress(t)
+	public, scrape := loopback.FreeAddress(), loopback.FreeAddress()
 	write(t, filepath.Join(dir, "secret"), "secret")
 	for name, value := range map[string]string{
 		"SMAPI_ADMIN_SOCKET": socket, "SMAPI_SITE": "http://" + public, "SMAPI_LEGACY": strings.TrimPrefix(oldService(t).URL, "http://"),

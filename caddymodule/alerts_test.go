@@ -49,8 +49,8 @@ func TestDistinctAccountsAreCountedByHowTheirLastExchangeEnded(t *testing.T) {
 		accounts("upgrade", "accepted"): 5,
 		accounts("upgrade", "rejected"): 6,
 		accounts("upgrade", "failed"):   1,
-		accounts("refresh", "accepted"): 1,
-		accounts("refresh", "rejected"): 0,
+		accounts("refresh", "accepted"): 0,
+		accounts("refresh", "rejected"): 1,
 		accounts("refresh", "failed"):   0,
 	} {
 		if got, ok := values[name]; !ok || got != want {

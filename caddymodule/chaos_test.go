@@ -22,6 +22,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/smapi-tools/caddy-smapi-upgrade/internal/loopback"
 )
 
 var (
@@ -74,7 +76,7 @@ func TestChaosSignsNobodyOut(t *testing.T) {
 			issuesTokens(w, r)
 		}
 	})
-	address, old := freeAddress(t), oldService(t)
+	address, old := loopback.FreeAddress(), oldService(t)
 	config := func(n int) string {
 		return fmt.Sprintf("{\nadmin off\npersist_config off\ngrace_period 20s\nlog {\noutput discard\n}\n}\nhttp://%s {\nbind 127.0.0.1\nheader X-Config %d\n%s\n}",
 			address, n, directive(endpoint, old, "timeout 3s", "failed_logins 4 1m"))
@@ -324,11 +326,11 @@ func heapMiB() float64 {
 // asCaddy in the environment makes the test binary a Caddy.
 const asCaddy = "SMAPI_TEST_CADDY"
 
-// node starts a Caddy in a process of its own.
-func node(t *testing.T, caddyfile string) *exec.Cmd {
+// node starts a Caddy in a process of its own, with more global options.
+func node(t *testing.T, caddyfile string, global ...string) *exec.Cmd {
 	t.Helper()
 	config := filepath.Join(t.TempDir(), "Caddyfile")
-	if err := os.WriteFile(config, []byte("{\nadmin off\npersist_config off\nlog {\nlevel ERROR\n}\n}\n"+caddyfile), 0o600); err != nil {
+	if err := os.WriteFile(config, []byte("{\nadmin off\npersist_config off\nlog {\nlevel ERROR\n}\n"+strings.Join(global, "\n")+"\n}\n"+caddyfile), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	self, err := os.Executable()
@@ -372,12 +374,12 @@ func TestANodeThatDiesInAStormLosesNobody(t *testing.T) {
 	var nodes []*exec.Cmd
 	var addresses []string
 	for range 3 {
-		address := freeAddress(t)
+		address := loopback.FreeAddress()
 		nodes = append(nodes, node(t, fmt.Sprintf("http://%s {\nbind 127.0.0.1\n%s\n}", address,
 			directive(endpoint.server, oldService(t), "max_in_flight 2"))))
 		addresses = append(addresses, address)
 	}
-	balancer := freeAddress(t)
+	balancer := loopback.FreeAddress()
 	node(t, fmt.Sprintf("http://%s {\nbind 127.0.0.1\nreverse_proxy %s {\nlb_try_duration 2s\nfail_duration 1s\n}\n}",
 		balancer, strings.Join(addresses, " ")))
 	for _, address := range append(addresses, balancer) {

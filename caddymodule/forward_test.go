@@ -13,6 +13,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/smapi-tools/caddy-smapi-upgrade/internal/loopback"
 )
 
 // wire is an old service that keeps the bytes it is sent.
@@ -123,7 +125,7 @@ func (w *wire) received(t *testing.T) string {
 // twoSites runs the same reverse_proxy bare and behind smapi_upgrade.
 func twoSites(t *testing.T, upstreams string) (bare, with string) {
 	t.Helper()
-	bare, with = freeAddress(t), freeAddress(t)
+	bare, with = loopback.FreeAddress(), loopback.FreeAddress()
 	_, barePort, _ := net.SplitHostPort(bare)
 	_, withPort, _ := net.SplitHostPort(with)
 	s := caddyRun(t, fmt.Sprintf(`respond ok

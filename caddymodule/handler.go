@@ -49,6 +49,7 @@ type Handler struct {
 	files     settings.Files
 	exchanger *flow.Exchanger
 	shared    *sharedEndpoint
+	vault     *vaultMember
 	logger    *zap.Logger
 	calls     *zap.Logger
 }
@@ -83,6 +84,10 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err := registerMetrics(ctx.GetMetricsRegistry()); err != nil {
 		return err
 	}
+	keys, err := h.settings.VaultKeys(&h.files)
+	if err != nil {
+		return err
+	}
 	var budgets *pacing.Budgets
 	if h.shared, budgets, err = join(&h.settings, &h.files, h.logger); err != nil {
 		return err
@@ -91,6 +96,12 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if h.settings.Policy.Mode == flow.ModeUpgrade {
 		endpoint.Metadata = h.shared.metadataFor(&endpoint)
 		h.exchanger = h.settings.Exchanger(endpoint, h.shared.State, budgets)
+		if keys != nil {
+			if h.vault, err = joinVault(&h.settings, keys, ctx.Storage(), h.logger); err != nil {
+				return err
+			}
+			h.exchanger.Vault = h.vault.Vault
+		}
 	}
 	return nil
 }
@@ -100,6 +111,9 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 func (h *Handler) Cleanup() error {
 	h.files.Close()
 	quietStandardLog() // which Caddy may just have given back
+	if h.vault != nil {
+		h.vault.leave()
+	}
 	if h.shared == nil {
 		return nil
 	}
@@ -170,16 +184,21 @@ func (h *Handler) observe(d flow.Decision) {
 func (h *Handler) exchange(r *http.Request, d *flow.Decision, body int) {
 	q := d.Exchange.Request(d.Call, lookup(r))
 	q.Network = networkOf(r)
+	if h.vault != nil {
+		q.From = prefixOf(r).String()
+	}
 	if q.Others = d.Others; q.Others {
 		q.Held = body
 	} else {
 		smapi.Drop(r) // it may wait, and needs no body any more
 	}
 	ctx, span := traceExchange(r.Context(), &q.Grant)
-	result := h.exchanger.Exchange(ctx, d.Call.Arrived.Add(h.settings.Policy.Timeout), &q)
-	h.settings.Policy.Conclude(d, result)
+	h.exchanger.Ask(ctx, &h.settings.Policy, d, &q)
 	h.exchanger.Learn(&q, d)
 	endTrace(span, d)
+	if d.Unsaved != nil {
+		logUnsaved(h.logger, d)
+	}
 }
 
 // answer tells the player and the log, both with the same reference.

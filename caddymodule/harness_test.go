@@ -22,6 +22,7 @@ import (
 
 	_ "github.com/smapi-tools/caddy-smapi-upgrade"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule"
+	"github.com/smapi-tools/caddy-smapi-upgrade/internal/loopback"
 )
 
 func TestMain(m *testing.M) {
@@ -61,7 +62,13 @@ type site struct {
 // caddyRun runs a Caddy whose one site has these directives, until the test ends. It logs everything.
 func caddyRun(t testing.TB, directives string) *site {
 	t.Helper()
-	address := freeAddress(t)
+	return caddyRunOn(t, t.TempDir(), directives)
+}
+
+// caddyRunOn is caddyRun on a storage that is kept.
+func caddyRunOn(t testing.TB, storage, directives string) *site {
+	t.Helper()
+	address := loopback.FreeAddress()
 	s := &site{url: "http://" + address, logFile: filepath.Join(t.TempDir(), "log")}
 	load(t, fmt.Sprintf(`{
 	admin off
@@ -76,7 +83,7 @@ http://%s {
 	bind 127.0.0.1
 	log
 	%s
-}`, t.TempDir(), s.logFile, address, directives))
+}`, storage, s.logFile, address, directives))
 	t.Cleanup(func() {
 		if err := caddy.Stop(); err != nil {
 			t.Error(err)
@@ -99,23 +106,6 @@ func load(t testing.TB, caddyfile string) {
 func adapt(caddyfile string) ([]byte, error) {
 	config, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(caddyfile), map[string]any{"filename": "Caddyfile"})
 	return config, err
-}
-
-var given sync.Map // addresses, because one that is free again may come again
-
-func freeAddress(t testing.TB) string {
-	t.Helper()
-	for {
-		listener, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		address := listener.Addr().String()
-		listener.Close()
-		if _, again := given.LoadOrStore(address, true); !again {
-			return address
-		}
-	}
 }
 
 // deadAddress is one where nobody listens until the test ends, because a connection has it.

@@ -38,7 +38,10 @@ func logCall(logger *zap.Logger, r *http.Request, d *flow.Decision, reference st
 		}
 	}
 	says := "answered a call"
-	if d.Outcome == flow.Forwarded {
+	switch {
+	case d.Outcome == flow.Forwarded && d.Result.Class == "":
+		says = "forwarded a call, as its key is none of the vault's"
+	case d.Outcome == flow.Forwarded:
 		says = "forwarded a call, as the token endpoint refused it"
 	}
 	entry := logger.Check(d.Outcome.Row().Level, says)
@@ -99,4 +102,14 @@ func digest(field, text string) zap.Field {
 	mac := hmac.New(sha256.New, digestKey)
 	mac.Write([]byte(field + " " + text))
 	return zap.String(field, hex.EncodeToString(mac.Sum(nil)[:8]))
+}
+
+// logUnsaved tells of tokens that are not in the vault as they should be.
+func logUnsaved(logger *zap.Logger, d *flow.Decision) {
+	says := "tokens could not be written to the vault, and went out as without one"
+	if d.Kept {
+		says = "tokens could not be written to the vault yet, and are in memory until they can be"
+	}
+	logger.Error(says, append(fieldsOf(d), zap.NamedError("cause", d.Unsaved),
+		zap.String("fix", "check Caddy's storage: that it is there, writable, and not full"))...)
 }

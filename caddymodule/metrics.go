@@ -2,12 +2,14 @@ package caddymodule
 
 import (
 	"errors"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/pacing"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault"
 )
 
 const (
@@ -22,7 +24,10 @@ var metrics = struct {
 	durations *prometheus.HistogramVec
 	replayed  prometheus.Counter
 	peeked    prometheus.Counter
+	storage   *prometheus.CounterVec
+	stored    *prometheus.HistogramVec
 	endpoints endpointsCollector
+	vaults    vaultsCollector
 }{
 	requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 		Namespace: metricsNamespace,
@@ -49,6 +54,19 @@ var metrics = struct {
 		Name:      "peeked_bytes_total",
 		Help:      "Bytes of request bodies that were read to find out whether they are calls.",
 	}),
+	storage: prometheus.NewCounterVec(prometheus.CounterOpts{
+		Namespace: metricsNamespace,
+		Subsystem: metricsSubsystem,
+		Name:      "vault_operations_total",
+		Help:      "Operations of vaults at the storage, by operation and result.",
+	}, []string{"operation", "result"}),
+	stored: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Namespace: metricsNamespace,
+		Subsystem: metricsSubsystem,
+		Name:      "vault_operation_duration_seconds",
+		Help:      "How long operations of vaults at the storage took, by operation.",
+		Buckets:   []float64{.0001, .0005, .001, .005, .01, .05, .1, .5, 1, 5},
+	}, []string{"operation"}),
 }
 
 // noCredentials is the kind of requests that are no call about credentials.
@@ -67,6 +85,12 @@ type outcomeOfKind struct {
 }
 
 func init() {
+	for _, operation := range vault.Operations {
+		for _, result := range vault.Results {
+			metrics.storage.WithLabelValues(operation, result)
+		}
+		metrics.stored.WithLabelValues(operation)
+	}
 	for _, o := range flow.Outcomes() {
 		for _, kind := range flow.Kinds {
 			callsBy[outcomeOfKind{o, kind}] = metrics.requests.WithLabelValues(o.String(), string(kind))
@@ -77,9 +101,15 @@ func init() {
 	}
 }
 
+// observeStorage counts an operation of a vault.
+func observeStorage(operation, result string, took time.Duration) {
+	metrics.storage.WithLabelValues(operation, result).Inc()
+	metrics.stored.WithLabelValues(operation).Observe(took.Seconds())
+}
+
 // registerMetrics has the registry of a configuration show the metrics of the process.
 func registerMetrics(registry prometheus.Registerer) error {
-	for _, c := range []prometheus.Collector{metrics.requests, metrics.durations, metrics.replayed, metrics.peeked, metrics.endpoints} {
+	for _, c := range []prometheus.Collector{metrics.requests, metrics.durations, metrics.replayed, metrics.peeked, metrics.storage, metrics.stored, metrics.endpoints, metrics.vaults} {
 		if err := registry.Register(c); err != nil {
 			if _, already := errors.AsType[prometheus.AlreadyRegisteredError](err); !already {
 				return err
@@ -169,6 +199,43 @@ func (endpointsCollector) Collect(values chan<- prometheus.Metric) {
 	for _, kind := range flow.Kinds {
 		values <- prometheus.MustNewConstMetric(exchangingDesc, prometheus.GaugeValue, float64(exchanging[kind]), string(kind))
 	}
+}
+
+// vaultsCollector collects how the vaults in use are when it is asked.
+type vaultsCollector struct{}
+
+var (
+	recordsDesc = prometheus.NewDesc(prometheus.BuildFQName(metricsNamespace, metricsSubsystem, "vault_records"),
+		"Records in vaults, as of the last day. It is there once they have been counted.", nil, nil)
+	unwrittenDesc = prometheus.NewDesc(prometheus.BuildFQName(metricsNamespace, metricsSubsystem, "vault_unwritten"),
+		"Objects that could not be written to the storage yet, and are in memory alone.", nil, nil)
+	failingDesc = prometheus.NewDesc(prometheus.BuildFQName(metricsNamespace, metricsSubsystem, "vaults_failing"),
+		"Vaults whose storage failed after it was last written to.", nil, nil)
+)
+
+func (vaultsCollector) Describe(descs chan<- *prometheus.Desc) {
+	descs <- recordsDesc
+	descs <- unwrittenDesc
+	descs <- failingDesc
+}
+
+func (vaultsCollector) Collect(values chan<- prometheus.Metric) {
+	var records, unwritten, failing float64
+	counted := false
+	for _, v := range vaults() {
+		if n := v.records.Load(); n >= 0 {
+			records, counted = records+float64(n), true
+		}
+		unwritten += float64(v.Pending())
+		if v.Failing() {
+			failing++
+		}
+	}
+	if counted {
+		values <- prometheus.MustNewConstMetric(recordsDesc, prometheus.GaugeValue, records)
+	}
+	values <- prometheus.MustNewConstMetric(unwrittenDesc, prometheus.GaugeValue, unwritten)
+	values <- prometheus.MustNewConstMetric(failingDesc, prometheus.GaugeValue, failing)
 }
 
 // accountResults are the ends of trials, as the label says them.

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/smapi-tools/caddy-smapi-upgrade/internal/loopback"
 )
 
 // call is a SMAPI call of a player, by its method.
@@ -218,7 +220,7 @@ func TestTheSameHomesAreChosenEverywhereAndTheFewAreAmongTheMore(t *testing.T) {
 	shares := []string{"1%", "10%", "50%"}
 	chosen := map[string][2]map[string]bool{}
 	for n := range 2 {
-		address := freeAddress(t)
+		address := loopback.FreeAddress()
 		var routes strings.Builder
 		for i, share := range shares {
 			fmt.Fprintf(&routes, "smapi_upgrade /%d/* {\nmode reauthorize\nhouseholds %s\n}\n", i, share)

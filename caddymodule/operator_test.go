@@ -25,6 +25,9 @@ import (
 	collector "go.opentelemetry.io/proto/otlp/collector/trace/v1"
 	trace "go.opentelemetry.io/proto/otlp/trace/v1"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule"
+	"github.com/smapi-tools/caddy-smapi-upgrade/internal/loopback"
 )
 
 // operated is a Caddy with an admin API, as an operator has it.
@@ -36,7 +39,7 @@ type operated struct {
 // operate runs a Caddy with an admin API that logs everything. Its sites are %s, %s, ... in the directives.
 func operate(t testing.TB, directives string) *operated {
 	t.Helper()
-	admin, address := freeAddress(t), freeAddress(t)
+	admin, address := loopback.FreeAddress(), loopback.FreeAddress()
 	o := &operated{
 		site:  &site{url: "http://" + address, logFile: filepath.Join(t.TempDir(), "log")},
 		admin: &site{url: "http://" + admin},
@@ -143,12 +146,12 @@ func TestEveryRequestIsCountedOnce(t *testing.T) {
 func TestMetricsOfThreeSitesOutliveReloads(t *testing.T) {
 	endpoint, old := serve(t, issuesTokens), oldService(t)
 	var o operated
-	admin := freeAddress(t)
+	admin := loopback.FreeAddress()
 	dir := t.TempDir()
 	o.admin = &site{url: "http://" + admin}
 	var sites []*site
 	for range 3 {
-		sites = append(sites, &site{url: "http://" + freeAddress(t)})
+		sites = append(sites, &site{url: "http://" + loopback.FreeAddress()})
 	}
 	reload := func(n int) {
 		text := fmt.Sprintf("{\nadmin %s\npersist_config off\nstorage file_system %s\nlog {\noutput discard\n}\nmetrics\n}\n", admin, dir)
@@ -363,8 +366,9 @@ func TestItIsReadyWhenAHandlerRunsWhateverTheTokenEndpointDoes(t *testing.T) {
 var scrapeFile = flag.String("scrape", "", "write our metrics to this `file`, for promtool")
 
 func TestMetricsAreNamedAsPrometheusWantsThem(t *testing.T) {
-	o := operate(t, directive(serve(t, issuesTokens), oldService(t)))
+	o := operate(t, withVault(rotate(t, 3600), oldService(t), vaultFile(t)))
 	o.upgrade(t)
+	caddymodule.Forget(t.Context())
 	var ours strings.Builder
 	for line := range strings.Lines(o.admin.get(t, "/metrics").body) {
 		if strings.Contains(line, "caddy_smapi_upgrade_") {
@@ -383,8 +387,9 @@ func TestMetricsAreNamedAsPrometheusWantsThem(t *testing.T) {
 var metricName = regexp.MustCompile(`caddy_smapi_upgrade_[a-z0-9_]+:?`) // with a colon it is a recording rule
 
 func TestTheKitUsesMetricsThatThereAre(t *testing.T) {
-	o := operate(t, directive(serve(t, issuesTokens), oldService(t)))
+	o := operate(t, withVault(rotate(t, 3600), oldService(t), vaultFile(t)))
 	o.upgrade(t)
+	caddymodule.Forget(t.Context())
 	exists := map[string]bool{}
 	for name := range o.scrape(t) {
 		exists[metricName.FindString(name)] = true

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/quic-go/quic-go/http3"
+
+	"github.com/smapi-tools/caddy-smapi-upgrade/internal/loopback"
 )
 
 // clients are one of each protocol, by its name in Request.Proto.
@@ -41,7 +43,7 @@ func everyProtocol(t *testing.T, directives ...string) (urls []string) {
 	cert, key := pemFiles(t, tlsServer)
 	text := ""
 	for _, d := range directives {
-		_, port, _ := net.SplitHostPort(freeAddress(t))
+		_, port, _ := net.SplitHostPort(loopback.FreeAddress())
 		text += fmt.Sprintf("https://:%s {\nbind 127.0.0.1\ntls %s %s\nrespond /ready ok\n%s\n}\n", port, cert, key, d)
 		urls = append(urls, "https://127.0.0.1:"+port)
 	}

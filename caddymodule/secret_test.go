@@ -24,6 +24,8 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/go-jose/go-jose/v4"
 	"github.com/go-jose/go-jose/v4/jwt"
+
+	"github.com/smapi-tools/caddy-smapi-upgrade/internal/loopback"
 )
 
 func write(t testing.TB, path, content string) {
@@ -235,7 +237,7 @@ func TestTheClientIsItsCertificate(t *testing.T) {
 func TestTheAdminAPIShowsNoSecretOfAFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "secret")
 	write(t, path, "marker-secret")
-	admin := freeAddress(t)
+	admin := loopback.FreeAddress()
 	load(t, fmt.Sprintf(`{
 	admin %s
 	persist_config off
@@ -250,7 +252,7 @@ http://%s {
 		client_id id
 		client_secret {file.%s}
 	}
-}`, admin, t.TempDir(), freeAddress(t), path))
+}`, admin, t.TempDir(), loopback.FreeAddress(), path))
 	s := &site{url: "http://" + admin}
 	r, err := http.NewRequest(http.MethodGet, s.url+"/config/", bytes.NewReader(nil))
 	if err != nil {
@@ -274,7 +276,7 @@ func TestNobodyFollowsTheFilesOfAConfigurationThatIsGone(t *testing.T) {
 	}
 	directive := fmt.Sprintf("smapi_upgrade https://auth.example.com/token {\nclient_id id\nclient_secret {file.%s}\n", path)
 	config := func(rest string) string {
-		return fmt.Sprintf("{\nadmin off\npersist_config off\nstorage file_system %s\n}\nhttp://%s {\nbind 127.0.0.1\n%s%s}\n}", t.TempDir(), freeAddress(t), directive, rest)
+		return fmt.Sprintf("{\nadmin off\npersist_config off\nstorage file_system %s\n}\nhttp://%s {\nbind 127.0.0.1\n%s%s}\n}", t.TempDir(), loopback.FreeAddress(), directive, rest)
 	}
 	load(t, config(""))
 	eventually(t, "the file is followed", followed) // or the rest would prove nothing

@@ -13,6 +13,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/smapi-tools/caddy-smapi-upgrade/internal/loopback"
 )
 
 // counting is a token endpoint that tells how it was used.
@@ -247,7 +249,7 @@ func TestAReloadForgetsNothing(t *testing.T) {
 		}
 		issuesTokens(w, r)
 	})
-	address := freeAddress(t)
+	address := loopback.FreeAddress()
 	config := func(n int) string {
 		return fmt.Sprintf(`{
 	admin off
@@ -364,7 +366,7 @@ func TestAnOutageOfAllIsOverSoonAfterItEnds(t *testing.T) {
 }
 
 func TestATokenEndpointThatRefusesConnectionsIsTriedAgainByTheNextCall(t *testing.T) {
-	address := freeAddress(t)
+	address := loopback.FreeAddress()
 	s := caddyRun(t, fmt.Sprintf("smapi_upgrade http://%s/token {\nclient_id id\nclient_auth none\n}", address))
 	checkAnswer(t, s.post(t, account(t, "ella")), "service-unavailable.xml")
 	listener, err := net.Listen("tcp", address)

@@ -13,6 +13,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/smapi-tools/caddy-smapi-upgrade/internal/loopback"
 )
 
 const breakerChanged = "circuit breaker of the token endpoint changed"
@@ -47,7 +49,7 @@ func TestStrangersWithSlowBodiesAreInNobodysWay(t *testing.T) {
 	var slowly, usually []string // sites of the same endpoint; listeners have the usual time, on a slow machine too
 	for _, slow := range slowBodies {
 		old, at := oldService(t), endpoint()
-		olds, slowly, usually = append(olds, old), append(slowly, freeAddress(t)), append(usually, freeAddress(t))
+		olds, slowly, usually = append(olds, old), append(slowly, loopback.FreeAddress()), append(usually, loopback.FreeAddress())
 		for address, timeout := range map[string]time.Duration{slowly[len(slowly)-1]: slow.timeout, usually[len(usually)-1]: 15 * time.Second} {
 			text += fmt.Sprintf("http://%s {\nbind 127.0.0.1\n%s\n}\n", address,
 				directive(at, old, "refresh_auth_tokens", "timeout "+timeout.String()))

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+
+	"github.com/smapi-tools/caddy-smapi-upgrade/internal/loopback"
 )
 
 // What an endpoint or its issuer does wrong harms no more than it has to.
@@ -26,7 +28,7 @@ func TestTheLastGoodMetadataStaysInForceAcrossReloads(t *testing.T) {
 			says(http.StatusOK, fmt.Sprintf(`{"issuer":%q,"token_endpoint":%q}`, endpoint.URL, endpoint.URL+"/token"))(w, r)
 		}
 	})
-	address := freeAddress(t)
+	address := loopback.FreeAddress()
 	config := func(n int) string {
 		return fmt.Sprintf(`{
 	admin off

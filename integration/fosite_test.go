@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/go-jose/go-jose/v3"
 	"github.com/ory/fosite"
@@ -27,6 +28,12 @@ type fositeServer struct {
 // runFosite runs a fositeServer whose client has a secret.
 func runFosite(t testing.TB) *server {
 	t.Helper()
+	return runFositeFor(t, time.Hour)
+}
+
+// runFositeFor is runFosite with access tokens that are good for so long.
+func runFositeFor(t testing.TB, life time.Duration) *server {
+	t.Helper()
 	hash, err := bcrypt.GenerateFromPassword([]byte(clientSecret), bcrypt.MinCost)
 	if err != nil {
 		t.Fatal(err)
@@ -34,7 +41,7 @@ func runFosite(t testing.TB) *server {
 	return newFosite(t, &fosite.DefaultOpenIDConnectClient{
 		DefaultClient:           &fosite.DefaultClient{Secret: hash},
 		TokenEndpointAuthMethod: "client_secret_basic",
-	})
+	}, life)
 }
 
 // runFositeForKey runs one whose client proves itself by a key.
@@ -45,10 +52,10 @@ func runFositeForKey(t testing.TB, algorithm string, public crypto.PublicKey) *s
 		TokenEndpointAuthMethod:           "private_key_jwt",
 		TokenEndpointAuthSigningAlgorithm: algorithm,
 		JSONWebKeys:                       &jose.JSONWebKeySet{Keys: []jose.JSONWebKey{{Key: public, KeyID: keyID, Use: "sig"}}},
-	})
+	}, time.Hour)
 }
 
-func newFosite(t testing.TB, client *fosite.DefaultOpenIDConnectClient) *server {
+func newFosite(t testing.TB, client *fosite.DefaultOpenIDConnectClient, life time.Duration) *server {
 	t.Helper()
 	client.ID = clientID
 	client.GrantTypes = []string{"password", "refresh_token"}
@@ -58,7 +65,7 @@ func newFosite(t testing.TB, client *fosite.DefaultOpenIDConnectClient) *server 
 	store.Users["testuser"] = storage.MemoryUserRelation{Username: "testuser", Password: "12345"}
 	f := new(fositeServer)
 	s := serve(t, "/token", func(address string) http.Handler {
-		config := &fosite.Config{TokenURL: address + "/token", GlobalSecret: []byte("a secret that has thirty-two bytes")}
+		config := &fosite.Config{TokenURL: address + "/token", GlobalSecret: []byte("a secret that has thirty-two bytes"), AccessTokenLifespan: life}
 		f.provider = compose.Compose(config, store, compose.NewOAuth2HMACStrategy(config),
 			//lint:ignore SA1019 it is how old accounts are upgraded
 			compose.OAuth2ResourceOwnerPasswordCredentialsFactory,

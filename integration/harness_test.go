@@ -17,7 +17,6 @@ import (
 	"io"
 	"log/slog"
 	"maps"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -35,6 +34,7 @@ import (
 	"github.com/go-jose/go-jose/v4/jwt"
 
 	_ "github.com/smapi-tools/caddy-smapi-upgrade"
+	"github.com/smapi-tools/caddy-smapi-upgrade/internal/loopback"
 )
 
 func TestMain(m *testing.M) {
@@ -235,12 +235,13 @@ type site struct{ url string }
 // players ask may be forwarded.
 func caddyRun(t testing.TB, tokenEndpoint string, options ...string) site {
 	t.Helper()
-	free, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := free.Addr().String()
-	free.Close()
+	return caddyRunOn(t, t.TempDir(), tokenEndpoint, options...)
+}
+
+// caddyRunOn is caddyRun on a storage that is kept.
+func caddyRunOn(t testing.TB, storage, tokenEndpoint string, options ...string) site {
+	t.Helper()
+	address := loopback.FreeAddress()
 	config, _, err := caddyconfig.GetAdapter("caddyfile").Adapt(fmt.Appendf(nil, `{
 	admin off
 	persist_config off
@@ -252,7 +253,7 @@ http://%s {
 		%s
 	}
 	respond "forwarded" 418
-}`, t.TempDir(), address, tokenEndpoint, strings.Join(options, "\n\t\t")), map[string]any{"filename": "Caddyfile"})
+}`, storage, address, tokenEndpoint, strings.Join(options, "\n\t\t")), map[string]any{"filename": "Caddyfile"})
 	if err != nil {
 		t.Fatal(err)
 	}

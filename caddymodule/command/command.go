@@ -17,6 +17,7 @@ var commands = []func() *cobra.Command{
 	simulateCommand,
 	explainCommand,
 	checkCommand,
+	vaultCommand,
 }
 
 func init() {

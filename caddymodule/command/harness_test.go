@@ -23,6 +23,8 @@ import (
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	_ "github.com/caddyserver/caddy/v2/modules/standard"
 	"github.com/spf13/cobra"
+
+	"github.com/smapi-tools/caddy-smapi-upgrade/internal/loopback"
 )
 
 // asCaddy in the environment makes the test binary a Caddy.
@@ -264,12 +266,7 @@ func directive(endpoint, old *server, more string) string {
 // caddyRun runs a Caddy whose one site has these directives, until the test ends. The options are global ones.
 func caddyRun(t testing.TB, options, directives string) (url string) {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := listener.Addr().String()
-	listener.Close()
+	address := loopback.FreeAddress()
 	caddyfile := fmt.Sprintf("{\npersist_config off\nstorage file_system %s\nlog {\nlevel ERROR\noutput discard\n}\n%s\n}\nhttp://%s {\nbind 127.0.0.1\n%s\n}",
 		t.TempDir(), options, address, directives)
 	config, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(caddyfile), map[string]any{"filename": "Caddyfile"})

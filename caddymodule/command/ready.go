@@ -1,15 +1,14 @@
 package command
 
 import (
+	"context"
 	"errors"
-	"net/http"
 
-	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	"github.com/spf13/cobra"
 )
 
 func readyCommand() *cobra.Command {
-	var address, config, adapter string
+	var at adminAddress
 	cmd := &cobra.Command{
 		Use:                   "ready [--address <interface>] [--config <path> [--adapter <name>]]",
 		DisableFlagsInUseLine: true,
@@ -33,22 +32,21 @@ Exit status:
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			address, err := caddycmd.DetermineAdminAPIAddress(address, nil, config, adapter)
+			address, err := at.find()
 			if err != nil {
 				return usageError(cmd, err)
 			}
-			answer, err := caddycmd.AdminAPIRequest(address, http.MethodGet, "/smapi_upgrade/ready", nil, nil)
-			if err != nil {
-				cmd.PrintErrf("Error: the admin API at %s: %v\n", address, err)
+			ctx, cancel := context.WithTimeout(cmd.Context(), adminTimeout)
+			defer cancel()
+			if _, err := askAdmin(ctx, address, "/smapi_upgrade/ready"); err != nil {
+				noAdmin(cmd, address, err)
 				return exit(cmd, exitNoHandler)
 			}
-			return answer.Body.Close()
+			return nil
 		},
 	}
 	flags := cmd.Flags()
 	flags.SortFlags = false
-	flags.StringVar(&address, "address", "", "The `address` of the admin API")
-	flags.StringVarP(&config, "config", "c", "", "The configuration `file` that says the address")
-	flags.StringVarP(&adapter, "adapter", "a", "", "The `name` of its adapter")
+	at.addFlags(cmd)
 	return cmd
 }

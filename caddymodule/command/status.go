@@ -5,8 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"net/http"
 	"os"
 	"os/signal"
 	"slices"
@@ -14,22 +12,17 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/caddyserver/caddy/v2"
-	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule"
-	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/diagnose"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/secret"
 )
 
 // statusReader is what `caddy smapi-upgrade status` is asked for.
 type statusReader struct {
-	address  string
-	config   string
-	adapter  string
+	adminAddress
 	watch    bool
 	interval time.Duration
 	json     bool
@@ -77,9 +70,7 @@ Exit status:
 	flags.BoolVarP(&s.watch, "watch", "w", false, "Show it again and again, until Ctrl-C")
 	flags.DurationVar(&s.interval, "interval", 2*time.Second, "How often, at least 100ms")
 	flags.BoolVar(&s.json, "json", false, "Print what the admin API says")
-	flags.StringVar(&s.address, "address", "", "The `address` of the admin API")
-	flags.StringVarP(&s.config, "config", "c", "", "The configuration `file` that says the address")
-	flags.StringVarP(&s.adapter, "adapter", "a", "", "The `name` of its adapter")
+	s.addFlags(cmd)
 	return cmd
 }
 
@@ -114,36 +105,11 @@ func (s *statusReader) run(cmd *cobra.Command) error {
 	}
 }
 
-// places are where a configuration is looked for that says where the admin API is.
-var places = []string{"Caddyfile", "/etc/caddy/Caddyfile"}
-
-// find returns the address of the admin API, which may be a Unix socket with its mode.
-func (s *statusReader) find() (string, error) {
-	if s.address != "" {
-		return s.address, nil
-	}
-	config := s.config
-	for _, place := range places {
-		if _, err := os.Stat(place); config == "" && err == nil {
-			config = place
-		}
-	}
-	if config == "" {
-		return caddy.DefaultAdminListen, nil
-	}
-	content, err := diagnose.LoadConfig(config, s.adapter)
-	if err != nil {
-		return "", fmt.Errorf("%s, which says where the admin API is: %w; --address can say it too", config, err)
-	}
-	address, err := caddycmd.DetermineAdminAPIAddress("", content, config, s.adapter)
-	return caddy.NewReplacer().ReplaceAll(address, ""), err
-}
-
 // show prints the status once and returns the exit code.
 func (s *statusReader) show(ctx context.Context, cmd *cobra.Command, address string) int {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, adminTimeout)
 	defer cancel()
-	body, err := askAdmin(ctx, address)
+	body, err := askAdmin(ctx, address, "/smapi_upgrade/status")
 	var status caddymodule.Status
 	if err == nil {
 		err = json.Unmarshal(body, &status)
@@ -152,11 +118,7 @@ func (s *statusReader) show(ctx context.Context, cmd *cobra.Command, address str
 		return 0
 	}
 	if err != nil {
-		text := fmt.Sprintf("Error: the admin API at %s: %v", address, err)
-		if strings.Contains(text, syscall.EACCES.Error()) { // of which nothing else is left
-			text += ". Run it as the user of Caddy"
-		}
-		newPage(cmd.ErrOrStderr()).wrapped("", "", text)
+		noAdmin(cmd, address, err)
 		return exitNoAnswer
 	}
 	out := cmd.OutOrStdout()
@@ -179,30 +141,6 @@ func (s *statusReader) show(ctx context.Context, cmd *cobra.Command, address str
 	return 0
 }
 
-func askAdmin(ctx context.Context, address string) ([]byte, error) {
-	type answered struct {
-		body []byte
-		err  error
-	}
-	answers := make(chan answered, 1) // AdminAPIRequest takes no context
-	go func() {
-		response, err := caddycmd.AdminAPIRequest(address, http.MethodGet, "/smapi_upgrade/status", nil, nil)
-		if err != nil {
-			answers <- answered{err: err}
-			return
-		}
-		defer response.Body.Close()
-		body, err := io.ReadAll(io.LimitReader(response.Body, 16<<20))
-		answers <- answered{body, err}
-	}()
-	select {
-	case a := <-answers:
-		return a.body, a.err
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-}
-
 // printStatus prints a status as people read it, at most 80 columns wide but for the URL.
 func printStatus(p *page, s *caddymodule.Status) {
 	if len(s.Endpoints) == 0 {
@@ -213,6 +151,23 @@ func printStatus(p *page, s *caddymodule.Status) {
 			fmt.Fprintln(p)
 		}
 		printEndpoint(p, &s.Endpoints[i])
+	}
+	for i := range s.Vaults {
+		printVault(w, &s.Vaults[i])
+	}
+}
+
+func printVault(w io.Writer, v *caddymodule.VaultStatus) {
+	records := "not counted yet"
+	if v.Records != nil {
+		records = humanize.Comma(*v.Records)
+	}
+	fmt.Fprintf(w, "\nvault %s\n  %-14s %s\n", v.KeyFile, "records", records)
+	if v.Failing {
+		fmt.Fprintf(w, "  %-14s FAILING: upgrades and refreshes get Server.ServiceUnavailable\n", "storage")
+	}
+	if v.Unwritten > 0 {
+		fmt.Fprintf(w, "  %-14s %s IN MEMORY ALONE: do not stop this instance\n", "unwritten", humanize.Comma(int64(v.Unwritten)))
 	}
 }
 

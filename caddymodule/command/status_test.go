@@ -77,6 +77,9 @@ func TestTheStatusIsAskedForWhereTheConfigurationSays(t *testing.T) {
 			t.Errorf("%s: %+v", args, got)
 		}
 	}
+	if got := here(t, nil, "ready"); got != (commanded{}) {
+		t.Errorf("it is not ready: %+v", got)
+	}
 	write(t, config, "{\nadmin localhost:1\nmarker\n}\n")
 	if got := here(t, nil, "status"); got.code != 2 || !strings.Contains(unwrapped(got.stderr), "Caddyfile, which says where the admin API is:") {
 		t.Errorf("%+v", got)

@@ -20,6 +20,11 @@ type Decision struct {
 	// AuthToken and PrivateKey are the player's new tokens, blank where it gets none. They are secrets.
 	AuthToken, PrivateKey string
 
+	// Unsaved is why tokens that were issued are not written to the vault, nil if they are. Kept tells that they are in
+	// memory until they can be, and were not handed out as without a vault.
+	Unsaved error
+	Kept    bool
+
 	flow *flow
 }
 

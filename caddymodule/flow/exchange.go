@@ -115,6 +115,9 @@ type Request struct {
 
 	// Network is where the call comes from, 0 where that is not known.
 	Network pacing.Network
+
+	// From is the same as a text, for a vault. Blank is not known.
+	From string
 }
 
 // Request returns what is asked for a call.

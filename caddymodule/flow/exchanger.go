@@ -8,6 +8,7 @@ import (
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/pacing"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/replay"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/token"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault"
 )
 
 // The classes of results for which nothing was sent: there was no place in time, or the account has had its failed logins.
@@ -35,6 +36,10 @@ type Result struct {
 
 	// Replayed is true where the token endpoint was not asked for this call, but for the same one before it.
 	Replayed bool
+
+	// Life is how long the access token is good, 0 where the answer does not say, and At when it came.
+	Life time.Duration
+	At   time.Time
 }
 
 // State is what is known of a token endpoint beyond a single exchange. It outlives configurations: exchangers of the same
@@ -63,6 +68,9 @@ type Landed struct {
 	Doubted bool `json:"doubted,omitempty"`
 
 	Waited time.Duration `json:"waited,omitempty"`
+
+	// At is when the answer came.
+	At time.Time `json:"at,omitzero"`
 }
 
 // Bounds of what is remembered. The players' next tries find an entry, or cost a login as they did before.
@@ -100,6 +108,9 @@ type Exchanger struct {
 	Budgets *pacing.Budgets
 	Budget  pacing.Budget
 
+	// Vault keeps the tokens of homes, and the failed logins of all instances that share it. Nil is none.
+	Vault *vault.Vault
+
 	// Fuse is the share of accounts in percent above which rejections are doubted. 0 and 100 are never.
 	Fuse float64
 
@@ -113,6 +124,9 @@ const refreshReplay = 60 * time.Second
 
 func (x *Exchanger) replayFor(grantType string) time.Duration {
 	if grantType == token.Refresh {
+		if x.Vault != nil {
+			return 0 // which knows better who has which tokens
+		}
 		return refreshReplay
 	}
 	return x.Replay
@@ -231,6 +245,9 @@ func (x *Exchanger) follow(ctx context.Context, deadline time.Time, call replay.
 func (x *Exchanger) fly(ctx context.Context, deadline time.Time, call replay.Digest, account pacing.Account, f *replay.Flight[*Landed], q *Request) *Landed {
 	calls := x.State.Calls
 	guard := x.guard(q, account)
+	if unsent := guard.look(ctx, deadline); unsent != nil {
+		return &Landed{Unsent: unsent}
+	}
 	if !guard.open() {
 		return &Landed{Unsent: &token.Failure{Class: AccountGuarded, Cause: causeGuarded}}
 	}
@@ -249,11 +266,16 @@ func (x *Exchanger) fly(ctx context.Context, deadline time.Time, call replay.Dig
 		Leave:     func() { calls.Leave(call, f) },
 		Abandoned: f.Abandoned,
 	}
+	refused := false
 	l := &Landed{Unsent: gone}
 	admission, waited := pacer.Pass(&trial, func() pacing.Report {
 		failed := false
 		defer func() { guard.end(failed) }() // even if the transport panics
 		answer, sent := x.Endpoint.Exchange(deadline, &q.Grant, func() (time.Time, bool) {
+			if unsent := guard.look(ctx, deadline); unsent != nil {
+				l.Unsent = unsent
+				return deadline, false
+			}
 			if !guard.pass() {
 				l.Unsent = &token.Failure{Class: AccountGuarded, Cause: causeGuarded}
 				return deadline, false
@@ -262,10 +284,11 @@ func (x *Exchanger) fly(ctx context.Context, deadline time.Time, call replay.Dig
 		})
 		v := x.Endpoint.Judge(&q.Grant, &answer)
 		failed = sent && v.Class == token.Rejected
+		refused = failed
 		if !sent {
 			return pacing.Report{Unsent: true}
 		}
-		l.Answer, l.Unsent = answer, nil
+		l.Answer, l.Unsent, l.At = answer, nil, time.Now()
 		report := pacing.Report{
 			Failed:   v.Class == token.Unavailable && !v.ByOnError, // it answers, whatever the operator takes that for
 			Timeout:  v.Cause == token.CauseTimeout,
@@ -278,6 +301,9 @@ func (x *Exchanger) fly(ctx context.Context, deadline time.Time, call replay.Dig
 		return report
 	})
 	l.Waited = waited
+	if refused {
+		guard.tell(ctx)
+	}
 	switch admission {
 	case pacing.Late:
 		l.Unsent = &token.Failure{Class: NotSent, Cause: causeLate}
@@ -311,6 +337,8 @@ func (x *Exchanger) judged(q *Request, l *Landed) Result {
 		Fields:  l.Answer.Fields,
 		Waited:  l.Waited,
 		Took:    l.Answer.Took,
+		Life:    l.Answer.Life,
+		At:      l.At,
 	}
 }
 

@@ -56,6 +56,9 @@ type Policy struct {
 	ExpireSessionIDs  bool
 	RefreshAuthTokens bool
 
+	// Vault tells that there is one.
+	Vault bool
+
 	// Exchanges say how each kind of credentials is exchanged, Refresh how tokens are refreshed.
 	Exchanges map[smapi.Kind]*Exchange
 	Refresh   *Exchange

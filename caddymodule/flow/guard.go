@@ -1,16 +1,29 @@
 package flow
 
 import (
+	"context"
+	"slices"
+	"strings"
+	"time"
+
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/pacing"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/token"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault"
 )
 
-// guard keeps a login from reaching the token endpoint when its account has had its failed logins. The zero guard keeps
-// nothing.
+// guard keeps a login from reaching the token endpoint when its account has had its failed logins, or when the very same
+// has just been refused. With a vault it counts those of all instances that share it. The zero guard keeps nothing.
 type guard struct {
 	budgets          *pacing.Budgets
 	budget           pacing.Budget
 	account, network pacing.Account
 	done             func(failed bool)
+
+	vault       *vault.Vault
+	name        string // of the account
+	proof, from string // digests of the vault's
+	remember    time.Duration
+	looked      time.Time
 }
 
 // guard returns that of a request. Only names can be guessed at: whoever has a token or a session id has the account.
@@ -18,7 +31,51 @@ func (x *Exchanger) guard(q *Request, account pacing.Account) guard {
 	if !q.Guessable || x.Budgets == nil {
 		return guard{}
 	}
-	return guard{budgets: x.Budgets, budget: x.Budget, account: account, network: account.From(q.Network)}
+	g := guard{budgets: x.Budgets, budget: x.Budget, account: account, network: account.From(q.Network)}
+	if x.Vault != nil && (x.Budget.Failures > 0 || x.RememberRejected > 0) {
+		proof := q.RejectionIdentity
+		if proof == nil {
+			proof = q.Identity
+		}
+		g.vault, g.name, g.remember = x.Vault, q.Account, x.RememberRejected
+		g.proof = x.Vault.Digest("proof", x.Name+"\x00"+strings.Join(proof, "\x00"))
+		g.from = x.Vault.Digest("network", q.Account+"\x00"+q.From)
+	}
+	return g
+}
+
+// lookAgain is for how long a look at the failures of other instances is good.
+const lookAgain = time.Second
+
+// look looks at the failures of other instances. A failure says why the login is not sent.
+func (g *guard) look(ctx context.Context, deadline time.Time) *token.Failure {
+	if g.vault == nil || time.Since(g.looked) < lookAgain {
+		return nil
+	}
+	ctx, cancel := context.WithDeadline(context.WithoutCancel(ctx), deadline)
+	defer cancel()
+	now := time.Now()
+	failures, err := g.vault.Failures(ctx, g.name, now.Add(-max(g.budget.Window, g.remember)))
+	if err != nil {
+		return &token.Failure{Class: token.Unavailable, Cause: err.Error(), Fix: fixStorage}
+	}
+	g.looked, g.budget.Elsewhere, g.budget.NetworkFailed = now, 0, false
+	slices.SortFunc(failures, func(a, b vault.Failure) int { return a.At.Compare(b.At) })
+	counted := 0
+	for _, f := range failures {
+		if f.Proof == g.proof && now.Sub(f.At) < g.remember {
+			return &token.Failure{Class: token.Rejected, Cause: "refused a moment ago, maybe at another instance"}
+		}
+		if now.Sub(f.At) >= g.budget.Window {
+			continue
+		}
+		counted++
+		if f.Elsewhere {
+			g.budget.Elsewhere++
+			g.budget.NetworkFailed = g.budget.NetworkFailed || f.Network == g.from && counted >= g.budget.Failures-g.budget.Reserved()
+		}
+	}
+	return nil
 }
 
 // open reports whether there is something left, so that it is worth waiting for a place.
@@ -38,5 +95,14 @@ func (g *guard) pass() (ok bool) {
 func (g *guard) end(failed bool) {
 	if g.done != nil {
 		g.done(failed)
+	}
+}
+
+// tell has the other instances know of a failed login. Where that fails, they count one less.
+func (g *guard) tell(ctx context.Context) {
+	if g.vault != nil {
+		now := time.Now()
+		_ = g.vault.Failed(ctx, g.name, vault.Failure{At: now, Proof: g.proof, Network: g.from},
+			now.Add(-2*max(g.budget.Window, g.remember)))
 	}
 }

@@ -25,6 +25,12 @@ var refresh = flow{
 		case smapi.CheckToken(call.Credentials.Key) != nil:
 			return decided(Forwarded, "", "its key is none that was issued here: blank, or more than a privateKey may be")
 		}
+		if p.Vault {
+			d := ask(p.Refresh, "refresh_auth_tokens: the vault's record has newer tokens, or they are got by the refresh grant; a key that the "+
+				"vault does not know is tried there, and the call forwarded if it is refused")
+			d.Others = true
+			return d
+		}
 		if !chosen {
 			d := ask(p.Refresh, "refresh_auth_tokens: the key is exchanged by the refresh grant; households "+p.Households.String()+
 				" does not choose this home, so that a key which is refused may be the old service's, and the call goes there")

@@ -48,11 +48,16 @@ func NewBudgets(now func() time.Time) *Budgets {
 type Budget struct {
 	Failures int
 	Window   time.Duration
+
+	// Elsewhere is how many failures of the account there were that these Budgets were not told, and NetworkFailed tells
+	// that the network had some of them.
+	Elsewhere     int
+	NetworkFailed bool
 }
 
-// reserved is the part of a budget that is kept for a network that has not failed with the account yet, so that its owner
+// Reserved is the part of a budget that is kept for a network that has not failed with the account yet, so that its owner
 // gets through while somebody guesses elsewhere.
-func (b Budget) reserved() int {
+func (b Budget) Reserved() int {
 	if b.Failures < 2 {
 		return 0
 	}
@@ -83,7 +88,7 @@ func (b *Budgets) Spend(budget Budget, account, network Account) (done func(fail
 		if failed {
 			now := b.now()
 			b.add(account, budget, now)
-			if b.count(account, budget, now) >= budget.Failures-budget.reserved() { // from here on it matters who has failed
+			if b.count(account, budget, now) >= budget.Failures-budget.Reserved() { // from here on it matters who has failed
 				b.add(network, budget, now)
 			}
 		}
@@ -99,9 +104,9 @@ func (b *Budgets) Left(budget Budget, account, network Account) bool {
 
 func (b *Budgets) left(budget Budget, account, network Account) bool {
 	now := b.now()
-	bound := budget.Failures
-	if b.count(network, budget, now)+b.trying[network] > 0 { // what is under way may fail
-		bound -= budget.reserved()
+	bound := budget.Failures - budget.Elsewhere
+	if budget.NetworkFailed || b.count(network, budget, now)+b.trying[network] > 0 { // what is under way may fail
+		bound -= budget.Reserved()
 	}
 	return b.count(account, budget, now)+b.trying[account] < bound
 }

@@ -55,6 +55,10 @@ import (
 //
 //		expire_session_ids
 //		refresh_auth_tokens
+//
+//		vault <key_file> {
+//			forget_after <duration>
+//		}
 //	}
 //
 // Only param, header, on_error and, for different credentials, exchange may be given more than once.
@@ -175,6 +179,8 @@ func (o *Options) unmarshalField(name string, d *caddyfile.Dispenser) error {
 		return flag(d, name, &o.ExpireSessionIDs)
 	case "refresh_auth_tokens":
 		return flag(d, name, &o.RefreshAuthTokens)
+	case "vault":
+		return o.unmarshalVault(d)
 	}
 	return d.Errf("unrecognized smapi_upgrade subdirective '%s'; if it is a directive, a } is missing above", name)
 }
@@ -206,6 +212,25 @@ func (o *Options) unmarshalExchange(d *caddyfile.Dispenser) error {
 		}
 	}
 	o.Exchange = append(o.Exchange, x)
+	return nil
+}
+
+func (o *Options) unmarshalVault(d *caddyfile.Dispenser) error {
+	o.Vault = new(Vault)
+	if err := text(d, "vault", &o.Vault.KeyFile); err != nil {
+		return err
+	}
+	for d.NextBlock(1) {
+		switch name := d.Val(); {
+		case name != "forget_after":
+			return d.Errf("unrecognized vault subdirective '%s'", name)
+		case o.Vault.ForgetAfter != 0:
+			return d.Errf("%s is given twice", name)
+		}
+		if err := parsed(d, "forget_after", &o.Vault.ForgetAfter, parseDuration); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 

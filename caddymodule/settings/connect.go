@@ -9,6 +9,7 @@ import (
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/secret"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/token"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault"
 )
 
 // Files are the values of a configuration that come from files and follow them, until Close.
@@ -82,6 +83,19 @@ func (o *Options) Connect(ctx caddy.Context, s *Settings, files *Files) (c token
 		// the transport would send the password to that address.
 		Context: context.WithValue(context.Background(), caddy.ReplacerCtxKey, caddy.NewReplacer()),
 	}, nil
+}
+
+// VaultKeys reads the keys of the vault, which follow their file. It returns nil where there is no vault.
+func (s *Settings) VaultKeys(files *Files) (func() *vault.Keys, error) {
+	if s.VaultKeyFile == "" {
+		return nil, nil
+	}
+	keys, err := secret.File(files.config("vault"), s.VaultKeyFile, vault.ParseKeys)
+	if err != nil {
+		return nil, fieldError{"vault", err}
+	}
+	files.all = append(files.all, keys)
+	return keys.Get, nil
 }
 
 // client is who asks for tokens, with what authenticates it.

@@ -163,6 +163,23 @@ type Options struct {
 	// choose the home, because it may be the old service's. It needs `private_key` to be `refresh_token`, and is not
 	// answered in mode `reauthorize`.
 	RefreshAuthTokens bool `json:"refresh_auth_tokens,omitempty"`
+
+	// Keeps the refresh tokens here, sealed, so that players hold a handle as their `privateKey` that never changes.
+	// It is for servers that rotate refresh tokens, and for all instances of Caddy that share a storage. Needs
+	// `refresh_auth_tokens`. Default: nothing is kept on disk.
+	Vault *Vault `json:"vault,omitempty"`
+}
+
+// Vault is where refresh tokens are kept: in Caddy's storage.
+type Vault struct {
+	// The file with the keys, a JWK set, as `caddy smapi-upgrade vault keygen` makes it. The first key for A256GCM seals
+	// and all of them open, the one for HS256 makes names and handles and has to stay. It is read again when it changes.
+	// All instances that share a storage need the same. Required.
+	KeyFile string `json:"key_file,omitempty"`
+
+	// How long a record is kept that nobody uses, at least `24h`. It has to be longer than access tokens live. Default:
+	// `400d`.
+	ForgetAfter caddy.Duration `json:"forget_after,omitempty"`
 }
 
 // Exchange says how one kind of credentials is exchanged.

@@ -27,6 +27,8 @@ var (
 	errScope        = errors.New("has a character that no scope has (RFC 6749 section 3.3)")
 	errCertificate  = errors.New("tls needs a client certificate in transport, and https")
 	errCharset      = errors.New("must be utf-8, in which every form is sent (RFC 6749 appendix B)")
+	errVaultRefresh = errors.New("needs refresh_auth_tokens, because players then hold handles that nobody else can refresh")
+	errForgetAfter  = errors.New("its forget_after must be at least 24h, such as 400d")
 	errNoRefresh    = errors.New("needs private_key to be refresh_token, so that players hold what refreshes their tokens")
 )
 

@@ -22,6 +22,9 @@ const (
 	MaxTimeout         = 20 * time.Second
 	defaultMaxInFlight = 64
 
+	defaultForgetAfter = 400 * 24 * time.Hour
+	minForgetAfter     = 24 * time.Hour
+
 	defaultReplay           = Retention(60 * time.Second)
 	defaultRememberRejected = Retention(30 * time.Second)
 )
@@ -47,6 +50,11 @@ type Settings struct {
 	Fuse         Fuse
 	Policy       flow.Policy
 	Methods      []smapi.Method // that are answered
+
+	// VaultKeyFile is the file with the vault's keys, blank where there is no vault, and ForgetAfter how long its records
+	// are kept that nobody uses.
+	VaultKeyFile string
+	ForgetAfter  time.Duration
 
 	clientKey, keyID string
 }
@@ -152,6 +160,7 @@ func (o *Options) Resolve(repl *caddy.Replacer, files *Files) (s Settings, err e
 	if o.RefreshAuthTokens && p.PrivateKey != token.Refresh && !later {
 		r.fail("refresh_auth_tokens", errNoRefresh)
 	}
+	o.resolveVault(&r, &s)
 	s.Methods = p.Methods()
 	return s, r.err
 }
@@ -199,6 +208,24 @@ func (o *Options) resolveClient(r *resolver, s *Settings) {
 	if s.Client.Auth == token.TLS && (!transport.hasClientCertificate() || s.Plain()) {
 		r.fail("client_auth", errCertificate)
 	}
+}
+
+// resolveVault settles where refresh tokens are kept. The keys are read by whoever uses them.
+func (o *Options) resolveVault(r *resolver, s *Settings) {
+	if o.Vault == nil {
+		return
+	}
+	const field = "vault"
+	r.require(field, o.Vault.KeyFile)
+	s.VaultKeyFile = r.text(field, o.Vault.KeyFile)
+	s.ForgetAfter = orDefault(time.Duration(o.Vault.ForgetAfter), defaultForgetAfter)
+	if !o.RefreshAuthTokens {
+		r.fail(field, errVaultRefresh)
+	}
+	if s.ForgetAfter < minForgetAfter {
+		r.fail(field, errForgetAfter)
+	}
+	s.Policy.Vault = true
 }
 
 func orDefault[T comparable](value, def T) T {

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net/http"
 	"net/url"
+	"strconv"
 	"time"
 	"unicode/utf8"
 )
@@ -34,6 +35,9 @@ type Answer struct {
 
 	// Fields are those of Config.Fields that the answer has as a text, nil where it has none. They are secrets.
 	Fields map[string]string `json:"fields,omitempty"`
+
+	// Life is how long the access token is good (expires_in), 0 where the answer does not say.
+	Life time.Duration `json:"life,omitempty"`
 
 	// Failure says why there is no answer that could be judged, nil if there is one.
 	Failure *Failure `json:"failure,omitempty"`
@@ -92,6 +96,8 @@ func (a *Answer) take(members []byte, wanted []string) {
 			a.Error = textOf(value)
 		case "suberror":
 			a.Suberror = textOf(value)
+		case "expires_in":
+			a.Life = lifeOf(value)
 		}
 		for _, field := range wanted {
 			if string(name) == field {
@@ -103,6 +109,22 @@ func (a *Answer) take(members []byte, wanted []string) {
 	if len(fields) > 0 {
 		a.Fields = fields
 	}
+}
+
+// maxLife bounds how long an access token may be said to be good.
+const maxLife = 10 * 365 * 24 * time.Hour
+
+// lifeOf reads expires_in, which comes as a number, with or without a fraction, and as a text of one.
+func lifeOf(value []byte) time.Duration {
+	text := string(value)
+	if quoted := textOf(value); quoted != "" {
+		text = quoted
+	}
+	seconds, err := strconv.ParseFloat(text, 64)
+	if err != nil || !(seconds > 0) {
+		return 0
+	}
+	return time.Duration(min(seconds, maxLife.Seconds()) * float64(time.Second))
 }
 
 var byteOrderMark = []byte("\xef\xbb\xbf")

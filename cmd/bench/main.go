@@ -31,13 +31,16 @@ func main() {
 	only := flag.Int("only", 0, "measure this row alone")
 	uploads := flag.Int("uploads", 2000, "how many slow uploads are open at once for the memory row, 0 for none")
 	admin := flag.String("admin", "off", "admin `address` of the Caddy, for its /debug/pprof")
+	records := flag.Int("vault", 0, "measure a vault of so many records in files instead, of a million for the documents")
 	waves := flag.Bool("capacity", false, "measure waves of upgrades instead")
 	asJSON := flag.Bool("json", false, "print JSON")
 	flag.Parse()
 
 	report := new(Report)
 	var err error
-	if *waves {
+	if *records > 0 {
+		report.Vault, err = measureVault(*records)
+	} else if *waves {
 		report.Waves, err = measureWaves()
 	} else {
 		report, err = run(*rounds, *slice, *only, *uploads, *admin)
@@ -63,6 +66,7 @@ type Report struct {
 	Rows   []Row   `json:"rows"`
 	Memory *Memory `json:"memory,omitempty"`
 	Waves  []Wave  `json:"waves,omitempty"`
+	Vault  *Vault  `json:"vault,omitempty"`
 }
 
 // Row compares smapi_upgrade with a bare reverse_proxy, by medians over the rounds.
@@ -192,6 +196,9 @@ func quantile(values []float64, q float64) float64 {
 }
 
 func (r *Report) print(out *os.File) {
+	if r.Vault != nil {
+		r.Vault.print(out)
+	}
 	if len(r.Rows) > 0 {
 		fmt.Fprintln(out, "| request | CPU, bare | CPU, with | CPU ratio (quartiles) | requests/s ratio (quartiles) |")
 		fmt.Fprintln(out, "|---|---|---|---|---|")

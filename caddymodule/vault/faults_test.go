@@ -1,0 +1,283 @@
+package vault
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+var errFull = errors.New("no space left on device")
+
+// during has one kind of operation fail.
+func during(ops ...string) func(context.Context, string, string) error {
+	return func(_ context.Context, op, _ string) error {
+		if slices.Contains(ops, op) {
+			return errFull
+		}
+		return nil
+	}
+}
+
+// hang has one kind of operation hang for a time, whatever its context says.
+func hang(op string, d time.Duration) func(context.Context, string, string) error {
+	return func(_ context.Context, o, _ string) error {
+		if o == op {
+			time.Sleep(d)
+		}
+		return nil
+	}
+}
+
+func TestAStorageThatFailsBeforeTheServerIsAskedCostsNothing(t *testing.T) {
+	for name, fault := range map[string]func(context.Context, string, string) error{
+		"cannot be read": during(opLoad), "cannot be locked": during(opLock),
+		"hangs when read": hang(opLoad, time.Hour), "hangs when locked": hang(opLock, time.Hour),
+		"all gone": during(opLoad, opStore, opLock, opUnlock, opDelete, opList, opStat),
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s, oauth, keys := newStorage(), newServer(), newKeys(t)
+				v := open(t, keys, s)
+				pair := v.Upgraded(call(t), home, account, oauth.login("a"))
+				time.Sleep(2 * time.Hour)
+				s.fails(fault)
+				begun := time.Now()
+				got, err := v.Refresh(call(t), home, pair.PrivateKey, pair.AuthToken, oauth.ask)
+				if !errors.Is(err, ErrUnavailable) || oauth.times() != 0 || time.Since(begun) > 15*time.Second {
+					t.Errorf("got %+v, %v after %v; asked %d times", got, err, time.Since(begun), oauth.times())
+				}
+				s.fails(nil)
+				time.Sleep(2 * time.Hour)
+				_, err = v.Refresh(call(t), home, pair.PrivateKey, pair.AuthToken, oauth.ask)
+				synctest.Wait()
+				if err != nil || s.lockedNow() != 0 {
+					t.Errorf("afterwards: %v, and %d locks are left", err, s.lockedNow())
+				}
+			})
+		})
+	}
+}
+
+// A volume that is full can be read, and only the writes fail: without a trial before every question each account would
+// lose its token.
+func TestAFullVolumeCostsAtMostTheRefreshesThatAreUnderWay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, oauth, keys := newStorage(), newServer(), newKeys(t)
+		v, other := open(t, keys, s), open(t, keys, s)
+		var pairs []Result
+		for i := range 10 {
+			pairs = append(pairs, v.Upgraded(call(t), fmt.Sprint(home, i), account, oauth.login(fmt.Sprint(i))))
+		}
+		time.Sleep(2 * time.Hour)
+		s.fails(during(opStore))
+		for i, pair := range pairs {
+			got, err := v.Refresh(call(t), fmt.Sprint(home, i), pair.PrivateKey, pair.AuthToken, oauth.ask)
+			switch {
+			case i == 0 && (err != nil || got.Unsaved == nil || !got.Kept || got.PrivateKey != pair.PrivateKey):
+				t.Errorf("the one under way: %+v, %v", got, err)
+			case i > 0 && !errors.Is(err, ErrUnavailable):
+				t.Errorf("one after it: %+v, %v", got, err)
+			}
+		}
+		if oauth.times() != 1 || !v.Failing() || v.Pending() != 1 {
+			t.Errorf("asked %d times, %d pending", oauth.times(), v.Pending())
+		}
+		// Here the tokens are known. Another instance waits for them, and does not use the old one.
+		if got, err := v.Refresh(call(t), home+"0", pairs[0].PrivateKey, pairs[0].AuthToken, oauth.ask); err != nil || got.AuthToken == pairs[0].AuthToken {
+			t.Errorf("here: %+v, %v", got, err)
+		}
+		if _, err := other.Refresh(call(t), home+"0", pairs[0].PrivateKey, pairs[0].AuthToken, oauth.ask); !errors.Is(err, ErrUnavailable) {
+			t.Errorf("at another instance: %v", err)
+		}
+		s.fails(nil)
+		time.Sleep(time.Minute)
+		for i, pair := range pairs {
+			if _, err := other.Refresh(call(t), fmt.Sprint(home, i), pair.PrivateKey, pair.AuthToken, oauth.ask); err != nil {
+				t.Errorf("afterwards: %v", err)
+			}
+		}
+		synctest.Wait()
+		if oauth.times() != 10 || v.Pending() != 0 || s.lockedNow() != 0 || len(oauth.revoked) != 0 {
+			t.Errorf("asked %d times, %d pending, %d locks", oauth.times(), v.Pending(), s.lockedNow())
+		}
+	})
+}
+
+func TestAnUpgradeThatCannotBeKeptGoesOutAsItCame(t *testing.T) {
+	for name, fault := range map[string]func(context.Context, string, string) error{
+		"cannot be read": during(opLoad), "cannot be locked": during(opLock), "cannot be written": during(opStore),
+		"hangs when read": hang(opLoad, time.Hour), "hangs when written": hang(opStore, time.Hour),
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s, oauth, keys := newStorage(), newServer(), newKeys(t)
+				v := open(t, keys, s)
+				s.fails(fault)
+				issued := oauth.login("a")
+				got := v.Upgraded(call(t), home, account, issued)
+				if got.AuthToken != issued.Access || got.PrivateKey != issued.Refresh || got.Kept || got.Unsaved == nil {
+					t.Errorf("got %+v", got)
+				}
+				if err := v.Ready(call(t)); err == nil && strings.Contains(name, "written") {
+					t.Error("the next one would be asked for, too")
+				}
+				s.fails(nil)
+				time.Sleep(3 * time.Hour)
+				if n := len(s.keys(records)); n != 0 {
+					t.Errorf("%d records of tokens that went out", n)
+				}
+				if err := v.Ready(call(t)); err != nil || s.lockedNow() != 0 {
+					t.Errorf("afterwards: %v, and %d locks", err, s.lockedNow())
+				}
+				// As with a home from before there was a vault.
+				if taken, err := v.Refresh(call(t), home, got.PrivateKey, got.AuthToken, oauth.ask); err != nil || !taken.Kept {
+					t.Errorf("afterwards: %+v, %v", taken, err)
+				}
+			})
+		})
+	}
+}
+
+func TestASlowStorageIsOnlySlow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, oauth, keys := newStorage(), newServer(), newKeys(t)
+		s.fails(func(context.Context, string, string) error { time.Sleep(time.Second); return nil })
+		v := open(t, keys, s)
+		pair := v.Upgraded(call(t), home, account, oauth.login("a"))
+		if pair.Unsaved != nil {
+			t.Fatal(pair.Unsaved)
+		}
+		time.Sleep(2 * time.Hour)
+		got, err := v.Refresh(call(t), home, pair.PrivateKey, pair.AuthToken, oauth.ask)
+		if err != nil || got.Unsaved != nil {
+			t.Errorf("got %+v, %v", got, err)
+		}
+		if !v.Close(call(t)) {
+			t.Error("something is still to be written")
+		}
+		time.Sleep(time.Minute)
+	})
+}
+
+func TestWhoGoesAwayLeavesNothingBehind(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, oauth, keys := newStorage(), newServer(), newKeys(t)
+		oauth.takes = 10 * time.Second
+		v := open(t, keys, s)
+		pair := v.Upgraded(call(t), home, account, oauth.login("a"))
+		time.Sleep(2 * time.Hour)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if _, err := v.Refresh(ctx, home, pair.PrivateKey, pair.AuthToken, oauth.ask); !errors.Is(err, ErrUnavailable) {
+			t.Error(err)
+		}
+		// What was asked is finished, and kept.
+		if got, err := v.Refresh(call(t), home, pair.PrivateKey, pair.AuthToken, oauth.ask); err != nil || oauth.times() != 1 {
+			t.Errorf("got %+v, %v; asked %d times", got, err, oauth.times())
+		}
+	})
+}
+
+func TestALeaderWithLittleTimeDoesNotDecideForTheOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, oauth, keys := newStorage(), newServer(), newKeys(t)
+		v := open(t, keys, s)
+		pair := v.Upgraded(call(t), home, account, oauth.login("a"))
+		time.Sleep(2 * time.Hour)
+		unlock, err := v.lock(t.Context(), ptr(keys.namers[0].record(home, ofAccount, account)), 1) // as another instance does
+		if err != nil {
+			t.Fatal(err)
+		}
+		var wait sync.WaitGroup
+		wait.Go(func() {
+			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+			defer cancel()
+			if _, err := v.Refresh(ctx, home, pair.PrivateKey, pair.AuthToken, oauth.ask); !errors.Is(err, ErrUnavailable) {
+				t.Error(err)
+			}
+		})
+		time.Sleep(time.Second)
+		wait.Go(func() {
+			if _, err := v.Refresh(call(t), home, pair.PrivateKey, pair.AuthToken, oauth.ask); err != nil {
+				t.Error(err)
+			}
+		})
+		time.Sleep(4 * time.Second)
+		unlock()
+		wait.Wait()
+		if oauth.times() != 1 {
+			t.Errorf("asked %d times", oauth.times())
+		}
+	})
+}
+
+func ptr[T any](value T) *T { return &value }
+
+func TestAPanicOfWhoAsksLeavesNoLock(t *testing.T) {
+	s, oauth, keys := newStorage(), newServer(), newKeys(t)
+	v := open(t, keys, s)
+	pair := v.Upgraded(call(t), home, account, oauth.login("a"))
+	for _, key := range []string{pair.PrivateKey, "unknown"} {
+		_, err := v.Refresh(call(t), home, key, pair.AuthToken, func(context.Context, string, bool) (Tokens, error) { panic("x") })
+		if !errors.Is(err, ErrUnavailable) || s.lockedNow() != 0 {
+			t.Errorf("got %v, %d locks are left", err, s.lockedNow())
+		}
+	}
+}
+
+// A storage's lock can be taken from an instance that was thought dead. What the server then refuses is a token whose
+// time is over, and no reason to sign anybody out.
+func TestARefusalOfATokenWhoseTimeIsOverIsNone(t *testing.T) {
+	s, oauth, keys := newStorage(), newServer(), newKeys(t)
+	v, other := open(t, keys, s), open(t, keys, s)
+	pair := v.Upgraded(call(t), home, account, oauth.login("a"))
+	got, err := v.Refresh(call(t), home, pair.PrivateKey, pair.AuthToken, func(ctx context.Context, _ string, _ bool) (Tokens, error) {
+		clear(s.locks)
+		if _, err := other.Refresh(ctx, home, pair.PrivateKey, pair.AuthToken, oauth.ask); err != nil {
+			t.Error(err)
+		}
+		return Tokens{}, errRefused
+	})
+	if err != nil || got.AuthToken == pair.AuthToken {
+		t.Errorf("got %+v, %v", got, err)
+	}
+}
+
+func TestOperationsAreBoundedAndObserved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStorage()
+		seen := map[string]int{}
+		var mu sync.Mutex
+		keys := newKeys(t)
+		v := New(Config{Keys: func() *Keys { return keys }, Storage: at(s), Observe: func(op, result string, _ time.Duration) {
+			mu.Lock()
+			defer mu.Unlock()
+			seen[op+" "+result]++
+		}})
+		s.fails(hang(opLoad, time.Minute))
+		var wait sync.WaitGroup
+		for i := range maxOperations + 10 {
+			wait.Go(func() {
+				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+				defer cancel()
+				_, _ = v.Refresh(ctx, home, keys.namers[0].handleOf(fmt.Sprint(i)), "", nil)
+			})
+		}
+		wait.Wait()
+		if seen["load late"] != maxOperations || seen["load failed"] != 10 {
+			t.Errorf("seen %v", seen)
+		}
+		time.Sleep(time.Hour)
+	})
+}
+
+func (n *namer) handleOf(home string) string {
+	m := n.record(home, ofAccount, account)
+	return m.handle()
+}

@@ -1,0 +1,189 @@
+package vault
+
+import (
+	"crypto/hkdf"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base32"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"slices"
+	"strings"
+
+	"github.com/go-jose/go-jose/v4"
+)
+
+// Keys are those of one key file. ParseKeys makes them. They are secrets.
+type Keys struct {
+	sealing jose.Encrypter
+	kid     string
+	opening map[string][]byte // by kid
+	namers  []namer           // the first makes names and handles, all know them
+}
+
+const (
+	sealingAlgorithm = string(jose.A256GCM)
+	namingAlgorithm  = string(jose.HS256)
+	keySize          = 32 // in bytes
+)
+
+// What keeps a text from being a key file. None quotes the text.
+var (
+	errNoSet     = errors.New("is no JWK set; make one by caddy smapi-upgrade vault keygen")
+	errNoSealing = errors.New("has no key that seals: one of 32 bytes with kty oct, use enc and alg A256GCM; add one by caddy smapi-upgrade vault keygen")
+	errKid       = errors.New("has a key without a kid, or two keys with the same; every key needs one of its own")
+	errShort     = errors.New("has a key with alg HS256 of less than 32 bytes")
+)
+
+// ParseKeys reads a JWK set (RFC 7517). The first key for A256GCM seals, and all of them open. The first for HS256 makes
+// names and handles. Without one these come from the last key of the set by HKDF. Keys of other kinds are left alone.
+func ParseKeys(text []byte) (*Keys, error) {
+	var set jose.JSONWebKeySet
+	if json.Unmarshal(text, &set) != nil || len(set.Keys) == 0 {
+		return nil, errNoSet
+	}
+	k := &Keys{opening: make(map[string][]byte)}
+	var derived []namer
+	for _, jwk := range set.Keys {
+		secret, ok := jwk.Key.([]byte)
+		switch {
+		case !ok:
+		case jwk.Algorithm == namingAlgorithm && jwk.Use != "enc":
+			if len(secret) < keySize {
+				return nil, errShort
+			}
+			k.namers = append(k.namers, newNamer(secret))
+		case len(secret) == keySize && (jwk.Algorithm == "" || jwk.Algorithm == sealingAlgorithm) && jwk.Use != "sig":
+			if _, twice := k.opening[jwk.KeyID]; twice || jwk.KeyID == "" {
+				return nil, errKid
+			}
+			if err := k.add(jwk.KeyID, secret); err != nil {
+				return nil, err
+			}
+			naming, err := hkdf.Key(sha256.New, secret, nil, "smapi_upgrade vault names", keySize)
+			if err != nil {
+				return nil, err
+			}
+			derived = append(derived, newNamer(naming))
+		}
+	}
+	if k.sealing == nil {
+		return nil, errNoSealing
+	}
+	slices.Reverse(derived) // a new key is put in front, so that the last one stays
+	k.namers = append(k.namers, derived...)
+	return k, nil
+}
+
+func (k *Keys) add(kid string, secret []byte) (err error) {
+	k.opening[kid] = secret
+	if k.sealing != nil {
+		return nil
+	}
+	k.kid = kid
+	k.sealing, err = jose.NewEncrypter(jose.A256GCM,
+		jose.Recipient{Algorithm: jose.DIRECT, Key: secret, KeyID: kid},
+		(&jose.EncrypterOptions{}).WithContentType("json"))
+	return err
+}
+
+// GenerateKeys returns the text of a new key file: a key that seals and one that makes names. Of a file that there is, it
+// returns the same with a new key that seals in front. The key that makes names has to stay for ever, and one that has
+// sealed as long as there are records of it.
+func GenerateKeys(existing []byte) ([]byte, error) {
+	var set struct {
+		Keys []json.RawMessage `json:"keys"`
+	}
+	if existing != nil {
+		if _, err := ParseKeys(existing); err != nil {
+			return nil, err
+		}
+		if err := json.Unmarshal(existing, &set); err != nil {
+			return nil, errNoSet
+		}
+	} else {
+		set.Keys = append(set.Keys, newKey("names", "sig", namingAlgorithm))
+	}
+	set.Keys = slices.Insert(set.Keys, 0, newKey("seal", "enc", sealingAlgorithm))
+	text, err := json.MarshalIndent(set, "", "  ")
+	return append(text, '\n'), err
+}
+
+func newKey(kind, use, algorithm string) json.RawMessage {
+	secret := make([]byte, keySize)
+	_, _ = rand.Read(secret) // which never fails
+	text, err := json.Marshal(jose.JSONWebKey{
+		Key: secret, KeyID: kind + "-" + strings.ToLower(rand.Text()[:10]), Use: use, Algorithm: algorithm,
+	})
+	if err != nil {
+		panic(err) // no key of bytes fails to be written
+	}
+	return text
+}
+
+// seal returns a JWE in its compact form.
+func (k *Keys) seal(content any) ([]byte, error) {
+	text, err := json.Marshal(content)
+	if err != nil {
+		return nil, err
+	}
+	sealed, err := k.sealing.Encrypt(text)
+	if err != nil {
+		return nil, err
+	}
+	compact, err := sealed.CompactSerialize()
+	return []byte(compact), err
+}
+
+var (
+	errSealed = errors.New("it is no JWE by dir and A256GCM")
+	errBroken = errors.New("it is damaged")
+)
+
+// open opens what seal has made, by whichever key.
+func (k *Keys) open(sealed []byte, content any) (kid string, err error) {
+	if len(sealed) > maxObject {
+		return "", errSealed
+	}
+	jwe, err := jose.ParseEncryptedCompact(string(sealed), []jose.KeyAlgorithm{jose.DIRECT}, []jose.ContentEncryption{jose.A256GCM})
+	if err != nil {
+		return "", errSealed
+	}
+	kid = jwe.Header.KeyID
+	secret := k.opening[kid]
+	if secret == nil {
+		return kid, ErrKey
+	}
+	text, err := jwe.Decrypt(secret)
+	if err != nil || json.Unmarshal(text, content) != nil {
+		return kid, errBroken
+	}
+	return kid, nil
+}
+
+// namer makes names that say nothing, by a key. What it makes is the same at every instance and for ever.
+type namer struct {
+	key []byte
+	dir string // in the storage, of all that it names
+}
+
+func newNamer(key []byte) namer {
+	n := namer{key: key}
+	n.dir = prefix + "/" + lower.EncodeToString(n.digest("vault")[:10])
+	return n
+}
+
+// lower is for names in the storage: file systems and locks do not all tell upper case from lower.
+var lower = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)
+
+// digest is keyed, so that nobody without the key can try out what it is of.
+func (n *namer) digest(kind string, parts ...string) []byte {
+	mac := hmac.New(sha256.New, n.key)
+	for _, part := range append([]string{kind}, parts...) {
+		_ = binary.Write(mac, binary.LittleEndian, uint64(len(part)))
+		mac.Write([]byte(part))
+	}
+	return mac.Sum(nil)
+}

@@ -1,0 +1,106 @@
+package vault
+
+import (
+	"time"
+)
+
+const (
+	version   = 1       // of records
+	maxObject = 1 << 18 // bytes of an object in the storage
+)
+
+// record is what is kept of an account of a home. It is written as JSON and sealed. Members are added and never taken
+// away, since instances of two versions share a storage while a fleet is updated.
+type record struct {
+	Version int `json:"version"`
+
+	// Name is that of the record, so that nobody can put one in the place of another. Alias tells that it is also found
+	// by the token that it was made of.
+	Name  string `json:"name"`
+	Alias bool   `json:"alias,omitempty"`
+
+	// Generation counts the writes. Who writes the next one holds the lock of this one.
+	Generation int64 `json:"generation"`
+
+	Household    string `json:"household"`
+	AccessToken  string `json:"access_token"`
+	RefreshToken string `json:"refresh_token"`
+
+	// Expires is when the access token ends, zero where the server did not say.
+	Expires time.Time `json:"expires_at,omitzero"`
+
+	Created   time.Time `json:"created_at"`
+	Refreshed time.Time `json:"refreshed_at"` // when the tokens were issued
+	Used      time.Time `json:"used_at"`
+
+	// Source is what the record was made by: upgrade or refresh.
+	Source string `json:"source,omitempty"`
+
+	// Dead and Fields are for what puts calls to the old service in its own terms.
+	Dead   bool              `json:"dead,omitempty"`
+	Fields map[string]string `json:"fields,omitempty"`
+}
+
+const (
+	// assumedLife is how long an access token is taken for good of which the server did not say.
+	assumedLife = 5 * time.Minute
+	maxMargin   = time.Minute
+)
+
+// serves tells whether a player that presents an access token can have that of the record without a refresh: it is
+// another one, and has life left. A player that presents none may have this one, unless it is from just now.
+func (r *record) serves(presented string, now time.Time) bool {
+	switch presented {
+	case r.AccessToken:
+		return false
+	case "":
+		return now.Sub(r.Refreshed) < maxMargin && r.alive(now)
+	}
+	return r.alive(now)
+}
+
+func (r *record) alive(now time.Time) bool {
+	ends := r.Expires
+	if ends.IsZero() {
+		ends = r.Refreshed.Add(assumedLife)
+	}
+	margin := min(maxMargin, ends.Sub(r.Refreshed)/10)
+	return ends.Sub(now) > margin
+}
+
+// unusedSince is when the record was last known to be needed. A token that lives for years is in use all along.
+func (r *record) unusedSince() time.Time {
+	if r.Expires.After(r.Used) {
+		return r.Expires
+	}
+	return r.Used
+}
+
+// has tells whether the record has these tokens, or newer ones.
+func (r *record) has(t *Tokens) bool {
+	return r.Refreshed.After(t.Obtained) || r.Refreshed.Equal(t.Obtained) && r.AccessToken == t.Access
+}
+
+// take puts new tokens into the record.
+func (r *record) take(t *Tokens, now time.Time) {
+	r.Version, r.Generation = version, r.Generation+1
+	r.AccessToken = t.Access
+	if t.Refresh != "" {
+		r.RefreshToken = t.Refresh // RFC 6749 section 6: else the old one stays good
+	}
+	r.Expires = time.Time{}
+	if t.Life > 0 {
+		r.Expires = t.Obtained.Add(min(t.Life, maxLife)).UTC()
+	}
+	r.Refreshed, r.Used, r.Dead = t.Obtained.UTC(), now.UTC(), false
+}
+
+// maxLife bounds what a server can say of its tokens.
+const maxLife = 10 * 365 * 24 * time.Hour
+
+// alias is what the name of a token leads to.
+type alias struct {
+	Version int    `json:"version"`
+	Alias   string `json:"alias"` // where it is, so that nobody can put one in the place of another
+	Name    string `json:"name"`
+}

@@ -1,0 +1,113 @@
+package vault
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+)
+
+// Rotated is what Rotate did.
+type Rotated struct {
+	// Sealed is how many records were sealed anew, Unreadable how many could not be opened and stay as they are.
+	Seen       int `json:"records"`
+	Sealed     int `json:"sealed_anew"`
+	Unreadable int `json:"unreadable"`
+}
+
+// Rotate seals anew, with the first key, what another one has sealed. It can be stopped and done again at any time.
+func (v *Vault) Rotate(ctx context.Context) (done Rotated, err error) {
+	err = v.all(ctx, func(m name, key string) error {
+		done.Seen++
+		var r record
+		sealed, err := v.rotate(ctx, m, key, &r)
+		if err == nil && r.Alias {
+			_, err = v.rotate(ctx, m, m.alias(), new(alias))
+		}
+		switch {
+		case sealed:
+			done.Sealed++
+			return err
+		case errors.Is(err, fs.ErrNotExist): // since just now
+		case errors.Is(err, errBroken), errors.Is(err, errSealed), errors.Is(err, ErrLost), errors.Is(err, ErrKey):
+			done.Unreadable++
+		default:
+			return err
+		}
+		return nil
+	})
+	if err == nil {
+		err = v.resealRest(ctx)
+	}
+	return done, unavailable(err)
+}
+
+// rotate opens an object, and seals it anew where it was by another key than the first.
+func (v *Vault) rotate(ctx context.Context, m name, key string, content any) (bool, error) {
+	kid, err := v.sealedBy(ctx, key, content)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && kid == v.config.Keys().kid {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	return v.reseal(ctx, m, key)
+}
+
+func (v *Vault) sealedBy(ctx context.Context, key string, content any) (kid string, err error) {
+	sealed, err := v.storage.load(ctx, key)
+	if err != nil {
+		return "", unavailable(err)
+	}
+	return v.config.Keys().open(sealed, content)
+}
+
+// reseal seals an object anew, under the lock of its record. One that is written all the time is sealed so.
+func (v *Vault) reseal(ctx context.Context, m name, key string) (bool, error) {
+	for range rounds {
+		before, err := v.record(ctx, m)
+		if err != nil {
+			return false, err
+		}
+		unlock, err := v.lock(ctx, &m, before.Generation)
+		if err != nil {
+			return false, err
+		}
+		r, err := v.record(ctx, m)
+		if err == nil && r.Generation != before.Generation {
+			unlock()
+			continue
+		}
+		if err == nil {
+			err = v.resealObject(ctx, key)
+		}
+		unlock()
+		return err == nil, err
+	}
+	return false, nil
+}
+
+func (v *Vault) resealObject(ctx context.Context, key string) error {
+	var content map[string]any
+	if err := v.read(ctx, key, &content); err != nil {
+		return err
+	}
+	sealed, err := v.config.Keys().seal(content)
+	if err != nil {
+		return err
+	}
+	return v.storage.store(ctx, key, sealed)
+}
+
+// resealRest seals anew what is no record.
+func (v *Vault) resealRest(ctx context.Context) error {
+	keys := v.config.Keys()
+	for i := range keys.namers {
+		n := &keys.namers[i]
+		for _, key := range []string{markKey(n), cursorKey(n)} {
+			if err := v.resealObject(ctx, key); err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, ErrLost) && !errors.Is(err, ErrKey) {
+				return err
+			}
+		}
+	}
+	return nil
+}

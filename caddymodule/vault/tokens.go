@@ -1,0 +1,339 @@
+package vault
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strconv"
+	"time"
+)
+
+// Tokens are what a token endpoint issued.
+type Tokens struct {
+	Access string
+
+	// Refresh is blank where the one before it stays good.
+	Refresh string
+
+	// Life is how long the access token is good, 0 where the server did not say.
+	Life time.Duration
+
+	// Obtained is when they were issued. Zero is now.
+	Obtained time.Time
+}
+
+// Result is what a player gets.
+type Result struct {
+	// AuthToken and PrivateKey are the player's. PrivateKey is a handle, or the refresh token where Kept is false.
+	AuthToken, PrivateKey string
+
+	// Known tells that the key that the player presented is the vault's.
+	Known bool
+
+	// Asked tells that the token endpoint was asked, for this call or for another one at the same time.
+	Asked bool
+
+	// Kept tells that the vault has the tokens. Unsaved is why they are not written, nil if they are: they are in
+	// memory alone if Kept is true, and will be written when the storage works again.
+	Kept    bool
+	Unsaved error
+}
+
+// Ask refreshes at the token endpoint, once. Known tells that the vault had the token, and not the player. Its context ends
+// when nobody waits any more, or in time. Its errors are handed on to all who wait as they are.
+type Ask func(ctx context.Context, refreshToken string, known bool) (Tokens, error)
+
+// rounds bound how often a record that somebody else changes is looked at again.
+const rounds = 20
+
+var errRestless = errors.New("the record changed again and again")
+
+// lock is held by who takes a record from a generation to the next. The generation is in its name, because certmagic's
+// file storage keeps a lock fresh for seconds after it was given back, and for ever if the next one to have it dies.
+func (v *Vault) lock(ctx context.Context, m *name, generation int64) (func(), error) {
+	unlock, err := v.storage.lock(ctx, "smapi_upgrade-"+m.text()+"-"+strconv.FormatInt(generation, 10))
+	return unlock, unavailable(err)
+}
+
+// Upgraded keeps the tokens of an account of a home that was upgraded. The same account and home always have the same
+// record and the same handle, with the tokens that were issued last. It never fails: where the storage does, the pair
+// goes out as it came, and Result tells.
+func (v *Vault) Upgraded(ctx context.Context, home, account string, t Tokens) Result {
+	t.complete(v.now())
+	ctx, cancel := afterAll(ctx)
+	defer cancel()
+	m := v.config.Keys().namers[0].record(home, ofAccount, account)
+	for range rounds {
+		result, err := v.upgrade(ctx, m, home, &t)
+		if errors.Is(err, errMoved) {
+			continue
+		}
+		if err != nil {
+			return Result{AuthToken: t.Access, PrivateKey: t.Refresh, Asked: true, Unsaved: err}
+		}
+		result.Asked = true
+		return result
+	}
+	return Result{AuthToken: t.Access, PrivateKey: t.Refresh, Asked: true, Unsaved: unavailable(errRestless)}
+}
+
+// afterAll has what follows upon an issue of tokens go on when the player has gone, and gives it some time in any case.
+func afterAll(ctx context.Context) (context.Context, context.CancelFunc) {
+	left := settleWait
+	if deadline, ok := ctx.Deadline(); ok {
+		left = max(left, time.Until(deadline))
+	}
+	return context.WithTimeout(context.WithoutCancel(ctx), left)
+}
+
+func (v *Vault) upgrade(ctx context.Context, m name, home string, t *Tokens) (Result, error) {
+	before, err := v.overwritable(ctx, m)
+	if err != nil {
+		return Result{}, err
+	}
+	if before.has(t) {
+		return m.result(before), nil
+	}
+	unlock, err := v.lock(ctx, &m, before.Generation)
+	if err != nil {
+		return Result{}, err
+	}
+	r, err := v.overwritable(ctx, m)
+	if err == nil && r.Generation != before.Generation {
+		err = errMoved
+	}
+	if err == nil {
+		err = v.awaitSettled(ctx, &m)
+	}
+	if err == nil {
+		err = v.leaveMark(ctx, m.namer)
+	}
+	if err != nil {
+		unlock()
+		return Result{}, err
+	}
+	if r.has(t) {
+		unlock()
+		return m.result(r), nil
+	}
+	existed := r.Generation > 0
+	if !existed {
+		*r = record{Name: m.text(), Household: home, Created: v.now().UTC(), Source: "upgrade"}
+	}
+	return v.put(unlock, existed, &m, r, t)
+}
+
+// overwritable reads a record that new tokens will replace. One that is not there, is damaged or cannot be opened is
+// empty.
+func (v *Vault) overwritable(ctx context.Context, m name) (*record, error) {
+	r, err := v.record(ctx, m)
+	switch {
+	case err == nil:
+		return r, nil
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, ErrLost), errors.Is(err, ErrKey):
+		return new(record), nil
+	}
+	return nil, err
+}
+
+// put writes new tokens into a record, and gives the lock of its generation back.
+func (v *Vault) put(unlock func(), keep bool, m *name, r *record, t *Tokens) (Result, error) {
+	r.take(t, v.now())
+	keys := v.config.Keys()
+	sealed, err := keys.seal(r)
+	objects := []object{{m.key(), sealed}}
+	if err == nil && r.Alias && r.Generation == 1 {
+		sealed, err = keys.seal(alias{Version: version, Alias: m.alias(), Name: m.text()})
+		objects = append(objects, object{m.alias(), sealed})
+	}
+	if err != nil {
+		unlock()
+		return Result{}, unavailable(err)
+	}
+	result := m.result(r)
+	if result.Kept, result.Unsaved = v.settle(unlock, keep, objects...); result.Unsaved == nil {
+		result.Kept = true
+	}
+	if !result.Kept {
+		result.PrivateKey = r.RefreshToken
+	}
+	return result, nil
+}
+
+func (m *name) result(r *record) Result {
+	return Result{AuthToken: r.AccessToken, PrivateKey: m.handle(), Known: true, Kept: true}
+}
+
+// Refresh returns tokens for a player that presents a key, with an access token that does it no good any more. A record
+// with a newer access token is the answer, and nobody is asked. Else one of all instances asks, and the others wait.
+//
+// A key that the vault does not know may be a refresh token from before there was a vault. It is asked for once, and taken
+// in for this home when that succeeds; Known is false until then. It is found again, since households keep the key that
+// they were given first.
+func (v *Vault) Refresh(ctx context.Context, home, key, presented string, ask Ask) (Result, error) {
+	m, known, err := v.config.Keys().openHandle(key)
+	if err != nil {
+		return Result{}, err
+	}
+	for range rounds {
+		if !known {
+			found, err := v.lookUp(ctx, key)
+			if err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return Result{}, err
+			}
+			if err != nil {
+				result, err := v.takeIn(ctx, home, key, ask)
+				if errors.Is(err, errMoved) {
+					continue
+				}
+				return result, err
+			}
+			m, known = found, true
+		}
+		keys := v.config.Keys()
+		r, err := v.record(ctx, m)
+		if errors.Is(err, ErrKey) && v.newKeys(ctx, keys) {
+			continue
+		}
+		if errors.Is(err, fs.ErrNotExist) {
+			err = v.missing(ctx, m.namer)
+		}
+		if err != nil {
+			return Result{Known: true}, err
+		}
+		if r.serves(presented, v.now()) {
+			return m.result(r), nil
+		}
+		result, err := v.fly(ctx, flightKey{m.key(), r.Generation}, func(ctx context.Context) (Result, error) {
+			return v.renew(ctx, m, r.Generation, ask)
+		})
+		if !errors.Is(err, errMoved) {
+			result.Known = true
+			return result, err
+		}
+	}
+	return Result{Known: known}, unavailable(errRestless)
+}
+
+// renew takes a record from a generation to the next.
+func (v *Vault) renew(ctx context.Context, m name, generation int64, ask Ask) (Result, error) {
+	if err := v.awaitSettled(ctx, &m); err != nil {
+		return Result{}, err
+	}
+	if err := v.Ready(ctx); err != nil {
+		return Result{}, err
+	}
+	unlock, err := v.lock(ctx, &m, generation)
+	if err != nil {
+		return Result{}, err
+	}
+	r, err := v.record(ctx, m)
+	if err == nil && r.Generation != generation || errors.Is(err, fs.ErrNotExist) || errors.Is(err, ErrKey) {
+		err = errMoved
+	}
+	if err != nil {
+		unlock()
+		return Result{}, err
+	}
+	t, err := v.asking(ctx, ask, r.RefreshToken, true, unlock)
+	if err != nil {
+		defer unlock()
+		if v.moved(ctx, m, generation) {
+			return Result{}, errMoved
+		}
+		return Result{}, err
+	}
+	result, err := v.put(unlock, true, &m, r, &t)
+	result.Asked = true
+	return result, err
+}
+
+// asking asks, and gives the lock back when that panics.
+func (v *Vault) asking(ctx context.Context, ask Ask, refreshToken string, known bool, unlock func()) (t Tokens, err error) {
+	returned := false
+	defer func() {
+		if !returned {
+			unlock()
+		}
+	}()
+	begun := v.now()
+	t, err = ask(ctx, refreshToken, known)
+	t.complete(begun)
+	returned = true
+	return t, err
+}
+
+func (t *Tokens) complete(now time.Time) {
+	if t.Obtained.IsZero() {
+		t.Obtained = now
+	}
+}
+
+// moved tells whether a record has changed although we had its lock, as when that was taken for a dead process's: what
+// was refused then was the token of a generation that is over.
+func (v *Vault) moved(ctx context.Context, m name, generation int64) bool {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancel()
+	r, err := v.record(ctx, m)
+	return err == nil && r.Generation != generation
+}
+
+// lookUp finds the record that was made of a token.
+func (v *Vault) lookUp(ctx context.Context, token string) (name, error) {
+	var missing error
+	keys := v.config.Keys()
+	for i := range keys.namers {
+		n := &keys.namers[i]
+		m := n.record("", ofToken, token)
+		var a alias
+		err := v.read(ctx, m.alias(), &a)
+		if errors.Is(err, fs.ErrNotExist) {
+			missing = err
+			continue
+		}
+		if err != nil {
+			return name{}, err
+		}
+		found, ok := n.parse(a.Name)
+		if !ok || a.Alias != m.alias() || found.account != m.account {
+			return name{}, fmt.Errorf("%w: it is another's", ErrLost)
+		}
+		return found, nil
+	}
+	return name{}, missing
+}
+
+// takeIn makes a record of a token that is not known, if it is good.
+func (v *Vault) takeIn(ctx context.Context, home, token string, ask Ask) (Result, error) {
+	m := v.config.Keys().namers[0].record(home, ofToken, token)
+	return v.fly(ctx, flightKey{key: m.alias()}, func(ctx context.Context) (Result, error) {
+		if err := v.Ready(ctx); err != nil {
+			return Result{}, err
+		}
+		unlock, err := v.storage.lock(ctx, "smapi_upgrade-"+lower.EncodeToString(m.account[:]))
+		if err != nil {
+			return Result{}, unavailable(err)
+		}
+		if _, err = v.lookUp(ctx, token); err == nil {
+			err = errMoved
+		} else if errors.Is(err, fs.ErrNotExist) {
+			err = v.leaveMark(ctx, m.namer)
+		}
+		if err != nil {
+			unlock()
+			return Result{}, err
+		}
+		t, err := v.asking(ctx, ask, token, false, unlock)
+		if err != nil {
+			unlock()
+			return Result{}, err
+		}
+		r := &record{
+			Name: m.text(), Alias: true, Household: home, RefreshToken: token, Created: v.now().UTC(), Source: "refresh",
+		}
+		result, err := v.put(unlock, true, &m, r, &t)
+		result.Asked = true
+		return result, err
+	})
+}

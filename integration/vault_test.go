@@ -1,0 +1,78 @@
+package integration
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault"
+)
+
+// A household holds the pair of the upgrade for ever, and each controller a new one in its own memory only. Whoever comes
+// with a refresh token a second time is taken for a thief by this server, and the whole home is signed out.
+func TestAHomeWithTwoControllersStaysSignedInWithAVault(t *testing.T) {
+	const life = 2 * time.Second
+	oauth := runFositeFor(t, life)
+	storage, keys := t.TempDir(), vaultKeys(t)
+	run := func() site {
+		return caddyRunOn(t, storage, oauth.tokenEndpoint, bySecret, keepSignedIn, "replay off", "vault "+keys)
+	}
+	s := run()
+	household := signedIn(t, s.upgrade(t, testuser))
+	controllers := [2]pair{household, household}
+	for lives := range 4 {
+		time.Sleep(life)
+		if lives == 2 {
+			if err := caddy.Stop(); err != nil {
+				t.Fatal(err)
+			}
+			s = run()
+			controllers[1] = household // it was restarted, too
+		}
+		for i, held := range controllers {
+			got := signedIn(t, s.refresh(t, held))
+			if got.privateKey != household.privateKey || got.authToken == held.authToken || !oauth.works(t, got.authToken) {
+				t.Errorf("life %d, controller %d: %+v", lives, i, got)
+			}
+			controllers[i] = got
+		}
+		if controllers[0] != controllers[1] {
+			t.Errorf("life %d: %+v", lives, controllers)
+		}
+		oauth.checkPosts(t, "refresh_token", lives+1)
+	}
+}
+
+// The household goes on holding the key from before.
+func TestAHomeThatWasUpgradedBeforeThereWasAVaultIsTakenIn(t *testing.T) {
+	oauth := runFosite(t)
+	storage, keys := t.TempDir(), vaultKeys(t)
+	s := caddyRunOn(t, storage, oauth.tokenEndpoint, bySecret, keepSignedIn)
+	household := signedIn(t, s.upgrade(t, testuser))
+	if err := caddy.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	s = caddyRunOn(t, storage, oauth.tokenEndpoint, bySecret, keepSignedIn, "vault "+keys)
+	first := signedIn(t, s.refresh(t, household))
+	again := signedIn(t, s.refresh(t, household))
+	if first != again || first.privateKey == household.privateKey || !oauth.works(t, again.authToken) {
+		t.Errorf("refreshed to %+v and %+v", first, again)
+	}
+	oauth.checkPosts(t, "refresh_token", 1)
+}
+
+func vaultKeys(t testing.TB) string {
+	t.Helper()
+	text, err := vault.GenerateKeys(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "vault.json")
+	if err := os.WriteFile(path, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
