@@ -153,21 +153,21 @@ func printStatus(p *page, s *caddymodule.Status) {
 		printEndpoint(p, &s.Endpoints[i])
 	}
 	for i := range s.Vaults {
-		printVault(w, &s.Vaults[i])
+		printVault(p, &s.Vaults[i])
 	}
 }
 
-func printVault(w io.Writer, v *caddymodule.VaultStatus) {
+func printVault(p *page, v *caddymodule.VaultStatus) {
 	records := "not counted yet"
 	if v.Records != nil {
 		records = humanize.Comma(*v.Records)
 	}
-	fmt.Fprintf(w, "\nvault %s\n  %-14s %s\n", v.KeyFile, "records", records)
+	fmt.Fprintf(p, "\nvault %s\n  %-14s %s\n", v.KeyFile, "records", records)
 	if v.Failing {
-		fmt.Fprintf(w, "  %-14s FAILING: upgrades and refreshes get Server.ServiceUnavailable\n", "storage")
+		fmt.Fprintf(p, "  %-14s FAILING: upgrades and refreshes get Server.ServiceUnavailable\n", "storage")
 	}
 	if v.Unwritten > 0 {
-		fmt.Fprintf(w, "  %-14s %s IN MEMORY ALONE: do not stop this instance\n", "unwritten", humanize.Comma(int64(v.Unwritten)))
+		fmt.Fprintf(p, "  %-14s %s IN MEMORY ALONE: do not stop this instance\n", "unwritten", humanize.Comma(int64(v.Unwritten)))
 	}
 }
 
