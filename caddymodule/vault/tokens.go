@@ -21,12 +21,18 @@ type Tokens struct {
 
 	// Obtained is when they were issued. Zero is now.
 	Obtained time.Time
+
+	// Fields are kept beside the tokens, and take the place of those before them of the same name. They may be secrets.
+	Fields map[string]string
 }
 
 // Result is what a player gets.
 type Result struct {
 	// AuthToken and PrivateKey are the player's. PrivateKey is a handle, or the refresh token where Kept is false.
 	AuthToken, PrivateKey string
+
+	// Reference stands for AuthToken where that is to stay here. It is blank where Kept is false.
+	Reference string
 
 	// Known tells that the key that the player presented is the vault's.
 	Known bool
@@ -156,13 +162,15 @@ func (v *Vault) put(unlock func(), keep bool, m *name, r *record, t *Tokens) (Re
 		result.Kept = true
 	}
 	if !result.Kept {
-		result.PrivateKey = r.RefreshToken
+		result.PrivateKey, result.Reference = r.RefreshToken, ""
+	} else {
+		v.opened.put(m, r, v.now())
 	}
 	return result, nil
 }
 
 func (m *name) result(r *record) Result {
-	return Result{AuthToken: r.AccessToken, PrivateKey: m.handle(), Known: true, Kept: true}
+	return Result{AuthToken: r.AccessToken, PrivateKey: m.handle(), Reference: m.reference(), Known: true, Kept: true}
 }
 
 // Refresh returns tokens for a player that presents a key, with an access token that does it no good any more. A record
