@@ -51,10 +51,16 @@ type State struct {
 	// LoginFuse and RefreshFuse doubt rejections, apart for the same reason.
 	LoginFuse, RefreshFuse *pacing.Fuse
 
+	// OldFuse is that of what the old service rejects.
+	OldFuse *pacing.Fuse
+
 	// UpgradeAccounts and RefreshAccounts are what came of distinct accounts lately, for those who watch.
 	UpgradeAccounts, RefreshAccounts *pacing.Accounts
 
 	Calls *replay.Calls[*Landed]
+
+	// Renewals are the records that were lately tried to be refreshed while they can be served without.
+	Renewals *replay.Memory[struct{}]
 }
 
 // Landed is what came of a flight. It stays as it is once it has landed.
@@ -85,9 +91,10 @@ func NewState(watch pacing.Watch, fuse func(pacing.FuseStatus), now func() time.
 	return &State{
 		Logins:    pacing.New(watch),
 		Refreshes: pacing.New(watch),
-		LoginFuse: pacing.NewFuse(fuse, now), RefreshFuse: pacing.NewFuse(fuse, now),
+		LoginFuse: pacing.NewFuse(fuse, now), RefreshFuse: pacing.NewFuse(fuse, now), OldFuse: pacing.NewFuse(fuse, now),
 		UpgradeAccounts: pacing.NewAccounts(), RefreshAccounts: pacing.NewAccounts(),
-		Calls: replay.New[*Landed](replay.NewMemory[*Landed](maxIssued, now), replay.NewMemory[*Landed](maxRejected, now)),
+		Renewals: replay.NewMemory[struct{}](maxTried, now),
+		Calls:    replay.New[*Landed](replay.NewMemory[*Landed](maxIssued, now), replay.NewMemory[*Landed](maxRejected, now)),
 	}
 }
 
@@ -110,6 +117,9 @@ type Exchanger struct {
 
 	// Vault keeps the tokens of homes, and the failed logins of all instances that share it. Nil is none.
 	Vault *vault.Vault
+
+	// Now is the clock of what is in the vault. Nil is time.Now.
+	Now func() time.Time
 
 	// Fuse is the share of accounts in percent above which rejections are doubted. 0 and 100 are never.
 	Fuse float64

@@ -59,6 +59,13 @@ import (
 //		vault <key_file> {
 //			forget_after <duration>
 //		}
+//		old_service session_id|login|login_token|anonymous {
+//			username <template>
+//			password <template>
+//			token    <template>
+//			key      <template>
+//			grace    <duration>
+//		}
 //	}
 //
 // Only param, header, on_error and, for different credentials, exchange may be given more than once.
@@ -181,6 +188,8 @@ func (o *Options) unmarshalField(name string, d *caddyfile.Dispenser) error {
 		return flag(d, name, &o.RefreshAuthTokens)
 	case "vault":
 		return o.unmarshalVault(d)
+	case "old_service":
+		return o.unmarshalOldService(d)
 	}
 	return d.Errf("unrecognized smapi_upgrade subdirective '%s'; if it is a directive, a } is missing above", name)
 }

@@ -155,6 +155,7 @@ func (o *Options) Resolve(repl *caddy.Replacer, files *Files) (s Settings, err e
 		}
 		p.Households = *o.Households
 	}
+	o.resolveOldService(&r, p)
 	o.exchanges(&r, p)
 	later := repl == nil && strings.Contains(p.PrivateKey, "{")
 	if o.RefreshAuthTokens && p.PrivateKey != token.Refresh && !later {

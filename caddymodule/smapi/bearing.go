@@ -12,6 +12,9 @@ import (
 
 // Bearing is where a call has a token of ours, so that other credentials can be put in its place. It holds the body.
 type Bearing struct {
+	// Only tells that no more is known of the call: it is none of the methods that were asked for.
+	Only bool
+
 	body  []byte
 	ascii bool // is declared, so that nothing else can be written
 

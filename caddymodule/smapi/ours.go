@@ -73,6 +73,7 @@ func (o Ours) Serve(w http.ResponseWriter, r *http.Request, methods []Method, th
 			call, why = nil, refuseAction
 		case bearing != nil && call == nil:
 			call, why = bearing, nil
+			call.Bearing.Only = true
 		case bearing != nil:
 			call.Bearing = bearing.Bearing
 		}
@@ -81,6 +82,14 @@ func (o Ours) Serve(w http.ResponseWriter, r *http.Request, methods []Method, th
 		call.Arrived = arrived
 	}
 	return then(call, len(body), why)
+}
+
+// MayCall tells whether Serve would do more than hand r on, by its HTTP method and headers alone.
+func (o Ours) MayCall(r *http.Request, methods []Method) bool {
+	if o == nil {
+		return MayCall(r, methods)
+	}
+	return r.ContentLength != 0 || o.authorizes(r)
 }
 
 // authorizes reports whether a token of ours stands in the header Authorization.

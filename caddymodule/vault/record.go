@@ -2,6 +2,7 @@ package vault
 
 import (
 	"maps"
+	"slices"
 	"time"
 )
 
@@ -59,6 +60,10 @@ func (r *record) serves(presented string, now time.Time) bool {
 		return now.Sub(r.Refreshed) < maxMargin && r.alive(now)
 	}
 	return r.alive(now)
+}
+
+func (r *record) hasFields(fields []string) bool {
+	return !slices.ContainsFunc(fields, func(name string) bool { return r.Fields[name] == "" })
 }
 
 func (r *record) alive(now time.Time) bool {

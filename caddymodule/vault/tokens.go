@@ -180,6 +180,11 @@ func (m *name) result(r *record) Result {
 // in for this home when that succeeds; Known is false until then. It is found again, since households keep the key that
 // they were given first.
 func (v *Vault) Refresh(ctx context.Context, home, key, presented string, ask Ask) (Result, error) {
+	return v.RefreshFor(ctx, home, key, presented, nil, ask)
+}
+
+// RefreshFor is Refresh for tokens that have to have come with these fields.
+func (v *Vault) RefreshFor(ctx context.Context, home, key, presented string, fields []string, ask Ask) (Result, error) {
 	m, known, err := v.config.Keys().openHandle(key)
 	if err != nil {
 		return Result{}, err
@@ -210,7 +215,7 @@ func (v *Vault) Refresh(ctx context.Context, home, key, presented string, ask As
 		if err != nil {
 			return Result{Known: true}, err
 		}
-		if r.serves(presented, v.now()) {
+		if r.serves(presented, v.now()) && r.hasFields(fields) {
 			return m.result(r), nil
 		}
 		result, err := v.fly(ctx, flightKey{m.key(), r.Generation}, func(ctx context.Context) (Result, error) {
