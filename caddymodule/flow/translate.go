@@ -146,6 +146,7 @@ func (x *Exchanger) renew(ctx context.Context, p *Policy, d *Decision, o *vault.
 	}
 	switch got.Outcome {
 	case Refreshed:
+		x.State.Renewals.Forget(tried)
 		now, err := x.Vault.Open(ctx, o.Reference(), false)
 		if err != nil {
 			x.unopened(p, d, o.Reference(), err)
