@@ -79,7 +79,7 @@ Exit status:
 			if err != nil {
 				return usageError(cmd, err)
 			}
-			fmt.Fprintln(cmd.OutOrStdout(), says)
+			fmt.Fprintln(newPage(cmd.OutOrStdout()), says)
 			return nil
 		},
 	}
@@ -163,7 +163,7 @@ func (v *vaultRunner) run(cmd *cobra.Command, args []string, do func(context.Con
 	for _, one := range all {
 		line, err := do(ctx, one)
 		if err != nil {
-			cmd.PrintErrf("Error: the vault of %s: %v\n", one.KeyFile, err)
+			tell(cmd, "Error: the vault of %s: %v\n", one.KeyFile, err)
 			return exit(cmd, exitStorage)
 		}
 		if line.unreadable() > 0 {

@@ -191,6 +191,15 @@ func TestFailedLoginsCountAtEveryInstance(t *testing.T) {
 			if err != nil || len(got) != 6 || got[0].Network != v.Digest("network", "n") {
 				t.Errorf("instance %d: %v, %v", i, got, err)
 			}
+			elsewhere := 0
+			for _, f := range got {
+				if f.Elsewhere {
+					elsewhere++
+				}
+			}
+			if elsewhere != 4 {
+				t.Errorf("instance %d: %d elsewhere", i, elsewhere)
+			}
 		}
 		if got, err := instances[0].Failures(t.Context(), "another", time.Time{}); err != nil || len(got) != 0 {
 			t.Errorf("another account: %v, %v", got, err)
