@@ -54,11 +54,17 @@ type State struct {
 	// Links and Polls are of listeners who sign in: where, and whether they have. Anybody can begin to.
 	Links, Polls *pacing.Pacer
 
+	// OldFuse is that of what the old service rejects.
+	OldFuse *pacing.Fuse
+
 	// UpgradeAccounts and RefreshAccounts are what came of distinct accounts lately, for those who watch.
 	UpgradeAccounts, RefreshAccounts *pacing.Accounts
 
 	Calls *replay.Calls[*Landed]
 	links *links
+
+	// Renewals are the records that were lately tried to be refreshed while they can be served without.
+	Renewals *replay.Memory[struct{}]
 }
 
 // Landed is what came of a flight. It stays as it is once it has landed.
@@ -92,9 +98,10 @@ func NewState(watch pacing.Watch, fuse func(pacing.FuseStatus), now func() time.
 		Links:     pacing.New(watch),
 		Polls:     pacing.New(watch),
 		links:     newLinks(),
-		LoginFuse: pacing.NewFuse(fuse, now), RefreshFuse: pacing.NewFuse(fuse, now),
+		LoginFuse: pacing.NewFuse(fuse, now), RefreshFuse: pacing.NewFuse(fuse, now), OldFuse: pacing.NewFuse(fuse, now),
 		UpgradeAccounts: pacing.NewAccounts(), RefreshAccounts: pacing.NewAccounts(),
-		Calls: replay.New[*Landed](replay.NewMemory[*Landed](maxIssued, now), replay.NewMemory[*Landed](maxRejected, now)),
+		Renewals: replay.NewMemory[struct{}](maxTried, now),
+		Calls:    replay.New[*Landed](replay.NewMemory[*Landed](maxIssued, now), replay.NewMemory[*Landed](maxRejected, now)),
 	}
 }
 
@@ -121,6 +128,9 @@ type Exchanger struct {
 
 	// Vault keeps the tokens of homes, and the failed logins of all instances that share it. Nil is none.
 	Vault *vault.Vault
+
+	// Now is the clock of what is in the vault. Nil is time.Now.
+	Now func() time.Time
 
 	// Fuse is the share of accounts in percent above which rejections are doubted. 0 and 100 are never.
 	Fuse float64

@@ -51,15 +51,29 @@ func (x *Exchanger) upgradeKept(ctx context.Context, deadline time.Time, p *Poli
 	if d.Outcome != d.flow.issued || refreshToken == "" { // a fallback refreshes nothing
 		return
 	}
-	p.keep(d, x.Vault.Upgraded(within, d.Call.HouseholdID, q.Account, vault.Tokens{
-		Access: d.AuthToken, Refresh: refreshToken, Life: d.Result.Life, Obtained: d.Result.At,
-	}))
+	t := vault.Tokens{Access: d.AuthToken, Refresh: refreshToken, Life: d.Result.Life, Obtained: d.Result.At}
+	if o := p.OldService; o != nil {
+		t.Fields = o.kept(d.Call, d.Result.Fields)
+		if missing := o.missing(t.Fields); missing != "" {
+			d.misconfigured("old_service needs "+missing+", which neither the call nor the answer has", fixLacks)
+			return
+		}
+	}
+	p.keep(d, x.Vault.Upgraded(within, d.Call.HouseholdID, q.Account, t))
 }
 
 // keep gives the player what the vault has for it.
 func (p *Policy) keep(d *Decision, got vault.Result) {
 	d.Outcome, d.AuthToken, d.PrivateKey = d.flow.issued, got.AuthToken, got.PrivateKey
 	d.Unsaved, d.Kept = got.Unsaved, got.Kept
+	if p.OldService != nil {
+		if !got.Kept { // a home that held the tokens themselves could not call the old service any more
+			d.AuthToken, d.PrivateKey = "", ""
+			d.Outcome, d.Result.Cause, d.Result.Fix = Unavailable, got.Unsaved.Error(), fixStorage
+			return
+		}
+		d.AuthToken = got.Reference
+	}
 	if err := smapi.CheckToken(d.PrivateKey); err != nil { // a refresh token that went out after all
 		d.misconfigured("the answer's field for privateKey: "+err.Error(), fixes[err])
 	}
@@ -83,7 +97,7 @@ func (x *Exchanger) refreshKept(ctx context.Context, deadline time.Time, p *Poli
 	key, presented := d.Call.Credentials.Key, d.Call.Credentials.Token
 	q.Account = key
 	var mine atomic.Pointer[Result] // if it was this call that asked
-	got, err := x.Vault.Refresh(ctx, d.Call.HouseholdID, key, presented,
+	got, err := x.Vault.RefreshFor(ctx, d.Call.HouseholdID, key, presented, p.OldService.ofResponse(),
 		func(ctx context.Context, refreshToken string, known bool) (vault.Tokens, error) {
 			tried := Decision{Call: d.Call, Exchange: d.Exchange, Others: !known, flow: d.flow}
 			p.Conclude(&tried, x.Exchange(ctx, deadline, q.with(refreshToken, known)))
@@ -91,9 +105,13 @@ func (x *Exchanger) refreshKept(ctx context.Context, deadline time.Time, p *Poli
 			if tried.Outcome != d.flow.issued {
 				return vault.Tokens{}, &refused{tried.Outcome, tried.Result}
 			}
-			return vault.Tokens{
+			t := vault.Tokens{
 				Access: tried.AuthToken, Refresh: tried.Result.Fields[p.PrivateKey], Life: tried.Result.Life, Obtained: tried.Result.At,
-			}, nil
+			}
+			if p.OldService != nil {
+				t.Fields = p.OldService.kept(nil, tried.Result.Fields)
+			}
+			return t, nil
 		})
 	d.Others = false
 	if err == nil {

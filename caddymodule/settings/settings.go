@@ -159,6 +159,7 @@ func (o *Options) Resolve(repl *caddy.Replacer, files *Files) (s Settings, err e
 		}
 		p.Households = *o.Households
 	}
+	o.resolveOldService(&r, p)
 	o.exchanges(&r, &s)
 	later := repl == nil && strings.Contains(p.PrivateKey, "{")
 	if o.RefreshAuthTokens && p.PrivateKey != token.Refresh && !later {
