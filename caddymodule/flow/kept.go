@@ -47,8 +47,16 @@ func (x *Exchanger) upgradeKept(ctx context.Context, deadline time.Time, p *Poli
 		return
 	}
 	p.Conclude(d, x.Exchange(ctx, deadline, q))
+	if d.Outcome == d.flow.issued {
+		x.keepIssued(within, p, d, q.Account)
+	}
+}
+
+// keepIssued has the vault keep the tokens of an account that were just issued. A fallback for privateKey refreshes nothing
+// and is not kept.
+func (x *Exchanger) keepIssued(ctx context.Context, p *Policy, d *Decision, account string) {
 	refreshToken := d.Result.Fields[p.PrivateKey]
-	if d.Outcome != d.flow.issued || refreshToken == "" { // a fallback refreshes nothing
+	if refreshToken == "" {
 		return
 	}
 	t := vault.Tokens{Access: d.AuthToken, Refresh: refreshToken, Life: d.Result.Life, Obtained: d.Result.At}
@@ -59,7 +67,7 @@ func (x *Exchanger) upgradeKept(ctx context.Context, deadline time.Time, p *Poli
 			return
 		}
 	}
-	p.keep(d, x.Vault.Upgraded(within, d.Call.HouseholdID, q.Account, t))
+	p.keep(d, x.Vault.Upgraded(ctx, d.Call.HouseholdID, account, t))
 }
 
 // keep gives the player what the vault has for it.

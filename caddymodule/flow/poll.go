@@ -72,10 +72,8 @@ func (x *Exchanger) askPoll(ctx context.Context, p *Policy, d *Decision, q *Requ
 		}
 	case Linked:
 		d.UserIDHash = p.SignIn.hashUser(d)
-		if refreshToken := d.Result.Fields[p.PrivateKey]; x.Vault != nil && refreshToken != "" {
-			p.keep(d, x.Vault.Upgraded(ctx, d.Call.HouseholdID, linkAccount(d.link), vault.Tokens{
-				Access: d.AuthToken, Refresh: refreshToken, Life: d.Result.Life, Obtained: d.Result.At,
-			}))
+		if x.Vault != nil {
+			x.keepIssued(ctx, p, d, linkAccount(d.link))
 		}
 	}
 }
