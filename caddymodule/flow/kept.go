@@ -49,7 +49,11 @@ func (x *Exchanger) upgradeKept(ctx context.Context, deadline time.Time, p *Poli
 	if d.Outcome != d.flow.issued || refreshToken == "" { // a fallback refreshes nothing
 		return
 	}
-	p.keep(d, x.Vault.Upgraded(within, d.Call.HouseholdID, q.Account, vault.Tokens{
+	account := q.Account
+	if d.Call.Credentials.Kind == smapi.Login {
+		account = d.Call.Credentials.Username // as it is spelled: a server may tell Ella from ella
+	}
+	p.keep(d, x.Vault.Upgraded(within, d.Call.HouseholdID, account, vault.Tokens{
 		Access: d.AuthToken, Refresh: refreshToken, Life: d.Result.Life, Obtained: d.Result.At,
 	}))
 }
