@@ -254,8 +254,9 @@ func (x *Exchanger) lead(ctx context.Context, deadline time.Time, call, rejectio
 	account := x.account(q.Account)
 	l = x.fly(ctx, deadline, call, account, f, q)
 	r = x.judged(q, l)
-	accepted := r.Class == token.Issued && len(r.Fields) > 0                                                            // and not an answer to something else
-	if fuse := x.fuse(q); fuse != nil && l.Answer.Status != 0 && (accepted || r.Class == token.Rejected && !q.Others) { // weighed before it is told
+	accepted := r.Class == token.Issued && len(r.Fields) > 0 // and not an answer to something else
+	// Weighed before it is told, also where another instance was.
+	if fuse := x.fuse(q); fuse != nil && (accepted || r.Class == token.Rejected && !q.Others) {
 		l.Doubted = fuse.Weigh(x.Fuse, account, r.Class == token.Rejected, r.Error)
 	}
 	switch r.Class {

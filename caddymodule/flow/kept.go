@@ -67,6 +67,9 @@ func (x *Exchanger) keepIssued(ctx context.Context, p *Policy, d *Decision, acco
 			return
 		}
 	}
+	if d.Call.Credentials.Kind == smapi.Login {
+		account = d.Call.Credentials.Username // as it is spelled: a server may tell Ella from ella
+	}
 	p.keep(d, x.Vault.Upgraded(ctx, d.Call.HouseholdID, account, t))
 }
 

@@ -78,8 +78,8 @@ func (x *Exchanger) askPoll(ctx context.Context, p *Policy, d *Decision, q *Requ
 	}
 }
 
-// linkAccount is the account that a vault has for a link. No name of an account is the same: they are in lower case.
-func linkAccount(l *link) string { return "DEVICE_CODE:" + l.Code }
+// linkAccount is the account that a vault has for a link. No name of an account is the same: XML has no NUL.
+func linkAccount(l *link) string { return "\x00device_code:" + l.Code }
 
 func (x *Exchanger) pollOnce(ctx context.Context, p *Policy, d *Decision, q *Request) Result {
 	if known := x.known(q); known != nil {
