@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/diagnose"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/diagnose/capture"
 )
 
 // explainer is what `caddy smapi-upgrade explain` is asked for.
@@ -100,7 +101,7 @@ func (e *explainer) run(cmd *cobra.Command) error {
 	return nil
 }
 
-func (e *explainer) read(stdin io.Reader) (*diagnose.Capture, []diagnose.Configured, error) {
+func (e *explainer) read(stdin io.Reader) (*capture.Request, []diagnose.Configured, error) {
 	if e.adapter != "" && e.config == "" {
 		return nil, nil, errors.New("--adapter is for the file of --config")
 	}
@@ -123,14 +124,14 @@ func (e *explainer) read(stdin io.Reader) (*diagnose.Capture, []diagnose.Configu
 }
 
 // capture is what is in the file, or at standard input.
-func (e *explainer) capture(stdin io.Reader) (*diagnose.Capture, error) {
+func (e *explainer) capture(stdin io.Reader) (*capture.Request, error) {
 	if e.file == "-" {
-		return diagnose.ReadCapture(stdin)
+		return capture.Read(stdin)
 	}
 	file, err := os.Open(e.file)
 	if err != nil {
 		return nil, err
 	}
 	defer file.Close()
-	return diagnose.ReadCapture(file)
+	return capture.Read(file)
 }

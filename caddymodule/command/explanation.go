@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/diagnose"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/diagnose/capture"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
 )
 
@@ -22,7 +23,7 @@ func printExplanation(p *page, x *diagnose.Explanation) {
 	}
 }
 
-func printRequest(p *page, f *diagnose.RequestFacts) {
+func printRequest(p *page, f *capture.Facts) {
 	fmt.Fprintf(p, "%s: %s with a body of %d bytes\n", capitalized(f.Kind), f.Method, f.BodyBytes)
 	for _, h := range f.Deciding {
 		p.wrapped("  ", "", h.Name+": "+h.Value)
@@ -99,7 +100,7 @@ func printVerdict(p *page, x *diagnose.Explained) {
 	p.wrapped("  ", "=> ", strings.TrimSpace(verdict+" "+x.Hint))
 }
 
-func printCall(p *page, f *diagnose.CallFacts) {
+func printCall(p *page, f *capture.CallFacts) {
 	method := string(f.Method)
 	if f.Method == smapi.GetDeviceAuthToken {
 		method += " without linkCode: an upgrade call"
