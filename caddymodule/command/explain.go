@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/command/page"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/diagnose"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/diagnose/capture"
 )
@@ -92,7 +93,7 @@ func (e *explainer) run(cmd *cobra.Command) error {
 	if err != nil {
 		return usageError(cmd, err)
 	}
-	if err := newPage(cmd.OutOrStdout()).show(x, e.json, func(p *page) { printExplanation(p, &x) }); err != nil {
+	if err := page.New(cmd.OutOrStdout()).Show(x, e.json, func(p *page.Page) { page.Explanation(p, &x) }); err != nil {
 		return usageError(cmd, err)
 	}
 	if !x.Answered {

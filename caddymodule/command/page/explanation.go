@@ -1,4 +1,4 @@
-package command
+package page
 
 import (
 	"cmp"
@@ -12,10 +12,11 @@ import (
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
 )
 
-func printExplanation(p *page, x *diagnose.Explanation) {
+// Explanation prints what explain says of a request.
+func Explanation(p *Page, x *diagnose.Explanation) {
 	printRequest(p, &x.Request)
 	for _, note := range x.Notes {
-		p.wrapped("  ", "! ", note)
+		p.Wrapped("  ", "! ", note)
 	}
 	for i := range x.Handlers {
 		fmt.Fprintln(p)
@@ -23,14 +24,14 @@ func printExplanation(p *page, x *diagnose.Explanation) {
 	}
 }
 
-func printRequest(p *page, f *capture.Facts) {
+func printRequest(p *Page, f *capture.Facts) {
 	fmt.Fprintf(p, "%s: %s with a body of %d bytes\n", capitalized(f.Kind), f.Method, f.BodyBytes)
 	for _, h := range f.Deciding {
-		p.wrapped("  ", "", h.Name+": "+h.Value)
+		p.Wrapped("  ", "", h.Name+": "+h.Value)
 	}
 }
 
-func printHandler(p *page, f *diagnose.HandlerFacts) {
+func printHandler(p *Page, f *diagnose.HandlerFacts) {
 	title := cmp.Or(f.Endpoint, "smapi_upgrade without a token endpoint")
 	if f.At == "" {
 		title = "smapi_upgrade with the defaults"
@@ -43,14 +44,14 @@ func printHandler(p *page, f *diagnose.HandlerFacts) {
 		fmt.Fprintf(p, "  at %s\n", strings.TrimPrefix(f.At, "apps/http/servers/"))
 	}
 	for _, m := range f.Matches {
-		p.wrapped("  ", "for ", m)
+		p.Wrapped("  ", "for ", m)
 	}
 	for _, note := range f.Notes {
-		p.wrapped("  ", "! ", note)
+		p.Wrapped("  ", "! ", note)
 	}
 }
 
-func printExplained(p *page, x *diagnose.Explained) {
+func printExplained(p *Page, x *diagnose.Explained) {
 	printHandler(p, &x.HandlerFacts)
 	step := p.steps()
 	var methods []string
@@ -88,7 +89,7 @@ func printExplained(p *page, x *diagnose.Explained) {
 	printVerdict(p, x)
 }
 
-func printVerdict(p *page, x *diagnose.Explained) {
+func printVerdict(p *Page, x *diagnose.Explained) {
 	verdict := "It would be answered here."
 	switch {
 	case x.Observed:
@@ -97,10 +98,10 @@ func printVerdict(p *page, x *diagnose.Explained) {
 		verdict = "It would be forwarded."
 	}
 	fmt.Fprintln(p)
-	p.wrapped("  ", "=> ", strings.TrimSpace(verdict+" "+x.Hint))
+	p.Wrapped("  ", "=> ", strings.TrimSpace(verdict+" "+x.Hint))
 }
 
-func printCall(p *page, f *capture.CallFacts) {
+func printCall(p *Page, f *capture.CallFacts) {
 	method := string(f.Method)
 	if f.Method == smapi.GetDeviceAuthToken {
 		method += " without linkCode: an upgrade call"
@@ -117,22 +118,22 @@ func printCall(p *page, f *capture.CallFacts) {
 	}
 }
 
-func printExchange(p *page, f *diagnose.ExchangeFacts) {
-	p.wrapped("     ", "", "One POST to the token endpoint, with the form")
+func printExchange(p *Page, f *diagnose.ExchangeFacts) {
+	p.Wrapped("     ", "", "One POST to the token endpoint, with the form")
 	for _, param := range f.Params {
 		fmt.Fprintf(p, "       %-22s %s\n", param.Name, param.Value)
 	}
-	p.wrapped("     ", "", "and the headers "+strings.Join(f.Headers, ", ")+".")
+	p.Wrapped("     ", "", "and the headers "+strings.Join(f.Headers, ", ")+".")
 	if len(f.LeftOut) > 0 {
-		p.wrapped("     ", "", "Left out, because they are empty here: "+strings.Join(f.LeftOut, ", ")+
+		p.Wrapped("     ", "", "Left out, because they are empty here: "+strings.Join(f.LeftOut, ", ")+
 			". (The player's address, for one, is not in a capture.)")
 	}
 }
 
-func printTold(p *page, x *diagnose.Explained) {
+func printTold(p *Page, x *diagnose.Explained) {
 	if x.Exchange == nil {
 		t := x.Told[0]
-		p.wrapped("     ", "", fmt.Sprintf("%s: the player gets %s: %s.", t.Outcome, t.Player, t.Then))
+		p.Wrapped("     ", "", fmt.Sprintf("%s: the player gets %s: %s.", t.Outcome, t.Player, t.Then))
 		return
 	}
 	const row = "     %-30s %-15s %s\n"
@@ -155,6 +156,6 @@ func printTold(p *page, x *diagnose.Explained) {
 			names[i] += " " + string(x.Exchange.OnError[name])
 		}
 		fmt.Fprintln(p)
-		p.wrapped("     ", "on_error: ", strings.Join(names, ", "))
+		p.Wrapped("     ", "on_error: ", strings.Join(names, ", "))
 	}
 }
