@@ -182,6 +182,9 @@ func (o *Options) unmarshalField(name string, d *caddyfile.Dispenser) error {
 	case "vault":
 		return o.unmarshalVault(d)
 	}
+	if meant := similar(name); meant != "" {
+		return d.Errf("unrecognized smapi_upgrade subdirective '%s'; it may be meant to be %s", name, meant)
+	}
 	return d.Errf("unrecognized smapi_upgrade subdirective '%s'; if it is a directive, a } is missing above", name)
 }
 

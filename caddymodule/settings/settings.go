@@ -182,6 +182,7 @@ func (o *Options) resolveEndpoint(r *resolver, s *Settings) {
 func (o *Options) resolveClient(r *resolver, s *Settings) {
 	oneOf(r, "client_auth", s.Client.Auth, token.Basic, token.BasicRaw, token.Post, token.PrivateKeyJWT, token.TLS, token.None)
 	secret, key := s.Client.Auth.NeedsSecret(), s.Client.Auth == token.PrivateKeyJWT
+	r.closed("client_secret", o.ClientSecret)
 	if s.Policy.Mode == ModeUpgrade {
 		r.require("client_id", o.ClientID)
 		if secret {
