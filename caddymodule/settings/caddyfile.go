@@ -206,6 +206,9 @@ func (o *Options) unmarshalField(name string, d *caddyfile.Dispenser) error {
 	case "old_service":
 		return o.unmarshalOldService(d)
 	}
+	if meant := similar(name); meant != "" {
+		return d.Errf("unrecognized smapi_upgrade subdirective '%s'; it may be meant to be %s", name, meant)
+	}
 	return d.Errf("unrecognized smapi_upgrade subdirective '%s'; if it is a directive, a } is missing above", name)
 }
 
