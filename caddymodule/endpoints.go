@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/legacy"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/pacing"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/settings"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
@@ -39,6 +40,7 @@ type sharedEndpoint struct {
 	where, client string
 	logger        atomic.Pointer[zap.Logger] // of the handler that joined last
 	tally         tally
+	sessions      *legacy.Sessions
 
 	mu       sync.Mutex
 	files    map[*settings.Files]*settings.Settings // of each handler
@@ -94,6 +96,7 @@ func (e *sharedEndpoint) metadataFor(c *token.Config) *token.Metadata {
 
 func newSharedEndpoint(where, client string) *sharedEndpoint {
 	e := &sharedEndpoint{where: where, client: client, files: make(map[*settings.Files]*settings.Settings)}
+	e.sessions = legacy.NewSessions(legacy.MaxSessions, clock)
 	endpoint := zap.String("token_endpoint", where)
 	e.State = flow.NewState(pacing.Watch{
 		Breaker: func(state string) {

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/command/page"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/diagnose"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/player"
@@ -142,7 +143,7 @@ func (c *checker) run(cmd *cobra.Command) error {
 		return exit(cmd, exitUsage)
 	}
 	r := trial.Run(context.Background(), tries)
-	if err := newPage(cmd.OutOrStdout()).show(r, c.json, func(p *page) { printReport(p, &r) }); err != nil {
+	if err := page.New(cmd.OutOrStdout()).Show(r, c.json, func(p *page.Page) { page.Report(p, &r) }); err != nil {
 		return usageError(cmd, err)
 	}
 	return exit(cmd, exitOf[r.State])
@@ -158,7 +159,7 @@ func (c *checker) runSignIn(cmd *cobra.Command, trial *diagnose.Trial) error {
 	if err != nil {
 		return usageError(cmd, err)
 	}
-	if err := newPage(cmd.OutOrStdout()).show(r, c.json, func(p *page) { printReport(p, &r) }); err != nil {
+	if err := page.New(cmd.OutOrStdout()).Show(r, c.json, func(p *page.Page) { page.Report(p, &r) }); err != nil {
 		return usageError(cmd, err)
 	}
 	return exit(cmd, exitOf[r.State])
@@ -196,7 +197,7 @@ func (c *checker) prepare() (*diagnose.Trial, error) {
 func (c *checker) ask(cmd *cobra.Command, trial *diagnose.Trial) (tries diagnose.Tries, goOn bool, err error) {
 	kind := smapi.Kind(c.credentials)
 	tries = diagnose.Tries{Account: smapi.Credentials{Kind: kind}, Refresh: c.refresh}
-	fd, asked := terminal(cmd.InOrStdin())
+	fd, asked := page.Terminal(cmd.InOrStdin())
 	if !c.yes && !asked {
 		return tries, false, errors.New("it costs the account a failed login, and there is no terminal to ask at: add --yes")
 	}
@@ -267,7 +268,7 @@ func (c *checker) announce(cmd *cobra.Command, trial *diagnose.Trial) {
 	if c.refresh {
 		text += ". The refresh token that is issued is used up"
 	}
-	newPage(cmd.ErrOrStderr()).wrapped("", "", text+". At:")
+	page.New(cmd.ErrOrStderr()).Wrapped("", "", text+". At:")
 	for _, endpoint := range trial.Endpoints() {
 		tell(cmd, "  %s\n", endpoint)
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/command/page"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/player"
 )
 
@@ -33,7 +34,7 @@ func (s *simulation) runSignIn(cmd *cobra.Command) error {
 	ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop) // a second Ctrl-C does not wait for anything
-	var bar *progress
+	var bar *page.Progress
 	listener := &player.SignIn{
 		Client: &player.Client{URL: s.url, Timeout: s.timeout, Transport: player.NewTransport(1, s.insecure)},
 		Seed:   s.seed, Every: player.PollEvery, For: player.PollFor,
@@ -44,15 +45,15 @@ func (s *simulation) runSignIn(cmd *cobra.Command) error {
 			shown = "   (the app would not show it)"
 		}
 		tell(cmd, "  Open      %s\n  The code  %s%s\n\nPolls every %v until you have signed in there. Ctrl-C ends it.\n\n", l.URL, l.Code, shown, player.PollEvery)
-		bar = showProgress(cmd.ErrOrStderr(), listener.Polls, int(player.PollFor/player.PollEvery))
+		bar = page.ShowProgress(cmd.ErrOrStderr(), listener.Polls, int(player.PollFor/player.PollEvery))
 	}
-	newPage(cmd.ErrOrStderr()).wrapped("", "", "Plays an app whose listener signs in. At:")
+	page.New(cmd.ErrOrStderr()).Wrapped("", "", "Plays an app whose listener signs in. At:")
 	tell(cmd, "  %s\n\n", s.url)
 	summary := listener.Run(ctx)
 	if bar != nil {
-		bar.end()
+		bar.End()
 	}
-	if err := newPage(cmd.OutOrStdout()).show(summary, s.json, func(p *page) { printSignIn(p, &summary) }); err != nil {
+	if err := page.New(cmd.OutOrStdout()).Show(summary, s.json, func(p *page.Page) { page.SignIn(p, &summary) }); err != nil {
 		tell(cmd, "Error: %v\n", err)
 		return exit(cmd, exitFailed)
 	}
@@ -63,31 +64,4 @@ func (s *simulation) runSignIn(cmd *cobra.Command) error {
 		return exit(cmd, exitSignedOut)
 	}
 	return exit(cmd, exitFailed)
-}
-
-// becomes says in words what became of a sign-in.
-var becomes = map[player.Outcome]string{
-	player.SignedIn:       "signed in: the player has its tokens",
-	player.NotLinked:      "refused, or the code has expired (Client.NOT_LINKED_FAILURE): the listener begins again",
-	player.NoLink:         "the service does not say where to sign in: listeners who have to are stuck. See sign_in",
-	player.TooLate:        "nobody signed in for as long as a player asks",
-	player.GaveUp:         "ended early",
-	player.SignInAgain:    "a blank pair, upon which the app gives up",
-	player.SessionExpired: "Client.AuthTokenExpired, which has no meaning here",
-	player.TryAgain:       "Server.ServiceUnavailable: it is worth another try",
-	player.AnotherFault:   "another fault, upon which the app gives up",
-	player.NotAccepted:    "an answer that an app does not have to accept",
-	player.NotSMAPI:       "an answer that is no SOAP",
-	player.NoAnswer:       "no answer",
-}
-
-func printSignIn(p *page, s *player.SignInSummary) {
-	says := becomes[s.Outcome]
-	if s.Reason != "" {
-		says += ". Why: " + s.Reason
-	}
-	p.wrapped("", "", fmt.Sprintf("After %s: %s.", number(s.Polls, "poll"), says))
-	if s.Reference != "" {
-		fmt.Fprintf(p, "For support: %s\n", s.Reference)
-	}
 }

@@ -18,6 +18,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/diagnose/capture"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/pacing"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/settings"
@@ -57,7 +58,7 @@ func rehearse(s *settings.Settings, d *flow.Decision, q flow.Request) (*Exchange
 		name, value, _ := strings.Cut(field, "=")
 		name, _ = url.QueryUnescape(name)
 		value, _ = url.QueryUnescape(value)
-		x.Params = append(x.Params, Named{name, maskParam(name, value)})
+		x.Params = append(x.Params, capture.Named{Name: name, Value: maskParam(name, value)})
 	}
 	for _, p := range d.Exchange.Header {
 		if q.Header[p.Name] == nil && !slices.Contains(x.LeftOut, p.Name) {
@@ -82,7 +83,7 @@ func maskParam(name, value string) string {
 	case "client_secret", "client_assertion":
 		return "***"
 	}
-	return cmp.Or(mask(value), "***(0)")
+	return cmp.Or(capture.Mask(value), "***(0)")
 }
 
 // rehearsal is a transport that keeps what it is given, and answers with tokens.

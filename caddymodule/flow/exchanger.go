@@ -54,11 +54,17 @@ type State struct {
 	// Links and Polls are of listeners who sign in: where, and whether they have. Anybody can begin to.
 	Links, Polls *pacing.Pacer
 
+	// OldFuse is that of what the old service rejects.
+	OldFuse *pacing.Fuse
+
 	// UpgradeAccounts and RefreshAccounts are what came of distinct accounts lately, for those who watch.
 	UpgradeAccounts, RefreshAccounts *pacing.Accounts
 
 	Calls *replay.Calls[*Landed]
 	links *links
+
+	// Renewals are the records that were lately tried to be refreshed while they can be served without.
+	Renewals *replay.Memory[struct{}]
 }
 
 // Landed is what came of a flight. It stays as it is once it has landed.
@@ -92,9 +98,10 @@ func NewState(watch pacing.Watch, fuse func(pacing.FuseStatus), now func() time.
 		Links:     pacing.New(watch),
 		Polls:     pacing.New(watch),
 		links:     newLinks(),
-		LoginFuse: pacing.NewFuse(fuse, now), RefreshFuse: pacing.NewFuse(fuse, now),
+		LoginFuse: pacing.NewFuse(fuse, now), RefreshFuse: pacing.NewFuse(fuse, now), OldFuse: pacing.NewFuse(fuse, now),
 		UpgradeAccounts: pacing.NewAccounts(), RefreshAccounts: pacing.NewAccounts(),
-		Calls: replay.New[*Landed](replay.NewMemory[*Landed](maxIssued, now), replay.NewMemory[*Landed](maxRejected, now)),
+		Renewals: replay.NewMemory[struct{}](maxTried, now),
+		Calls:    replay.New[*Landed](replay.NewMemory[*Landed](maxIssued, now), replay.NewMemory[*Landed](maxRejected, now)),
 	}
 }
 
@@ -121,6 +128,9 @@ type Exchanger struct {
 
 	// Vault keeps the tokens of homes, and the failed logins of all instances that share it. Nil is none.
 	Vault *vault.Vault
+
+	// Now is the clock of what is in the vault. Nil is time.Now.
+	Now func() time.Time
 
 	// Fuse is the share of accounts in percent above which rejections are doubted. 0 and 100 are never.
 	Fuse float64
@@ -244,8 +254,9 @@ func (x *Exchanger) lead(ctx context.Context, deadline time.Time, call, rejectio
 	account := x.account(q.Account)
 	l = x.fly(ctx, deadline, call, account, f, q)
 	r = x.judged(q, l)
-	accepted := r.Class == token.Issued && len(r.Fields) > 0                                                            // and not an answer to something else
-	if fuse := x.fuse(q); fuse != nil && l.Answer.Status != 0 && (accepted || r.Class == token.Rejected && !q.Others) { // weighed before it is told
+	accepted := r.Class == token.Issued && len(r.Fields) > 0 // and not an answer to something else
+	// Weighed before it is told, also where another instance was.
+	if fuse := x.fuse(q); fuse != nil && (accepted || r.Class == token.Rejected && !q.Others) {
 		l.Doubted = fuse.Weigh(x.Fuse, account, r.Class == token.Rejected, r.Error)
 	}
 	switch r.Class {

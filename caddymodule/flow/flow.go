@@ -63,6 +63,9 @@ type Policy struct {
 	// Vault tells that there is one.
 	Vault bool
 
+	// OldService says how calls of upgraded homes are put to the old service, nil if they are forwarded. It needs a vault.
+	OldService *OldService
+
 	// Exchanges say how each kind of credentials is exchanged, Refresh how tokens are refreshed.
 	Exchanges map[smapi.Kind]*Exchange
 	Refresh   *Exchange

@@ -72,16 +72,14 @@ func (x *Exchanger) askPoll(ctx context.Context, p *Policy, d *Decision, q *Requ
 		}
 	case Linked:
 		d.UserIDHash = p.SignIn.hashUser(d)
-		if refreshToken := d.Result.Fields[p.PrivateKey]; x.Vault != nil && refreshToken != "" {
-			p.keep(d, x.Vault.Upgraded(ctx, d.Call.HouseholdID, linkAccount(d.link), vault.Tokens{
-				Access: d.AuthToken, Refresh: refreshToken, Life: d.Result.Life, Obtained: d.Result.At,
-			}))
+		if x.Vault != nil {
+			x.keepIssued(ctx, p, d, linkAccount(d.link))
 		}
 	}
 }
 
-// linkAccount is the account that a vault has for a link. No name of an account is the same: they are in lower case.
-func linkAccount(l *link) string { return "DEVICE_CODE:" + l.Code }
+// linkAccount is the account that a vault has for a link. No name of an account is the same: XML has no NUL.
+func linkAccount(l *link) string { return "\x00device_code:" + l.Code }
 
 func (x *Exchanger) pollOnce(ctx context.Context, p *Policy, d *Decision, q *Request) Result {
 	if known := x.known(q); known != nil {

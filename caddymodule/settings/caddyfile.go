@@ -71,6 +71,14 @@ import (
 //			show_link_code    on|off
 //			user_id           <field>
 //		}
+//
+//		old_service session_id|login|login_token|anonymous {
+//			username <template>
+//			password <template>
+//			token    <template>
+//			key      <template>
+//			grace    <duration>
+//		}
 //	}
 //
 // Only param, header, on_error and, for different credentials, exchange may be given more than once.
@@ -195,6 +203,11 @@ func (o *Options) unmarshalField(name string, d *caddyfile.Dispenser) error {
 		return o.unmarshalSignIn(d)
 	case "vault":
 		return o.unmarshalVault(d)
+	case "old_service":
+		return o.unmarshalOldService(d)
+	}
+	if meant := similar(name); meant != "" {
+		return d.Errf("unrecognized smapi_upgrade subdirective '%s'; it may be meant to be %s", name, meant)
 	}
 	return d.Errf("unrecognized smapi_upgrade subdirective '%s'; if it is a directive, a } is missing above", name)
 }

@@ -73,7 +73,7 @@ func (o *Options) exchanges(r *resolver, s *Settings) {
 		maps.Copy(meanings, r.onError(field, x.OnError))
 		completed := flow.NewExchange(flow.Exchange{
 			GrantType: r.text(field, x.GrantType), Params: params, Header: header, OnError: meanings,
-		}, x.Credentials, p.Households, p.AuthToken, p.PrivateKey, o.FormCharset)
+		}, x.Credentials, p.Households, append([]string{p.AuthToken, p.PrivateKey, o.FormCharset}, tokenFields(p)...)...)
 		if !completed.PassesCredentials() {
 			r.fail(field, errNoCredentials)
 		}

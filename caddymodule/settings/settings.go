@@ -159,6 +159,7 @@ func (o *Options) Resolve(repl *caddy.Replacer, files *Files) (s Settings, err e
 		}
 		p.Households = *o.Households
 	}
+	o.resolveOldService(&r, p)
 	o.exchanges(&r, &s)
 	later := repl == nil && strings.Contains(p.PrivateKey, "{")
 	if o.RefreshAuthTokens && p.PrivateKey != token.Refresh && !later {
@@ -191,6 +192,7 @@ func (o *Options) resolveEndpoint(r *resolver, s *Settings) {
 func (o *Options) resolveClient(r *resolver, s *Settings) {
 	oneOf(r, "client_auth", s.Client.Auth, token.Basic, token.BasicRaw, token.Post, token.PrivateKeyJWT, token.TLS, token.None)
 	secret, key := s.Client.Auth.NeedsSecret(), s.Client.Auth == token.PrivateKeyJWT
+	r.closed("client_secret", o.ClientSecret)
 	if o.asks(s) {
 		r.require("client_id", o.ClientID)
 		if secret {

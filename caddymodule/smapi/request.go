@@ -107,21 +107,29 @@ func understand(r *http.Request, action Method, body []byte, methods []Method) (
 // mayCall tells by HTTP method and headers alone why r cannot be a call of one of the methods or, if the headers
 // say so, of which one it can be.
 func mayCall(r *http.Request, methods []Method) (action Method, why error) {
-	if r.Method != http.MethodPost || r.ContentLength == 0 || r.ContentLength > MaxBody {
-		return "", noPost
+	if why = mayRead(r); why == noPost {
+		return "", why
 	}
 	action, ok := actionOf(r.Header["Soapaction"], methods)
-	switch {
-	case !ok:
+	if !ok {
 		return "", otherAction
-	case !typeAllows(r.Header["Content-Type"]):
-		return "", otherType
-	case !encodingAllows(r.Header["Content-Encoding"]):
-		return "", otherCoding
-	case len(r.Trailer) > 0:
-		return "", trailers // net/http writes to them when it has read the body, beside whoever copies them
 	}
-	return action, nil
+	return action, why
+}
+
+// mayRead tells by HTTP method and headers alone why the body of r cannot be a call of any method.
+func mayRead(r *http.Request) (why error) {
+	switch {
+	case r.Method != http.MethodPost || r.ContentLength == 0 || r.ContentLength > MaxBody:
+		return noPost
+	case !typeAllows(r.Header["Content-Type"]):
+		return otherType
+	case !encodingAllows(r.Header["Content-Encoding"]):
+		return otherCoding
+	case len(r.Trailer) > 0:
+		return trailers // net/http writes to them when it has read the body, beside whoever copies them
+	}
+	return nil
 }
 
 // actionOf finds the method that a SOAPAction names in its fragment, which Sonos's own examples spell in more

@@ -49,6 +49,10 @@ type Call struct {
 	LinkDeviceID string
 
 	Credentials Credentials
+
+	// Bearing is set where the credentials are a token of ours, by Ours.Serve alone. Then the method may be any, the
+	// credentials are a LoginToken, and HouseholdID is that of the loginToken where the method has none.
+	Bearing *Bearing
 }
 
 // Credentials are those of a call's account, by its SOAP header. All values are as sent, never

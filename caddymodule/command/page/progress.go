@@ -1,4 +1,4 @@
-package command
+package page
 
 import (
 	"fmt"
@@ -10,16 +10,17 @@ import (
 	"golang.org/x/term"
 )
 
-// progress is a bar on a terminal.
-type progress struct {
+// Progress is a bar on a terminal.
+type Progress struct {
 	stop chan struct{}
 	gone chan struct{}
 }
 
-// showProgress draws a bar a few times a second until it ends, if out is a terminal whose cursor can be moved.
-func showProgress(out io.Writer, done func() int, all int) *progress {
-	p := &progress{stop: make(chan struct{}), gone: make(chan struct{})}
-	fd, ok := terminal(out)
+// ShowProgress draws a bar of how much of all is done, a few times a second until it ends, if out is a terminal whose cursor
+// can be moved.
+func ShowProgress(out io.Writer, done func() int, all int) *Progress {
+	p := &Progress{stop: make(chan struct{}), gone: make(chan struct{})}
+	fd, ok := Terminal(out)
 	if !ok || os.Getenv("TERM") == "dumb" {
 		close(p.gone)
 		return p
@@ -47,8 +48,8 @@ func showProgress(out io.Writer, done func() int, all int) *progress {
 	return p
 }
 
-// end takes the bar away.
-func (p *progress) end() {
+// End takes the bar away.
+func (p *Progress) End() {
 	close(p.stop)
 	<-p.gone
 }
