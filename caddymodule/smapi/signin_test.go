@@ -19,6 +19,12 @@ func TestTheCallsOfAListenerWhoSignsInAreReadOnDemand(t *testing.T) {
 		"sign-in-get-app-link-bare.xml":    {Method: GetAppLink, HouseholdID: "Sonos_abc123", Credentials: nobody},
 		"sign-in-get-device-link-code.xml": {Method: GetDeviceLinkCode, HouseholdID: "Sonos_abc123", Credentials: nobody},
 		"sign-in-poll.xml":                 {Method: Poll, HouseholdID: "Sonos_abc123", LinkDeviceID: "sealed", Credentials: nobody},
+
+		// Of a client that node-soap makes of Sonos's WSDL, and of one that sends its linkDeviceId as its deviceId, too.
+		"sign-in-get-app-link-node-soap.xml":         {Method: GetAppLink, HouseholdID: "Sonos_abc123", Credentials: nobody},
+		"sign-in-get-device-link-code-node-soap.xml": {Method: GetDeviceLinkCode, HouseholdID: "Sonos_abc123", Credentials: nobody},
+		"sign-in-poll-node-soap.xml":                 {Method: Poll, HouseholdID: "Sonos_abc123", LinkDeviceID: "sealed", Credentials: nobody},
+		"sign-in-poll-third-party.xml":               {Method: Poll, HouseholdID: "Sonos_abc123", LinkDeviceID: "sealed", Credentials: nobody},
 	} {
 		body := requestFile(t, file)
 		for _, action := range []Method{want.Method.element(), Method(strings.ToLower(string(want.Method.element()))), ""} {
