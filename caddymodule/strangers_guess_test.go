@@ -221,3 +221,18 @@ func TestStrangersWhoGuessWaitBehindTheOthers(t *testing.T) {
 	guesses.Wait()
 	l.upgrade(t)
 }
+
+func TestStrangersCannotLockAnAccountWhateverOnErrorSays(t *testing.T) {
+	for _, class := range []string{"unavailable", "misconfigured"} {
+		var failed atomic.Int32
+		s := caddyRun(t, directive(serve(t, passwords(&failed)), oldService(t), "on_error invalid_grant "+class))
+		for i := range 20 {
+			if became := told(t, s.post(t, tries(t, "ella", fmt.Sprint("guess", i), "home"))); became != "unavailable" {
+				t.Errorf("a guess is %s", became)
+			}
+		}
+		if n := failed.Load(); n != 3 {
+			t.Errorf("%s: %d failed logins", class, n)
+		}
+	}
+}

@@ -283,7 +283,7 @@ func (x *Exchanger) fly(ctx context.Context, deadline time.Time, call replay.Dig
 			return calls.Send(f)
 		})
 		v := x.Endpoint.Judge(&q.Grant, &answer)
-		failed = sent && v.Class == token.Rejected
+		failed = sent && v.Refused
 		refused = failed
 		if !sent {
 			return pacing.Report{Unsent: true}

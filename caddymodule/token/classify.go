@@ -62,6 +62,9 @@ type Verdict struct {
 
 	// ByOnError is true where OnError has decided.
 	ByOnError bool
+
+	// Refused is true where the credentials were refused, whatever OnError makes of that.
+	Refused bool
 }
 
 // judge reads an answer by its error first and by its status second, because servers agree more on the former.
@@ -80,6 +83,7 @@ func judge(g *Grant, auth ClientAuth, a *Answer) Verdict {
 
 	for _, name := range [...]string{code + "/" + a.Suberror, code} {
 		if class := g.OnError[name]; class != "" && code != "" {
+			v.Refused = name == "invalid_grant"
 			return v.byOnError(class)
 		}
 	}
@@ -126,6 +130,7 @@ func judge(g *Grant, auth ClientAuth, a *Answer) Verdict {
 
 func (v Verdict) is(class Class, cause, fix string) Verdict {
 	v.Class, v.Cause, v.Fix = class, cause, fix
+	v.Refused = v.Refused || class == Rejected
 	return v
 }
 
