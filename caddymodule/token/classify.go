@@ -72,7 +72,7 @@ func judge(g *Grant, auth ClientAuth, a *Answer) Verdict {
 	if a.Failure != nil {
 		return Verdict{Class: a.Failure.Class, Cause: a.Failure.Cause, Fix: a.Failure.Fix}
 	}
-	v := Verdict{Error: g.known(a.Error)}
+	v := Verdict{Error: g.known(a)}
 	status, code := a.Status, a.Error
 	subject := g.Type == Refresh || g.Type == TokenExchange
 	// fosite says invalid_request of an assertion whose key it does not know, and invalid_grant of a dead token.
@@ -147,18 +147,34 @@ func meaningful(code string) bool {
 
 var errorName = regexp.MustCompile(`^[a-z0-9_.-]{1,40}$`)
 
-// known returns the error if it is a name, and nothing of what was sent: a server may put anything into it.
-func (g *Grant) known(code string) string {
+// known returns the error if it is a name, and nothing of what was sent or issued: a server may put anything into it.
+func (g *Grant) known(a *Answer) string {
+	code := a.Error
 	if code == "" || meaningful(code) {
 		return code
-	}
-	for _, p := range g.Params {
-		if len(p.Value) > 2 && strings.Contains(code, strings.ToLower(p.Value)) {
-			return "other"
-		}
 	}
 	if !errorName.MatchString(code) {
 		return "other"
 	}
+	for _, p := range g.Params {
+		if quotes(code, p.Value) {
+			return "other"
+		}
+	}
+	for _, values := range g.Header {
+		if slices.ContainsFunc(values, func(value string) bool { return quotes(code, value) }) {
+			return "other"
+		}
+	}
+	for _, value := range a.Fields {
+		if quotes(code, value) {
+			return "other"
+		}
+	}
 	return code
+}
+
+// quotes reports whether an error has a secret in it.
+func quotes(code, secret string) bool {
+	return len(secret) > 2 && strings.Contains(code, strings.ToLower(secret))
 }
