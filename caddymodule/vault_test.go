@@ -25,7 +25,8 @@ import (
 // the whole family.
 type rotating struct {
 	*server
-	life float64 // of access tokens, in seconds
+	life  float64 // of access tokens, in seconds
+	extra string  // members of its answers
 
 	mu        sync.Mutex
 	issued    int
@@ -91,8 +92,8 @@ func (r *rotating) issue(w http.ResponseWriter, q *http.Request, family int) {
 	r.issued++
 	refresh := fmt.Sprintf("marker-refresh-%d", r.issued)
 	r.family[refresh] = family
-	says(200, fmt.Sprintf(`{"access_token":"marker-access-%d","refresh_token":%q,"token_type":"Bearer","expires_in":%v}`,
-		r.issued, refresh, r.life))(w, q)
+	says(200, fmt.Sprintf(`{%s"access_token":"marker-access-%d","refresh_token":%q,"token_type":"Bearer","expires_in":%v}`,
+		r.extra, r.issued, refresh, r.life))(w, q)
 }
 
 // hold has refreshes wait until release.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/command/page"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/player"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
@@ -141,10 +142,10 @@ func (s *simulation) run(cmd *cobra.Command) error {
 	defer stop()
 	context.AfterFunc(ctx, stop) // a second Ctrl-C does not wait for anything
 	s.announce(cmd, len(fleet.Accounts))
-	bar := showProgress(cmd.ErrOrStderr(), fleet)
+	bar := page.ShowProgress(cmd.ErrOrStderr(), fleet)
 	summary := fleet.Run(ctx)
-	bar.end()
-	if err := newPage(cmd.OutOrStdout()).show(summary, s.json, func(p *page) { printSummary(p, summary) }); err != nil {
+	bar.End()
+	if err := page.New(cmd.OutOrStdout()).Show(summary, s.json, func(p *page.Page) { page.Summary(p, summary) }); err != nil {
 		tell(cmd, "Error: %v\n", err)
 		return exit(cmd, exitFailed)
 	}
@@ -226,7 +227,7 @@ func (s *simulation) players(cmd *cobra.Command) ([]player.Account, error) {
 	}
 	in := cmd.InOrStdin()
 	if s.from == "-" {
-		if _, ok := terminal(in); ok {
+		if _, ok := page.Terminal(in); ok {
 			tell(cmd, "One account per line, then Ctrl-D:\n")
 		}
 	} else {
@@ -249,13 +250,13 @@ func (s *simulation) players(cmd *cobra.Command) ([]player.Account, error) {
 
 // announce says who is played where, before anybody is.
 func (s *simulation) announce(cmd *cobra.Command, n int) {
-	who := number(n, "account") + " of --from"
+	who := page.Number(n, "account") + " of --from"
 	if s.from == "" {
 		who = madeUp(smapi.Kind(s.credentials), n)
 	}
-	page := newPage(cmd.ErrOrStderr())
-	page.wrapped("", "", "Plays "+who+". At:")
-	fmt.Fprintf(page, "  %s\n\n", s.url)
+	out := page.New(cmd.ErrOrStderr())
+	out.Wrapped("", "", "Plays "+who+". At:")
+	fmt.Fprintf(out, "  %s\n\n", s.url)
 }
 
 // madeUp names the accounts that are made up.
@@ -267,13 +268,13 @@ func madeUp(kind smapi.Kind, n int) string {
 	}[kind], ""
 	switch {
 	case kind == smapi.Anonymous:
-		return number(n, "player") + " without an account"
+		return page.Number(n, "player") + " without an account"
 	case n == 1:
 		all = one[0]
 	default:
 		all = fmt.Sprintf(one[1], n)
 	}
-	return number(n, "account") + " that " + map[bool]string{true: "is", false: "are"}[n == 1] + " made up (" + all + ")"
+	return page.Number(n, "account") + " that " + map[bool]string{true: "is", false: "are"}[n == 1] + " made up (" + all + ")"
 }
 
 var errURL = errors.New("that is no URL of a site, such as http://localhost:8088")

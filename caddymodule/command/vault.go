@@ -15,6 +15,7 @@ import (
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/command/page"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/diagnose"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/secret"
@@ -79,7 +80,7 @@ Exit status:
 			if err != nil {
 				return usageError(cmd, err)
 			}
-			fmt.Fprintln(cmd.OutOrStdout(), says)
+			fmt.Fprintln(page.New(cmd.OutOrStdout()), says)
 			return nil
 		},
 	}
@@ -163,7 +164,7 @@ func (v *vaultRunner) run(cmd *cobra.Command, args []string, do func(context.Con
 	for _, one := range all {
 		line, err := do(ctx, one)
 		if err != nil {
-			cmd.PrintErrf("Error: the vault of %s: %v\n", one.KeyFile, err)
+			tell(cmd, "Error: the vault of %s: %v\n", one.KeyFile, err)
 			return exit(cmd, exitStorage)
 		}
 		if line.unreadable() > 0 {
@@ -171,7 +172,7 @@ func (v *vaultRunner) run(cmd *cobra.Command, args []string, do func(context.Con
 		}
 		lines = append(lines, line)
 	}
-	err = newPage(cmd.OutOrStdout()).show(lines, v.json, func(p *page) {
+	err = page.New(cmd.OutOrStdout()).Show(lines, v.json, func(p *page.Page) {
 		for i, line := range lines {
 			if i > 0 {
 				fmt.Fprintln(p)
@@ -187,7 +188,7 @@ func (v *vaultRunner) run(cmd *cobra.Command, args []string, do func(context.Con
 
 // vaultLine is what came of one vault.
 type vaultLine interface {
-	print(*page)
+	print(*page.Page)
 	unreadable() int
 }
 
@@ -211,7 +212,7 @@ type vaultSummary struct {
 
 func (s vaultSummary) unreadable() int { return s.Unreadable }
 
-func (s vaultSummary) print(p *page) {
+func (s vaultSummary) print(p *page.Page) {
 	fmt.Fprintf(p, "%s\n  %-22s %s\n", s.KeyFile, "records", humanize.Comma(int64(s.Records)))
 	names := [...]string{"within a day", "within a week", "within a month", "within a year"}
 	for i, n := range s.Written {
@@ -257,7 +258,7 @@ type vaultForgot struct {
 
 func (vaultForgot) unreadable() int { return 0 }
 
-func (f vaultForgot) print(p *page) {
+func (f vaultForgot) print(p *page.Page) {
 	fmt.Fprintf(p, "%s\n  %-22s %s\n", f.KeyFile, "records forgotten", humanize.Comma(int64(f.Forgotten)))
 }
 
@@ -272,11 +273,12 @@ func forgetCommand() *cobra.Command {
 		Long: `
 Removes the records of a home, or of an account in whatever home, and the
 account's failed logins. Its players have to sign in again when their access
-tokens end. Records that were made of a token from before there was a vault do
-not say which account they are of: they go with their home.
+tokens end. Records that were made of a token from before there was a vault, or
+when a listener signed in, do not say which account they are of: they go with
+their home.
 
-The home is the householdId as its players send it, to the letter. The name of
-an account may be in any case. What the Caddy that runs has in memory of the
+The householdId and the account's name are as players send them, to the letter:
+a server may tell Ella from ella. What the Caddy that runs has in memory of the
 last minute may bring a record back: do it again after that.
 
 It does not end anything at the authorization server.
@@ -292,7 +294,7 @@ It does not end anything at the authorization server.
 				if household != "" {
 					n, err = one.ForgetHousehold(ctx, household)
 				} else {
-					n, err = one.ForgetAccount(ctx, flow.Account(&smapi.Call{
+					n, err = one.ForgetAccount(ctx, account, flow.Account(&smapi.Call{
 						Credentials: smapi.Credentials{Kind: smapi.Login, Username: account},
 					}))
 				}
@@ -314,7 +316,7 @@ type vaultRotated struct {
 
 func (r vaultRotated) unreadable() int { return r.Unreadable }
 
-func (r vaultRotated) print(p *page) {
+func (r vaultRotated) print(p *page.Page) {
 	fmt.Fprintf(p, "%s\n  %-22s %s\n  %-22s %s\n  %-22s %s\n", r.KeyFile, "records", humanize.Comma(int64(r.Seen)),
 		"sealed anew", humanize.Comma(int64(r.Sealed)), "unreadable", humanize.Comma(int64(r.Unreadable)))
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/diagnose/capture"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/settings"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
@@ -140,7 +141,7 @@ func (x *Checked) check(ctx context.Context, tries Tries, wrong bool) {
 
 // try takes a call through the handler.
 func (x *Checked) try(ctx context.Context, as *flow.Exchanger, method smapi.Method, c smapi.Credentials) (flow.Decision, *Tried) {
-	c.DeviceID, c.DeviceProvider = cloudDevice, "Sonos"
+	c.DeviceID, c.DeviceProvider = capture.CloudDevice, "Sonos"
 	call := &smapi.Call{Method: method, Arrived: time.Now(), HouseholdID: checkHome, Credentials: c}
 	p := x.settings.Policy
 	p.RefreshAuthTokens = true // as if it were, to see whether it could be

@@ -66,6 +66,15 @@ func NewExchange(x Exchange, kind smapi.Kind, households Percent, apart ...strin
 	return &x
 }
 
+// NewSignIn returns the two questions of a sign-in, with parameters for the first alone and for both. These fields of a
+// token response are kept.
+func NewSignIn(start, both, header []Param, fields ...string) (*Exchange, *Exchange) {
+	question := func(params []Param) *Exchange {
+		return NewExchange(Exchange{GrantType: token.DeviceCode, Params: params, Header: header}, smapi.None, AllHouseholds, fields...)
+	}
+	return question(slices.Concat(start, both)), question(both)
+}
+
 // ofKind are the placeholders of its kind of credentials.
 func (x *Exchange) ofKind() (names []string) {
 	for _, p := range placeholders {

@@ -137,3 +137,19 @@ func TestANetworkWhoseCallsSucceedKeepsItsPlace(t *testing.T) {
 		t.Error("never forgiven")
 	}
 }
+
+func TestFailuresElsewhereCountAsThoseHere(t *testing.T) {
+	b := NewBudgets(time.Now)
+	budget := Budget{Failures: 4, Window: time.Hour}
+	ella, home, other := name("ella"), name("ella home"), name("ella other")
+	for elsewhere, left := range map[int]bool{0: true, 3: true, 4: false, 100: false} {
+		budget.Elsewhere = elsewhere
+		if b.Left(budget, ella, home) != left {
+			t.Errorf("%d elsewhere: not %v", elsewhere, left)
+		}
+	}
+	budget.Elsewhere, budget.NetworkFailed = 3, true
+	if b.Left(budget, ella, other) {
+		t.Error("what is kept for other networks was given to one that has failed elsewhere")
+	}
+}

@@ -1,4 +1,4 @@
-package command
+package page
 
 import (
 	"fmt"
@@ -12,7 +12,8 @@ var verdicts = map[diagnose.State]string{
 	diagnose.Problem: "It would not work for players.",
 }
 
-func printReport(p *page, r *diagnose.Report) {
+// Report prints what check has found.
+func Report(p *Page, r *diagnose.Report) {
 	for i, h := range r.Handlers {
 		if i > 0 {
 			fmt.Fprintln(p)
@@ -26,15 +27,15 @@ func printReport(p *page, r *diagnose.Report) {
 	fmt.Fprintf(p, "\n%s\n", verdicts[r.State])
 }
 
-var colors = map[diagnose.State]color{diagnose.Well: green, diagnose.Fix: yellow, diagnose.Problem: red}
+var colors = map[diagnose.State]Color{diagnose.Well: Green, diagnose.Fix: Yellow, diagnose.Problem: Red}
 
-func printFinding(p *page, f *diagnose.Finding) {
+func printFinding(p *Page, f *diagnose.Finding) {
 	says := f.Says
 	if f.Fix != "" {
 		says += ". To fix it: " + f.Fix
 	}
 	fmt.Fprint(p, "  ")
-	p.colored(colors[f.State], string(f.State))
+	p.Colored(colors[f.State], string(f.State))
 	fmt.Fprintf(p, "%-*s %-18s ", 8-len(f.State), "", f.Check)
 	p.hang(30, says)
 }

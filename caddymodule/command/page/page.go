@@ -1,4 +1,6 @@
-package command
+// Package page is how the commands print: text in columns, colors, durations, tables, and JSON for programs. What they
+// have found out comes as values.
+package page
 
 import (
 	"bytes"
@@ -11,36 +13,35 @@ import (
 	"unicode/utf16"
 	"unicode/utf8"
 
-	"github.com/spf13/cobra"
 	"golang.org/x/term"
 )
 
-// page is what a command prints for people. Everything that is printed goes through it. Text that a server has a hand
+// Page is what a command prints for people. Everything that is printed goes through it. Text that a server has a hand
 // in could move the cursor or turn letters round, so that of control characters only line ends get through.
-type page struct {
-	out     io.Writer
-	width   int // in columns
-	inColor bool
+type Page struct {
+	Out     io.Writer
+	Width   int // in columns, at which Wrapped begins a new line
+	InColor bool
 }
 
 const defaultWidth = 80
 
-// newPage is a page for out: where that is a terminal, no wider than it, and in color if that is wanted.
-func newPage(out io.Writer) *page {
-	p := &page{out: out, width: defaultWidth}
-	fd, ok := terminal(out)
+// New is a page for out: where that is a terminal, no wider than it, and in color if that is wanted.
+func New(out io.Writer) *Page {
+	p := &Page{Out: out, Width: defaultWidth}
+	fd, ok := Terminal(out)
 	if !ok {
 		return p
 	}
 	if width, _, err := term.GetSize(fd); err == nil && width > 0 {
-		p.width = min(width, defaultWidth)
+		p.Width = min(width, defaultWidth)
 	}
-	p.inColor = os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb" // https://no-color.org
+	p.InColor = os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb" // https://no-color.org
 	return p
 }
 
-// terminal reports whether what is read from or written to is a terminal, and which.
-func terminal(stream any) (fd int, ok bool) {
+// Terminal reports whether what is read from or written to is a terminal, and which.
+func Terminal(stream any) (fd int, ok bool) {
 	file, ok := stream.(*os.File)
 	if !ok {
 		return 0, false
@@ -50,8 +51,8 @@ func terminal(stream any) (fd int, ok bool) {
 }
 
 // Write prints text. A character must not be cut in two by it.
-func (p *page) Write(text []byte) (int, error) {
-	if _, err := io.WriteString(p.out, printable(string(text))); err != nil {
+func (p *Page) Write(text []byte) (int, error) {
+	if _, err := io.WriteString(p.Out, printable(string(text))); err != nil {
 		return 0, err
 	}
 	return len(text), nil
@@ -67,8 +68,8 @@ func printable(text string) string {
 	}, text)
 }
 
-// data is JSON for programs. What printable replaces is escaped there.
-func (p *page) data(text []byte) error {
+// Data is JSON for programs. What printable replaces is escaped there.
+func (p *Page) Data(text []byte) error {
 	var escaped bytes.Buffer
 	for _, r := range string(text) { // in JSON, what has to be escaped stands in strings
 		if r == '\n' || r == '\t' || r == '\r' || unicode.IsGraphic(r) {
@@ -79,12 +80,12 @@ func (p *page) data(text []byte) error {
 			fmt.Fprintf(&escaped, `\u%04x`, unit)
 		}
 	}
-	_, err := p.out.Write(escaped.Bytes())
+	_, err := p.Out.Write(escaped.Bytes())
 	return err
 }
 
-// show prints something as JSON or as text.
-func (p *page) show(what any, asJSON bool, asText func(*page)) error {
+// Show prints something as JSON or as text.
+func (p *Page) Show(what any, asJSON bool, asText func(*Page)) error {
 	if asJSON {
 		var text bytes.Buffer
 		encoder := json.NewEncoder(&text)
@@ -93,45 +94,45 @@ func (p *page) show(what any, asJSON bool, asText func(*page)) error {
 		if err := encoder.Encode(what); err != nil {
 			return err
 		}
-		return p.data(text.Bytes())
+		return p.Data(text.Bytes())
 	}
 	var text bytes.Buffer
-	asText(&page{out: &text, width: p.width, inColor: p.inColor})
-	_, err := p.out.Write(text.Bytes())
+	asText(&Page{Out: &text, Width: p.Width, InColor: p.InColor})
+	_, err := p.Out.Write(text.Bytes())
 	return err
 }
 
-// color is an escape sequence of a terminal.
-type color string
+// Color is an escape sequence of a terminal.
+type Color string
 
 const (
-	green  color = "\x1b[32m"
-	yellow color = "\x1b[33m"
-	red    color = "\x1b[31m"
+	Green  Color = "\x1b[32m"
+	Yellow Color = "\x1b[33m"
+	Red    Color = "\x1b[31m"
 )
 
-// colored prints text in a color.
-func (p *page) colored(c color, text string) {
-	if !p.inColor {
+// Colored prints text in a color.
+func (p *Page) Colored(c Color, text string) {
+	if !p.InColor {
 		fmt.Fprint(p, text)
 		return
 	}
-	_, _ = io.WriteString(p.out, string(c)+printable(text)+"\x1b[0m")
+	_, _ = io.WriteString(p.Out, string(c)+printable(text)+"\x1b[0m")
 }
 
-// wrapped prints a text in lines that fit, where it has blanks. What leads it is not repeated.
-func (p *page) wrapped(indent, lead, text string) {
+// Wrapped prints a text in lines that fit, where it has blanks. What leads it is not repeated.
+func (p *Page) Wrapped(indent, lead, text string) {
 	fmt.Fprint(p, indent+lead)
 	p.hang(utf8.RuneCountInString(indent+lead), text)
 }
 
 // hang prints a text behind so many columns, and what does not fit there below its beginning.
-func (p *page) hang(column int, text string) {
+func (p *Page) hang(column int, text string) {
 	at, begun := column, false
 	for _, word := range strings.Fields(text) {
 		length := utf8.RuneCountInString(word)
 		switch {
-		case begun && at+1+length > p.width:
+		case begun && at+1+length > p.Width:
 			fmt.Fprint(p, "\n", strings.Repeat(" ", column))
 			at = column
 		case begun:
@@ -145,18 +146,13 @@ func (p *page) hang(column int, text string) {
 }
 
 // steps prints numbered steps.
-func (p *page) steps() func(title, text string) {
+func (p *Page) steps() func(title, text string) {
 	n := 0
 	return func(title, text string) {
 		n++
 		fmt.Fprintf(p, "\n  %d. %s\n", n, title)
 		if text != "" {
-			p.wrapped("     ", "", text)
+			p.Wrapped("     ", "", text)
 		}
 	}
-}
-
-// tell prints text to standard error, where a person reads it.
-func tell(cmd *cobra.Command, format string, values ...any) {
-	fmt.Fprintf(newPage(cmd.ErrOrStderr()), format, values...)
 }

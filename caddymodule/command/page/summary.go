@@ -1,4 +1,4 @@
-package command
+package page
 
 import (
 	"cmp"
@@ -10,17 +10,18 @@ import (
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/player"
 )
 
-func printSummary(p *page, s *player.Summary) {
+// Summary prints what became of the calls of simulate.
+func Summary(p *Page, s *player.Summary) {
 	lost := 0
 	if s.Again != nil {
 		lost = s.Again.Lost
 	}
-	fmt.Fprintf(p, "%s of %s in %s, in %s: %s calls/s\n", number(s.Calls+lost, "call"), number(s.Accounts, "account"),
-		number(s.Households, "home"), brief(s.Seconds), figures(s.CallsPerSecond))
+	fmt.Fprintf(p, "%s of %s in %s, in %s: %s calls/s\n", Number(s.Calls+lost, "call"), Number(s.Accounts, "account"),
+		Number(s.Households, "home"), brief(s.Seconds), figures(s.CallsPerSecond))
 	if s.Ended {
-		fmt.Fprintf(p, "Ended early: %s had no turn", number(s.Accounts-s.Calls-s.GivenUp, "account"))
+		fmt.Fprintf(p, "Ended early: %s had no turn", Number(s.Accounts-s.Calls-s.GivenUp, "account"))
 		if s.GivenUp > 0 {
-			fmt.Fprintf(p, ", %s under way given up", number(s.GivenUp, "call"))
+			fmt.Fprintf(p, ", %s under way given up", Number(s.GivenUp, "call"))
 		}
 		fmt.Fprintln(p)
 	}
@@ -29,7 +30,7 @@ func printSummary(p *page, s *player.Summary) {
 	}
 	if a := s.Again; a != nil {
 		fmt.Fprintf(p, "\n%s thrown away and asked for again: %d got one, %d of them tokens\n",
-			number(a.Lost, "answer"), a.Answered, a.Upgraded)
+			Number(a.Lost, "answer"), a.Answered, a.Upgraded)
 	}
 	if l := s.Latency; l != nil {
 		fmt.Fprintf(p, "\nLatency   p50 %s   p90 %s   p99 %s   max %s\n", brief(l.P50), brief(l.P90), brief(l.P99), brief(l.Max))
@@ -39,7 +40,7 @@ func printSummary(p *page, s *player.Summary) {
 	}
 }
 
-func printOutcomes(p *page, s *player.Summary) {
+func printOutcomes(p *Page, s *player.Summary) {
 	const row = "%-20s %7s %7s   "
 	fmt.Fprintf(p, "\n"+row+"and\n", "The player is told", "calls", "share")
 	for _, o := range player.Rows() {
@@ -47,7 +48,7 @@ func printOutcomes(p *page, s *player.Summary) {
 		if c == nil || c.Calls == 0 {
 			continue
 		}
-		p.wrapped("", fmt.Sprintf(row, o.Title, fmt.Sprint(c.Calls), percent(c.Share)), o.Then)
+		p.Wrapped("", fmt.Sprintf(row, o.Title, fmt.Sprint(c.Calls), percent(c.Share)), o.Then)
 		printReasons(p, c.Reasons)
 	}
 }
@@ -55,7 +56,7 @@ func printOutcomes(p *page, s *player.Summary) {
 // maxReasons is how many reasons are printed for one outcome.
 const maxReasons = 5
 
-func printReasons(p *page, reasons map[string]int) {
+func printReasons(p *Page, reasons map[string]int) {
 	names := slices.SortedFunc(maps.Keys(reasons), func(a, b string) int {
 		return cmp.Or(cmp.Compare(reasons[b], reasons[a]), cmp.Compare(a, b))
 	})
@@ -64,6 +65,6 @@ func printReasons(p *page, reasons map[string]int) {
 			fmt.Fprintf(p, "%28s   and %d more reasons\n", "", len(names)-i)
 			return
 		}
-		p.wrapped("", fmt.Sprintf("%28d   ", reasons[name]), name)
+		p.Wrapped("", fmt.Sprintf("%28d   ", reasons[name]), name)
 	}
 }

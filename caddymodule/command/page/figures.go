@@ -1,4 +1,4 @@
-package command
+package page
 
 import (
 	"fmt"
@@ -8,7 +8,8 @@ import (
 
 func capitalized(text string) string { return strings.ToUpper(text[:1]) + text[1:] }
 
-func number(n int, of string) string {
+// Number is so many of something: 1 call, 2 calls.
+func Number(n int, of string) string {
 	if n != 1 {
 		of += "s"
 	}

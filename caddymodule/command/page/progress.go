@@ -1,4 +1,4 @@
-package command
+package page
 
 import (
 	"fmt"
@@ -12,16 +12,16 @@ import (
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/player"
 )
 
-// progress is a bar on a terminal.
-type progress struct {
+// Progress is a bar on a terminal.
+type Progress struct {
 	stop chan struct{}
 	gone chan struct{}
 }
 
-// showProgress draws a bar a few times a second until it ends, if out is a terminal whose cursor can be moved.
-func showProgress(out io.Writer, fleet *player.Fleet) *progress {
-	p := &progress{stop: make(chan struct{}), gone: make(chan struct{})}
-	fd, ok := terminal(out)
+// ShowProgress draws a bar a few times a second until it ends, if out is a terminal whose cursor can be moved.
+func ShowProgress(out io.Writer, fleet *player.Fleet) *Progress {
+	p := &Progress{stop: make(chan struct{}), gone: make(chan struct{})}
+	fd, ok := Terminal(out)
 	if !ok || os.Getenv("TERM") == "dumb" {
 		close(p.gone)
 		return p
@@ -49,8 +49,8 @@ func showProgress(out io.Writer, fleet *player.Fleet) *progress {
 	return p
 }
 
-// end takes the bar away.
-func (p *progress) end() {
+// End takes the bar away.
+func (p *Progress) End() {
 	close(p.stop)
 	<-p.gone
 }

@@ -1,4 +1,4 @@
-package command
+package page
 
 import (
 	"cmp"
@@ -8,13 +8,15 @@ import (
 	"strings"
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/diagnose"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/diagnose/capture"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
 )
 
-func printExplanation(p *page, x *diagnose.Explanation) {
+// Explanation prints what explain says of a request.
+func Explanation(p *Page, x *diagnose.Explanation) {
 	printRequest(p, &x.Request)
 	for _, note := range x.Notes {
-		p.wrapped("  ", "! ", note)
+		p.Wrapped("  ", "! ", note)
 	}
 	for i := range x.Handlers {
 		fmt.Fprintln(p)
@@ -22,14 +24,14 @@ func printExplanation(p *page, x *diagnose.Explanation) {
 	}
 }
 
-func printRequest(p *page, f *diagnose.RequestFacts) {
+func printRequest(p *Page, f *capture.Facts) {
 	fmt.Fprintf(p, "%s: %s with a body of %d bytes\n", capitalized(f.Kind), f.Method, f.BodyBytes)
 	for _, h := range f.Deciding {
-		p.wrapped("  ", "", h.Name+": "+h.Value)
+		p.Wrapped("  ", "", h.Name+": "+h.Value)
 	}
 }
 
-func printHandler(p *page, f *diagnose.HandlerFacts) {
+func printHandler(p *Page, f *diagnose.HandlerFacts) {
 	title := cmp.Or(f.Endpoint, "smapi_upgrade without a token endpoint")
 	if f.At == "" {
 		title = "smapi_upgrade with the defaults"
@@ -42,19 +44,21 @@ func printHandler(p *page, f *diagnose.HandlerFacts) {
 		fmt.Fprintf(p, "  at %s\n", strings.TrimPrefix(f.At, "apps/http/servers/"))
 	}
 	for _, m := range f.Matches {
-		p.wrapped("  ", "for ", m)
+		p.Wrapped("  ", "for ", m)
 	}
 	for _, note := range f.Notes {
-		p.wrapped("  ", "! ", note)
+		p.Wrapped("  ", "! ", note)
 	}
 }
 
-func printExplained(p *page, x *diagnose.Explained) {
+func printExplained(p *Page, x *diagnose.Explained) {
 	printHandler(p, &x.HandlerFacts)
 	step := p.steps()
 	var methods []string
 	for _, m := range x.LookedFor {
-		methods = append(methods, string(m))
+		if m != smapi.Poll { // which is a getDeviceAuthToken
+			methods = append(methods, string(m))
+		}
 	}
 	if !x.HeadersAllow {
 		step("method and headers", "They rule out a call: "+x.Forwarded+".")
@@ -87,7 +91,7 @@ func printExplained(p *page, x *diagnose.Explained) {
 	printVerdict(p, x)
 }
 
-func printVerdict(p *page, x *diagnose.Explained) {
+func printVerdict(p *Page, x *diagnose.Explained) {
 	verdict := "It would be answered here."
 	switch {
 	case x.Observed:
@@ -96,13 +100,16 @@ func printVerdict(p *page, x *diagnose.Explained) {
 		verdict = "It would be forwarded."
 	}
 	fmt.Fprintln(p)
-	p.wrapped("  ", "=> ", strings.TrimSpace(verdict+" "+x.Hint))
+	p.Wrapped("  ", "=> ", strings.TrimSpace(verdict+" "+x.Hint))
 }
 
-func printCall(p *page, f *diagnose.CallFacts) {
+func printCall(p *Page, f *capture.CallFacts) {
 	method := string(f.Method)
 	if f.Method == smapi.GetDeviceAuthToken {
 		method += " without linkCode: an upgrade call"
+	}
+	if f.Method == smapi.Poll {
+		method = "getDeviceAuthToken with linkCode: a poll"
 	}
 	for _, line := range []struct{ name, value string }{
 		{"method", method}, {"householdId", f.HouseholdID}, {"credentials", string(f.Credentials)},
@@ -116,26 +123,34 @@ func printCall(p *page, f *diagnose.CallFacts) {
 	}
 }
 
-func printExchange(p *page, f *diagnose.ExchangeFacts) {
-	p.wrapped("     ", "", "One POST to the token endpoint, with the form")
+func printExchange(p *Page, f *diagnose.ExchangeFacts) {
+	endpoint := "token"
+	if f.Device {
+		endpoint = "device authorization"
+	}
+	p.Wrapped("     ", "", "One POST to the "+endpoint+" endpoint, with the form")
 	for _, param := range f.Params {
 		fmt.Fprintf(p, "       %-22s %s\n", param.Name, param.Value)
 	}
-	p.wrapped("     ", "", "and the headers "+strings.Join(f.Headers, ", ")+".")
+	p.Wrapped("     ", "", "and the headers "+strings.Join(f.Headers, ", ")+".")
 	if len(f.LeftOut) > 0 {
-		p.wrapped("     ", "", "Left out, because they are empty here: "+strings.Join(f.LeftOut, ", ")+
+		p.Wrapped("     ", "", "Left out, because they are empty here: "+strings.Join(f.LeftOut, ", ")+
 			". (The player's address, for one, is not in a capture.)")
 	}
 }
 
-func printTold(p *page, x *diagnose.Explained) {
+func printTold(p *Page, x *diagnose.Explained) {
 	if x.Exchange == nil {
 		t := x.Told[0]
-		p.wrapped("     ", "", fmt.Sprintf("%s: the player gets %s: %s.", t.Outcome, t.Player, t.Then))
+		p.Wrapped("     ", "", fmt.Sprintf("%s: the player gets %s: %s.", t.Outcome, t.Player, t.Then))
 		return
 	}
 	const row = "     %-30s %-15s %s\n"
-	fmt.Fprintf(p, row, "of the token endpoint", "outcome", "the player gets")
+	endpoint := "of the token endpoint"
+	if x.Exchange.Device {
+		endpoint = "of the endpoint"
+	}
+	fmt.Fprintf(p, row, endpoint, "outcome", "the player gets")
 	var players []string
 	then := map[string]string{}
 	for _, t := range x.Told {
@@ -154,6 +169,6 @@ func printTold(p *page, x *diagnose.Explained) {
 			names[i] += " " + string(x.Exchange.OnError[name])
 		}
 		fmt.Fprintln(p)
-		p.wrapped("     ", "on_error: ", strings.Join(names, ", "))
+		p.Wrapped("     ", "on_error: ", strings.Join(names, ", "))
 	}
 }

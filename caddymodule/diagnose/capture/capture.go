@@ -1,5 +1,5 @@
-// Package diagnose finds out what the commands `check` and `explain` say, as values. It knows no terminal.
-package diagnose
+// Package capture reads captured requests, and says what can be shown of them and of the calls in them.
+package capture
 
 import (
 	"bufio"
@@ -20,9 +20,9 @@ import (
 // maxCapture is how much of a capture is read, in bytes.
 const maxCapture = 16 << 20
 
-// ReadCapture reads a request line, headers and body as on the wire, or a SOAP envelope alone, of at most 16 MiB. What is odd
+// Read reads a request line, headers and body as on the wire, or a SOAP envelope alone, of at most 16 MiB. What is odd
 // about it becomes a note. Errors quote nothing, because a capture is full of secrets.
-func ReadCapture(in io.Reader) (*Capture, error) {
+func Read(in io.Reader) (*Request, error) {
 	content, err := io.ReadAll(io.LimitReader(in, maxCapture+1))
 	switch {
 	case err != nil:
@@ -30,21 +30,23 @@ func ReadCapture(in io.Reader) (*Capture, error) {
 	case len(content) > maxCapture:
 		return nil, errors.New("the file has more than 16 MiB, and no call has")
 	}
-	return parseCapture(content)
+	return parse(content)
 }
 
-// Capture is a request that can be made again and again.
-type Capture struct {
-	method  string
-	header  http.Header
-	length  int64 // of the body, -1 where it is chunked
-	body    []byte
-	request RequestFacts
-	notes   []string
+// Request is a captured request, that can be made again and again. Read makes one.
+type Request struct {
+	// Facts are what can be shown of it, Notes what was odd about it.
+	Facts Facts
+	Notes []string
+
+	method string
+	header http.Header
+	length int64 // of the body, -1 where it is chunked
+	body   []byte
 }
 
-// RequestFacts are what can be shown of a request before it is read.
-type RequestFacts struct {
+// Facts are what can be shown of a request before it is read.
+type Facts struct {
 	// Kind is "an HTTP request" or "a SOAP envelope".
 	Kind   string `json:"kind"`
 	Method string `json:"method"`
@@ -59,14 +61,20 @@ type RequestFacts struct {
 // In their order on the wire.
 var deciding = []string{"Content-Type", "Content-Encoding", "Soapaction"}
 
-func (c *Capture) describe(kind string) {
-	f := RequestFacts{Kind: kind, Method: shortened(c.method), Headers: slices.Sorted(maps.Keys(c.header)), BodyBytes: len(c.body)}
+// Named is a parameter or a header, with a value that can be shown.
+type Named struct {
+	Name  string `json:"name"`
+	Value string `json:"value"`
+}
+
+func (c *Request) describe(kind string) {
+	f := Facts{Kind: kind, Method: shortened(c.method), Headers: slices.Sorted(maps.Keys(c.header)), BodyBytes: len(c.body)}
 	for _, name := range deciding {
 		for _, value := range c.header[name] {
 			f.Deciding = append(f.Deciding, Named{strings.Replace(name, "Soapaction", "SOAPAction", 1), shortened(value)})
 		}
 	}
-	c.request = f
+	c.Facts = f
 }
 
 // shortened is a text of the request that does nothing to a terminal.
@@ -84,34 +92,37 @@ func shortened(text string) string {
 	return text
 }
 
-// make makes the request as it arrives, and a body that reports whether it has been read.
-func (c *Capture) make() (*http.Request, *readBody) {
-	body := &readBody{Reader: bytes.NewReader(c.body)}
+// Make makes the request as it arrives, with a body that tells whether it was read.
+func (c *Request) Make() (*http.Request, *Body) {
+	body := &Body{Reader: bytes.NewReader(c.body)}
 	return &http.Request{
 		Method: c.method, URL: &url.URL{Path: "/"}, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 		Header: c.header.Clone(), ContentLength: c.length, Body: body,
 	}, body
 }
 
-type readBody struct {
+// Body is the body of a request that Make has made.
+type Body struct {
 	io.Reader
-	read bool
+	WasRead bool
 }
 
-func (b *readBody) Read(p []byte) (int, error) {
-	b.read = true
+// Read reads of the body.
+func (b *Body) Read(p []byte) (int, error) {
+	b.WasRead = true
 	return b.Reader.Read(p)
 }
 
-func (b *readBody) Close() error { return nil }
+// Close does nothing.
+func (b *Body) Close() error { return nil }
 
 // errCapture quotes nothing, because a capture is full of secrets.
 var errCapture = errors.New("the file is neither an HTTP request, as on the wire, nor a SOAP envelope")
 
-// parseCapture reads a request line, headers and body, or a body alone.
-func parseCapture(content []byte) (*Capture, error) {
+// parse reads a request line, headers and body, or a body alone.
+func parse(content []byte) (*Request, error) {
 	if isEnvelope(content) {
-		c := &Capture{
+		c := &Request{
 			method: http.MethodPost, header: http.Header{"Content-Type": {"text/xml; charset=utf-8"}},
 			length: int64(len(content)), body: content,
 		}
@@ -125,7 +136,7 @@ func parseCapture(content []byte) (*Capture, error) {
 	if err != nil {
 		return nil, errCapture
 	}
-	c := &Capture{method: r.Method, header: r.Header, body: body}
+	c := &Request{method: r.Method, header: r.Header, body: body}
 	if !bytes.Contains(head, []byte("\r\n")) {
 		c.note("Its lines end in LF, and are taken for lines that end in CRLF.")
 	}
@@ -159,12 +170,12 @@ func splitCapture(content []byte) (head, body []byte) {
 	return laterHTTP.ReplaceAll(bytes.TrimRight(head, "\r\n"), []byte("$1/1.1$3")), body
 }
 
-func (c *Capture) note(format string, values ...any) {
-	c.notes = append(c.notes, fmt.Sprintf(format, values...))
+func (c *Request) note(format string, values ...any) {
+	c.Notes = append(c.Notes, fmt.Sprintf(format, values...))
 }
 
 // dechunk takes the body out of its chunks, if it is in any: what shows traffic often shows it without.
-func (c *Capture) dechunk() {
+func (c *Request) dechunk() {
 	c.length = -1
 	if body, err := io.ReadAll(httputil.NewChunkedReader(bytes.NewReader(c.body))); err == nil {
 		c.body = body
@@ -174,7 +185,7 @@ func (c *Capture) dechunk() {
 }
 
 // measure tells how long the body is, whatever the Content-Length says.
-func (c *Capture) measure(said [][]byte) {
+func (c *Request) measure(said [][]byte) {
 	has := len(c.body)
 	length := -1
 	if said != nil {
