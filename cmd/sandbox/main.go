@@ -92,7 +92,7 @@ func run(ctx context.Context, config string, once, services bool) error {
 		<-ctx.Done()
 		return nil
 	}
-	caddyURL, stopCaddy, err := startCaddy(config, dir, env)
+	caddyURL, admin, stopCaddy, err := startCaddy(config, dir, env)
 	if err != nil {
 		return err
 	}
@@ -106,7 +106,9 @@ func run(ctx context.Context, config string, once, services bool) error {
 		return nil
 	}
 	fmt.Printf("\nAll of it is still up. Try it, and end it with Ctrl-C:\n\n"+
-		"  curl -i -H 'Content-Type: text/xml' --data-binary @testdata/requests/upgrade.xml %s\n\n", caddyURL)
+		"  curl -i -H 'Content-Type: text/xml' --data-binary @testdata/requests/upgrade.xml %s\n"+
+		"  go run ./cmd/caddy smapi-upgrade status --address %s\n"+
+		"  cat %s\n\n", caddyURL, admin, logFile(dir))
 	fmt.Printf("Or with a Caddyfile of your own: %s/token, client_id %s, client_secret %s, client_auth basic_raw\n\n",
 		oauthURL, clientID, clientSecret)
 	<-ctx.Done()
