@@ -264,7 +264,7 @@ func TestTheDocumentedCaddyfilesAreValid(t *testing.T) {
 func TestEverySectionOfTheExampleIsValid(t *testing.T) {
 	example := string(documented(t)["Caddyfile.example"])
 	sections := regexp.MustCompile(`(?m)(^\t\t#\t.*\n)+`).FindAllString(example, -1)
-	if len(sections) != 6 {
+	if len(sections) != 7 {
 		t.Fatalf("%d sections", len(sections))
 	}
 	uncommented := func(section string) string { return strings.ReplaceAll(section, "\t\t#\t", "\t\t") }

@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/legacy"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/pacing"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/settings"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
@@ -39,6 +40,7 @@ type sharedEndpoint struct {
 	where, client string
 	logger        atomic.Pointer[zap.Logger] // of the handler that joined last
 	tally         tally
+	sessions      *legacy.Sessions
 
 	mu       sync.Mutex
 	files    map[*settings.Files]*settings.Settings // of each handler
@@ -94,6 +96,7 @@ func (e *sharedEndpoint) metadataFor(c *token.Config) *token.Metadata {
 
 func newSharedEndpoint(where, client string) *sharedEndpoint {
 	e := &sharedEndpoint{where: where, client: client, files: make(map[*settings.Files]*settings.Settings)}
+	e.sessions = legacy.NewSessions(legacy.MaxSessions, clock)
 	endpoint := zap.String("token_endpoint", where)
 	e.State = flow.NewState(pacing.Watch{
 		Breaker: func(state string) {
@@ -120,19 +123,22 @@ func newSharedEndpoint(where, client string) *sharedEndpoint {
 	return e
 }
 
-// pacing is how the exchanges are paced now, logins and refreshes together.
+// pacing is how all that is asked there is paced now.
 func (e *sharedEndpoint) pacing() pacing.Status {
-	s, r := e.Logins.Status(), e.Refreshes.Status()
-	s.InFlight += r.InFlight
-	s.Waiting += r.Waiting
-	if s.OldestWaiting.IsZero() || !r.OldestWaiting.IsZero() && r.OldestWaiting.Before(s.OldestWaiting) {
-		s.OldestWaiting = r.OldestWaiting
-	}
-	if s.Breaker == "closed" || r.Breaker == "open" {
-		s.Breaker = r.Breaker
-	}
-	if r.Hold.After(s.Hold) {
-		s.Hold = r.Hold
+	s := e.Logins.Status()
+	for _, p := range [...]*pacing.Pacer{e.Refreshes, e.Links, e.Polls} {
+		r := p.Status()
+		s.InFlight += r.InFlight
+		s.Waiting += r.Waiting
+		if s.OldestWaiting.IsZero() || !r.OldestWaiting.IsZero() && r.OldestWaiting.Before(s.OldestWaiting) {
+			s.OldestWaiting = r.OldestWaiting
+		}
+		if s.Breaker == "closed" || r.Breaker == "open" {
+			s.Breaker = r.Breaker
+		}
+		if r.Hold.After(s.Hold) {
+			s.Hold = r.Hold
+		}
 	}
 	return s
 }

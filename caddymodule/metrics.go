@@ -2,6 +2,7 @@ package caddymodule
 
 import (
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -26,9 +27,16 @@ var metrics = struct {
 	peeked    prometheus.Counter
 	storage   *prometheus.CounterVec
 	stored    *prometheus.HistogramVec
+	sessions  *prometheus.CounterVec
 	endpoints endpointsCollector
 	vaults    vaultsCollector
 }{
+	sessions: prometheus.NewCounterVec(prometheus.CounterOpts{
+		Namespace: metricsNamespace,
+		Subsystem: metricsSubsystem,
+		Name:      "old_sessions_total",
+		Help:      "Sessions that were asked for at old services, by result: begun, renewed because the last one was refused, refused, failed.",
+	}, []string{"result"}),
 	requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 		Namespace: metricsNamespace,
 		Subsystem: metricsSubsystem,
@@ -70,7 +78,7 @@ var metrics = struct {
 }
 
 // noCredentials is the kind of requests that are no call about credentials.
-const noCredentials = "none"
+const noCredentials = string(smapi.None)
 
 // The series that there are. They begin at 0, so that the first of its kind is seen to be one more.
 var (
@@ -85,6 +93,9 @@ type outcomeOfKind struct {
 }
 
 func init() {
+	for _, result := range []string{"begun", "renewed", "refused", "failed"} {
+		metrics.sessions.WithLabelValues(result)
+	}
 	for _, operation := range vault.Operations {
 		for _, result := range vault.Results {
 			metrics.storage.WithLabelValues(operation, result)
@@ -92,7 +103,7 @@ func init() {
 		metrics.stored.WithLabelValues(operation)
 	}
 	for _, o := range flow.Outcomes() {
-		for _, kind := range flow.Kinds {
+		for _, kind := range append(slices.Clone(flow.Kinds), smapi.None) {
 			callsBy[outcomeOfKind{o, kind}] = metrics.requests.WithLabelValues(o.String(), string(kind))
 		}
 		if o.Row().Asked {
@@ -107,9 +118,12 @@ func observeStorage(operation, result string, took time.Duration) {
 	metrics.stored.WithLabelValues(operation).Observe(took.Seconds())
 }
 
+// countSession counts a session that was asked for at an old service.
+func countSession(result string) { metrics.sessions.WithLabelValues(result).Inc() }
+
 // registerMetrics has the registry of a configuration show the metrics of the process.
 func registerMetrics(registry prometheus.Registerer) error {
-	for _, c := range []prometheus.Collector{metrics.requests, metrics.durations, metrics.replayed, metrics.peeked, metrics.storage, metrics.stored, metrics.endpoints, metrics.vaults} {
+	for _, c := range []prometheus.Collector{metrics.requests, metrics.durations, metrics.replayed, metrics.peeked, metrics.storage, metrics.stored, metrics.sessions, metrics.endpoints, metrics.vaults} {
 		if err := registry.Register(c); err != nil {
 			if _, already := errors.AsType[prometheus.AlreadyRegisteredError](err); !already {
 				return err

@@ -25,7 +25,8 @@ import (
 // the whole family.
 type rotating struct {
 	*server
-	life float64 // of access tokens, in seconds
+	life  float64 // of access tokens, in seconds
+	extra string  // members of its answers
 
 	mu        sync.Mutex
 	issued    int
@@ -91,8 +92,8 @@ func (r *rotating) issue(w http.ResponseWriter, q *http.Request, family int) {
 	r.issued++
 	refresh := fmt.Sprintf("marker-refresh-%d", r.issued)
 	r.family[refresh] = family
-	says(200, fmt.Sprintf(`{"access_token":"marker-access-%d","refresh_token":%q,"token_type":"Bearer","expires_in":%v}`,
-		r.issued, refresh, r.life))(w, q)
+	says(200, fmt.Sprintf(`{%s"access_token":"marker-access-%d","refresh_token":%q,"token_type":"Bearer","expires_in":%v}`,
+		r.extra, r.issued, refresh, r.life))(w, q)
 }
 
 // hold has refreshes wait until release.
@@ -461,5 +462,20 @@ func TestManyLostRecordsAreDoubted(t *testing.T) {
 	}
 	if !strings.Contains(s.log(t), "fuse blown") {
 		t.Error("the fuse is whole")
+	}
+}
+
+// A server may tell their names apart, whatever is counted as one account elsewhere.
+func TestTwoAccountsOfAHomeKeepTheirOwnTokens(t *testing.T) {
+	endpoint := rotate(t, 3600)
+	s := caddyRun(t, withVault(endpoint, oldService(t), vaultFile(t)))
+	handles := map[string]string{}
+	for _, name := range []string{"ella", "Ella", "éllà"} {
+		a := s.post(t, tries(t, name, "12345", "home"))
+		authToken, handle := pair(t, a.body)
+		if other := handles[handle]; other != "" || authToken == "" {
+			t.Errorf("%s has the record of %q: %s", name, other, a.body)
+		}
+		handles[handle] = name
 	}
 }

@@ -80,7 +80,7 @@ Exit status:
 			if err != nil {
 				return usageError(cmd, err)
 			}
-			fmt.Fprintln(cmd.OutOrStdout(), says)
+			fmt.Fprintln(page.New(cmd.OutOrStdout()), says)
 			return nil
 		},
 	}
@@ -164,7 +164,7 @@ func (v *vaultRunner) run(cmd *cobra.Command, args []string, do func(context.Con
 	for _, one := range all {
 		line, err := do(ctx, one)
 		if err != nil {
-			cmd.PrintErrf("Error: the vault of %s: %v\n", one.KeyFile, err)
+			tell(cmd, "Error: the vault of %s: %v\n", one.KeyFile, err)
 			return exit(cmd, exitStorage)
 		}
 		if line.unreadable() > 0 {
@@ -273,11 +273,12 @@ func forgetCommand() *cobra.Command {
 		Long: `
 Removes the records of a home, or of an account in whatever home, and the
 account's failed logins. Its players have to sign in again when their access
-tokens end. Records that were made of a token from before there was a vault do
-not say which account they are of: they go with their home.
+tokens end. Records that were made of a token from before there was a vault, or
+when a listener signed in, do not say which account they are of: they go with
+their home.
 
-The home is the householdId as its players send it, to the letter. The name of
-an account may be in any case. What the Caddy that runs has in memory of the
+The householdId and the account's name are as players send them, to the letter:
+a server may tell Ella from ella. What the Caddy that runs has in memory of the
 last minute may bring a record back: do it again after that.
 
 It does not end anything at the authorization server.
@@ -293,7 +294,7 @@ It does not end anything at the authorization server.
 				if household != "" {
 					n, err = one.ForgetHousehold(ctx, household)
 				} else {
-					n, err = one.ForgetAccount(ctx, flow.Account(&smapi.Call{
+					n, err = one.ForgetAccount(ctx, account, flow.Account(&smapi.Call{
 						Credentials: smapi.Credentials{Kind: smapi.Login, Username: account},
 					}))
 				}

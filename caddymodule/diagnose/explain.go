@@ -75,8 +75,12 @@ func (c *Configured) facts(o *settings.Options, s *settings.Settings) HandlerFac
 
 // ExchangeFacts are what the token endpoint would be sent.
 type ExchangeFacts struct {
-	GrantType string          `json:"grant_type"`
-	Params    []capture.Named `json:"params"` // in their order, grant_type first
+	GrantType string `json:"grant_type"`
+
+	// Device is true where the device authorization endpoint is asked, and not the token endpoint.
+	Device bool `json:"device,omitempty"`
+
+	Params []capture.Named `json:"params"` // in their order, grant_type first
 
 	// Headers are the names of those that go out, LeftOut of those that are empty for this request.
 	Headers []string `json:"headers"`

@@ -127,13 +127,29 @@ func TestANetworkWhoseCallsSucceedKeepsItsPlace(t *testing.T) {
 	n, now := newNetworks(), time.Now()
 	const cloud, guesser, unknown = 1, 2, 3
 	for i := range 1000 {
-		n.note(cloud, i%5 == 0, now) // four of five fail
-		n.note(guesser, false, now)
+		n.note(cloud, Report{Accepted: i%5 == 0}, now) // four of five fail
+		n.note(guesser, Report{}, now)
 	}
 	if n.rank(cloud, now) != 0 || n.rank(guesser, now) != 1 || n.rank(unknown, now) != 0 || n.rank(0, now) != 0 {
 		t.Error("wrong order")
 	}
 	if n.rank(guesser, now.Add(networkWindow+time.Second)) != 0 {
 		t.Error("never forgiven")
+	}
+}
+
+func TestFailuresElsewhereCountAsThoseHere(t *testing.T) {
+	b := NewBudgets(time.Now)
+	budget := Budget{Failures: 4, Window: time.Hour}
+	ella, home, other := name("ella"), name("ella home"), name("ella other")
+	for elsewhere, left := range map[int]bool{0: true, 3: true, 4: false, 100: false} {
+		budget.Elsewhere = elsewhere
+		if b.Left(budget, ella, home) != left {
+			t.Errorf("%d elsewhere: not %v", elsewhere, left)
+		}
+	}
+	budget.Elsewhere, budget.NetworkFailed = 3, true
+	if b.Left(budget, ella, other) {
+		t.Error("what is kept for other networks was given to one that has failed elsewhere")
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"reflect"
 	"testing"
+	"time"
 )
 
 // FuzzAnswer holds that no answer, whatever it is, ends the process, and that what is kept of it can be written down
@@ -71,4 +72,16 @@ func FuzzMembers(f *testing.F) {
 			}
 		}
 	})
+}
+
+func TestTheLifeOfATokenIsReadHoweverItIsWritten(t *testing.T) {
+	for text, want := range map[string]time.Duration{
+		`3600`: time.Hour, `"3600"`: time.Hour, `3599.5`: 3599*time.Second + 500*time.Millisecond,
+		`0`: 0, `-1`: 0, `null`: 0, `"soon"`: 0, `{}`: 0, `1e300`: maxLife, `"NaN"`: 0,
+	} {
+		a := newAnswer(&http.Response{StatusCode: 200}, []byte(`{"access_token":"a","expires_in":`+text+`}`), []string{"access_token"})
+		if a.Life != want {
+			t.Errorf("%s is %v", text, a.Life)
+		}
+	}
 }

@@ -20,6 +20,8 @@ const (
 	Unavailable Class = "unavailable"
 	// Misconfigured: the server refuses the client, not the credentials. The operator has to act.
 	Misconfigured Class = "misconfigured"
+	// Pending: the listener has not signed in yet. The endpoint is well, and is to be asked again.
+	Pending Class = "pending"
 )
 
 // TokenExchange is the grant type of RFC 8693, Refresh that of RFC 6749 section 6.
@@ -78,6 +80,11 @@ func judge(g *Grant, auth ClientAuth, a *Answer) Verdict {
 	}
 	success := status >= 200 && status <= 299
 
+	if g.Type == DeviceCode { // before OnError: servers say that they wait by statuses that mean a refusal elsewhere
+		if class, cause := deviceClass(code); class != "" {
+			return v.is(class, cause, "")
+		}
+	}
 	for _, name := range [...]string{code + "/" + a.Suberror, code} {
 		if class := g.OnError[name]; class != "" && code != "" {
 			return v.byOnError(class)

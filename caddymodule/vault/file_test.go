@@ -134,7 +134,7 @@ func TestInFilesAsEverywhere(t *testing.T) {
 	if err != nil || files < 6 {
 		t.Errorf("%d files, %v", files, err)
 	}
-	if n, err := instances[0].ForgetAccount(t.Context(), account); n != 1 || err != nil {
+	if n, err := instances[0].ForgetAccount(t.Context(), account, account); n != 1 || err != nil {
 		t.Errorf("%d of the account, %v", n, err)
 	}
 	if n, err := instances[0].ForgetHousehold(t.Context(), home); n != 1 || err != nil {

@@ -144,7 +144,7 @@ func TestAHomeAndAnAccountCanBeForgotten(t *testing.T) {
 	if n, err := v.ForgetHousehold(t.Context(), "h1"); n != 3 || err != nil || len(s.keys(tokens)) != 0 {
 		t.Errorf("%d of the home, %v", n, err)
 	}
-	if n, err := v.ForgetAccount(t.Context(), "a1"); n != 2 || err != nil || len(s.keys(failed)) != 0 {
+	if n, err := v.ForgetAccount(t.Context(), "a1", "a1"); n != 2 || err != nil || len(s.keys(failed)) != 0 {
 		t.Errorf("%d of the account, %v", n, err)
 	}
 	if n, err := v.ForgetHousehold(t.Context(), "nobody"); n != 0 || err != nil || len(s.keys(records)) != 2 {
@@ -190,6 +190,15 @@ func TestFailedLoginsCountAtEveryInstance(t *testing.T) {
 			got, err := v.Failures(t.Context(), account, time.Now().Add(-time.Minute))
 			if err != nil || len(got) != 6 || got[0].Network != v.Digest("network", "n") {
 				t.Errorf("instance %d: %v, %v", i, got, err)
+			}
+			elsewhere := 0
+			for _, f := range got {
+				if f.Elsewhere {
+					elsewhere++
+				}
+			}
+			if elsewhere != 4 {
+				t.Errorf("instance %d: %d elsewhere", i, elsewhere)
 			}
 		}
 		if got, err := instances[0].Failures(t.Context(), "another", time.Time{}); err != nil || len(got) != 0 {

@@ -64,6 +64,7 @@ type Vault struct {
 	log      *zap.Logger
 	storage  *storage
 	probes   singleflight.Group
+	opened   *openedRecords
 
 	mu      sync.Mutex
 	flights map[flightKey]*flight
@@ -87,6 +88,7 @@ func New(c Config) *Vault {
 		flights:  make(map[flightKey]*flight),
 		pending:  make(map[string]*unwritten),
 		marked:   make(map[string]bool),
+		opened:   newOpenedRecords(maxOpened),
 	}
 	if v.now == nil {
 		v.now = time.Now

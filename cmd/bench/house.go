@@ -18,6 +18,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault"
 )
 
 // house is what stands around the Caddy: the old service and the token endpoint, in this process, and the
@@ -32,6 +34,7 @@ type house struct {
 	bareAddr  string // reverse_proxy to the old service
 	withAddr  string // the same behind smapi_upgrade
 	tokenSite string // reverse_proxy to the token endpoint
+	vaultAddr string // smapi_upgrade with a vault
 }
 
 const tokens = `{"access_token":"` + token + `","token_type":"Bearer","expires_in":3600,"refresh_token":"` + token + `"}`
@@ -60,7 +63,7 @@ func newHouse() (*house, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, address := range []*string{&h.bareAddr, &h.withAddr, &h.tokenSite} {
+	for _, address := range []*string{&h.bareAddr, &h.withAddr, &h.tokenSite, &h.vaultAddr} {
 		if *address, err = freeAddress(); err != nil {
 			return nil, err
 		}
@@ -101,6 +104,14 @@ type process struct {
 
 // start starts a Caddy with the sites that are compared.
 func (h *house) start(admin string) (*process, error) {
+	keys, err := vault.GenerateKeys(nil)
+	if err != nil {
+		return nil, err
+	}
+	keyFile := filepath.Join(h.dir, "vault.json")
+	if err := os.WriteFile(keyFile, keys, 0o600); err != nil {
+		return nil, err
+	}
 	return h.launch(admin, fmt.Sprintf(`
 http://%s {
 	bind 127.0.0.1
@@ -119,8 +130,21 @@ http://%s {
 	bind 127.0.0.1
 	reverse_proxy %s
 }
-`, h.bareAddr, h.serviceAddr, h.withAddr, h.tokenAddr, h.serviceAddr, h.tokenSite, h.tokenAddr),
-		h.bareAddr, h.withAddr, h.tokenSite)
+http://%s {
+	bind 127.0.0.1
+	smapi_upgrade http://%s/token {
+		client_id another-client
+		client_secret {env.SMAPI_BENCH_SECRET}
+		scope offline_access
+		refresh_auth_tokens
+		vault %s
+		replay off
+	}
+	reverse_proxy %s
+}
+`, h.bareAddr, h.serviceAddr, h.withAddr, h.tokenAddr, h.serviceAddr, h.tokenSite, h.tokenAddr,
+		h.vaultAddr, h.tokenAddr, keyFile, h.serviceAddr),
+		h.bareAddr, h.withAddr, h.tokenSite, h.vaultAddr)
 }
 
 // launch starts a Caddy with these sites and waits for their addresses.
@@ -223,7 +247,37 @@ func (h *house) pairs() []pair {
 			bare: load{h.tokenSite, post(h.tokenSite, "application/x-www-form-urlencoded", "", form), token},
 			with: load{h.withAddr, soap("getDeviceAuthToken", upgrade)(h.withAddr), "<authToken>" + token},
 		},
+		{
+			name: "a refresh that the vault answers, beside a call",
+			bare: load{h.bareAddr, soap("getMetadata", metadata)(h.bareAddr), "<ok/>"},
+			with: load{h.vaultAddr, h.refresh(soap("getDeviceAuthToken", upgrade)(h.vaultAddr)), "<authToken>" + token},
+		},
 	}
+}
+
+// refresh is a call with the handle that an upgrade was answered with, and an old token. It is blank, which no side
+// answers, where there is none.
+func (h *house) refresh(upgrade []byte) []byte {
+	conn, err := net.Dial("tcp", h.vaultAddr)
+	if err != nil {
+		return nil
+	}
+	defer conn.Close()
+	if _, err := conn.Write(upgrade); err != nil {
+		return nil
+	}
+	response, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		return nil
+	}
+	body, _ := io.ReadAll(response.Body)
+	_, handle, _ := strings.Cut(string(body), "<privateKey>")
+	handle, _, _ = strings.Cut(handle, "<")
+	call := envelope("<ns:refreshAuthToken/>")
+	login := call[strings.Index(call, "<ns:login>") : strings.Index(call, "</ns:login>")+len("</ns:login>")]
+	call = strings.Replace(call, login, "<ns:loginToken><ns:token>old</ns:token><ns:key>"+handle+
+		"</ns:key><ns:householdId>Sonos_abc123</ns:householdId></ns:loginToken>", 1)
+	return post(h.vaultAddr, "text/xml; charset=utf-8", "refreshAuthToken", call)
 }
 
 func envelope(call string) string {

@@ -1,11 +1,13 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"net"
 	"os"
 	"path/filepath"
+	"regexp"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
@@ -36,6 +38,7 @@ func startCaddy(file, dir string, env map[string]string) (url, admin string, sto
 	if err != nil {
 		return "", "", nil, err
 	}
+	text = withSignIn(text)
 	adapted, warnings, err := caddyconfig.GetAdapter("caddyfile").Adapt(text, map[string]any{"filename": file})
 	if err != nil {
 		return "", "", nil, err
@@ -52,6 +55,15 @@ func startCaddy(file, dir string, env map[string]string) (url, admin string, sto
 		return "", "", nil, err
 	}
 	return url, admin, func() { _ = caddy.Stop() }, nil
+}
+
+var commentedSignIn = regexp.MustCompile(`(?m)^\t\t#\tsign_in \{\n(?:\t\t#\t.*\n)+`)
+
+// withSignIn is a Caddyfile in which signing in is turned on, if it is there as a comment.
+func withSignIn(text []byte) []byte {
+	return commentedSignIn.ReplaceAllFunc(text, func(section []byte) []byte {
+		return bytes.ReplaceAll(section, []byte("\t\t#\t"), []byte("\t\t"))
+	})
 }
 
 // confine keeps the servers of a configuration on loopback, where a Caddyfile's site address means all

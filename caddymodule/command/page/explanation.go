@@ -56,7 +56,9 @@ func printExplained(p *Page, x *diagnose.Explained) {
 	step := p.steps()
 	var methods []string
 	for _, m := range x.LookedFor {
-		methods = append(methods, string(m))
+		if m != smapi.Poll { // which is a getDeviceAuthToken
+			methods = append(methods, string(m))
+		}
 	}
 	if !x.HeadersAllow {
 		step("method and headers", "They rule out a call: "+x.Forwarded+".")
@@ -106,6 +108,9 @@ func printCall(p *Page, f *capture.CallFacts) {
 	if f.Method == smapi.GetDeviceAuthToken {
 		method += " without linkCode: an upgrade call"
 	}
+	if f.Method == smapi.Poll {
+		method = "getDeviceAuthToken with linkCode: a poll"
+	}
 	for _, line := range []struct{ name, value string }{
 		{"method", method}, {"householdId", f.HouseholdID}, {"credentials", string(f.Credentials)},
 		{"  username", f.Username}, {"  password", f.Password}, {"  sessionId", f.SessionID},
@@ -119,7 +124,11 @@ func printCall(p *Page, f *capture.CallFacts) {
 }
 
 func printExchange(p *Page, f *diagnose.ExchangeFacts) {
-	p.Wrapped("     ", "", "One POST to the token endpoint, with the form")
+	endpoint := "token"
+	if f.Device {
+		endpoint = "device authorization"
+	}
+	p.Wrapped("     ", "", "One POST to the "+endpoint+" endpoint, with the form")
 	for _, param := range f.Params {
 		fmt.Fprintf(p, "       %-22s %s\n", param.Name, param.Value)
 	}
@@ -137,7 +146,11 @@ func printTold(p *Page, x *diagnose.Explained) {
 		return
 	}
 	const row = "     %-30s %-15s %s\n"
-	fmt.Fprintf(p, row, "of the token endpoint", "outcome", "the player gets")
+	endpoint := "of the token endpoint"
+	if x.Exchange.Device {
+		endpoint = "of the endpoint"
+	}
+	fmt.Fprintf(p, row, endpoint, "outcome", "the player gets")
 	var players []string
 	then := map[string]string{}
 	for _, t := range x.Told {
