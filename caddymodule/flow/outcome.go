@@ -142,7 +142,7 @@ var (
 	blankPair    = Reply{"a blank pair", "its listener signs in again", nil}
 	upstream     = Reply{"what the old service answers", "goes on as before", nil}
 	tryLater     = faulty(&smapi.ServiceUnavailable, "keeps what it has, and may ask again")
-	startUpgrade = faulty(&smapi.AuthTokenExpired, "upgrades, if it knows the new version; an upgraded one has its listener sign in again")
+	startUpgrade = faulty(&smapi.AuthTokenExpired, "upgrades, if it knows the new version")
 	signInAgain  = faulty(&smapi.AuthTokenExpired, "its listener signs in again")
 	linkAgain    = faulty(&smapi.NotLinkedFailure, "stops asking, until it is linked again")
 )
