@@ -140,7 +140,7 @@ func (h *Handler) warn() {
 		h.logger.Warn("homes that are upgraded by this exchange cannot call the old service, because old_service has placeholders that it does not fill",
 			zap.String("exchange", string(kind)), zap.Strings("placeholders", lacks))
 	}
-	if h.settings.Policy.OldService != nil {
+	if o := h.settings.Policy.OldService; o != nil && len(o.Lacks("")) > 0 {
 		h.logger.Info("homes that were upgraded before old_service was on sign in again, unless it has nothing but {token.FIELD}")
 	}
 }
