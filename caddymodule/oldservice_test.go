@@ -607,8 +607,11 @@ func TestNothingSecretGetsOutOfAnOldService(t *testing.T) {
 			t.Fatalf("%s: %+v", path, got)
 		}
 		checkNoMarker(t, path, got.body)
+		if path == "/smapi_upgrade/status" && !strings.Contains(got.body, `"old_service":{"sessions":1,`) {
+			t.Error(got.body)
+		}
 		if path == "/metrics" {
-			for _, want := range []string{`outcome="translated"} 2`, `outcome="refused"} `, `old_sessions_total{result="begun"} `} {
+			for _, want := range []string{`outcome="translated"} 2`, `outcome="refused"} `, `old_sessions_total{result="begun"} `, "old_sessions 1"} {
 				if !strings.Contains(strings.ReplaceAll(got.body, `credentials="login_token",`, ""), want) {
 					t.Errorf("the metrics lack %s", want)
 				}
