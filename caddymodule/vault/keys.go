@@ -181,9 +181,15 @@ var lower = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(b
 // digest is keyed, so that nobody without the key can try out what it is of.
 func (n *namer) digest(kind string, parts ...string) []byte {
 	mac := hmac.New(sha256.New, n.key)
-	for _, part := range append([]string{kind}, parts...) {
-		_ = binary.Write(mac, binary.LittleEndian, uint64(len(part)))
+	write := func(part string) {
+		var size [8]byte
+		binary.LittleEndian.PutUint64(size[:], uint64(len(part)))
+		mac.Write(size[:])
 		mac.Write([]byte(part))
+	}
+	write(kind)
+	for _, part := range parts {
+		write(part)
 	}
 	return mac.Sum(nil)
 }
