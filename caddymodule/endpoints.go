@@ -22,11 +22,13 @@ import (
 // pool has the sharedEndpoints in use. They outlive configurations.
 var pool = caddy.NewUsagePool()
 
-// budgetsPool has the failed logins by token endpoint.
+// budgetsPool has the failed logins by token endpoint and for how long they are counted.
 var budgetsPool = caddy.NewUsagePool()
 
 // clock is what the fuses, the budgets and what is remembered go by.
 var clock = time.Now
+
+func budgetsKey(s *settings.Settings) string { return s.Where() + " " + s.FailedLogins.Within.String() }
 
 type sharedBudgets struct{ *pacing.Budgets }
 
@@ -59,7 +61,7 @@ func join(s *settings.Settings, files *settings.Files, logger *zap.Logger) (*sha
 		return nil, nil, err
 	}
 	// An account is the same whichever client asks for it.
-	budgets, _, err := budgetsPool.LoadOrNew(s.Where(), func() (caddy.Destructor, error) {
+	budgets, _, err := budgetsPool.LoadOrNew(budgetsKey(s), func() (caddy.Destructor, error) {
 		return sharedBudgets{pacing.NewBudgets(clock)}, nil
 	})
 	if err != nil {
@@ -77,7 +79,7 @@ func (e *sharedEndpoint) leave(s *settings.Settings, files *settings.Files) erro
 	e.mu.Lock()
 	delete(e.files, files)
 	e.mu.Unlock()
-	_, _ = budgetsPool.Delete(s.Where()) // nothing of it can fail
+	_, _ = budgetsPool.Delete(budgetsKey(s)) // nothing of it can fail
 	_, err := pool.Delete(s.Key())
 	return err
 }

@@ -51,7 +51,7 @@ func simulateCommand() *cobra.Command {
 Plays a Sonos player, or a fleet of them, at a running site. Each account makes
 one upgrade call (getDeviceAuthToken without linkCode), in the spellings of
 real players in turn, and the answer is read as strictly as a player may read
-it. The summary says what the players were told and what they would do.
+it. The summary says what the players got and what they would do.
 
 The accounts are made up, or come from a file: one account per line, with a tab
 between its values. Blank lines and lines that begin with # are skipped.

@@ -189,7 +189,7 @@ func (t *Trial) prepare(ctx caddy.Context, c Configured) (*Checked, error) {
 		x.text += string(mode)
 		return x, nil
 	}
-	x.tap.next = endpoint.Transport
+	x.tap.Next = endpoint.Transport
 	endpoint.Transport = &x.tap
 	x.exchanger = x.settings.Exchanger(endpoint, t.state(&x.settings), nil) // what is tried here is few, and announced
 	x.exchanger.Replay, x.exchanger.RememberRejected = 0, 0

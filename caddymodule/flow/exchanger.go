@@ -3,6 +3,7 @@ package flow
 import (
 	"context"
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/pacing"
@@ -65,6 +66,24 @@ type State struct {
 
 	// Renewals are the records that were lately tried to be refreshed while they can be served without.
 	Renewals *replay.Memory[struct{}]
+
+	held atomic.Int64 // bytes of bodies that may yet be forwarded, whoever waits for whom
+}
+
+// maxHeld bounds what is held. The less is left of it, the smaller a body has to be, so that large ones, which no player
+// sends, are in no small one's way.
+const (
+	maxHeld   = 64 << 20
+	shareHeld = 256
+)
+
+// hold reports whether there is room for a body of this size, which is taken then.
+func (s *State) hold(size int) bool {
+	if left := maxHeld - s.held.Load(); int64(size) > left/shareHeld {
+		return false
+	}
+	s.held.Add(int64(size))
+	return true
 }
 
 // Landed is what came of a flight. It stays as it is once it has landed.
@@ -158,6 +177,7 @@ func (x *Exchanger) replayFor(grantType string) time.Duration {
 
 const (
 	causeGone    = "the player has gone while it waited"
+	causeFull    = "too many large calls wait"
 	causeLate    = "no place at the token endpoint in time"
 	causeHeld    = "the token endpoint is rate-limiting"
 	causeFailing = "not asked, because the token endpoint has been failing"
@@ -329,7 +349,7 @@ func (x *Exchanger) fly(ctx context.Context, deadline time.Time, call replay.Dig
 			return calls.Send(f)
 		})
 		v := endpoint.Judge(&q.Grant, &answer)
-		failed = sent && v.Class == token.Rejected
+		failed = sent && v.Refused
 		refused = failed
 		if !sent {
 			return pacing.Report{Unsent: true}

@@ -15,6 +15,13 @@ import (
 // Ask finds out what becomes of a call by the token endpoint and, where there is one, the vault.
 func (x *Exchanger) Ask(ctx context.Context, p *Policy, d *Decision, q *Request) {
 	deadline := d.Call.Arrived.Add(p.Timeout)
+	if q.Held > 0 {
+		if !x.State.hold(q.Held) {
+			p.Conclude(d, notSent(causeFull))
+			return
+		}
+		defer x.State.held.Add(int64(-q.Held))
+	}
 	switch {
 	case d.flow.ask != nil:
 		d.flow.ask(x, ctx, p, d, q)

@@ -22,7 +22,7 @@ var poll = flow{
 	},
 	decide: func(p *Policy, call *smapi.Call) Decision {
 		if p.SignIn.Seals == nil {
-			return decided(Forwarded, "", "sign_in answers a poll whose linkDeviceId it has made; that cannot be told here, and any other is forwarded")
+			return decided(Forwarded, "", "sign_in answers a poll whose linkDeviceId it has made; that is not known here, and any other is forwarded")
 		}
 		l, err := p.SignIn.openLink(call)
 		switch {

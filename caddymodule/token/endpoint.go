@@ -130,7 +130,13 @@ func (e *Endpoint) Exchange(deadline time.Time, g *Grant, commit func() (time.Ti
 }
 
 // Judge says what an answer means for the account that g is about.
-func (e *Endpoint) Judge(g *Grant, a *Answer) Verdict { return judge(g, e.client.Auth, a) }
+func (e *Endpoint) Judge(g *Grant, a *Answer) Verdict {
+	v := judge(g, e.client.Auth, a)
+	if v.Error != "" && !meaningful(v.Error) && e.client.Auth.NeedsSecret() && quotes(v.Error, e.client.Secret()) {
+		v.Error = "other"
+	}
+	return v
+}
 
 // locate returns the endpoints, or why they are not known.
 func (e *Endpoint) locate(deadline time.Time) (*endpoints, *Answer) {

@@ -93,7 +93,7 @@ func run(ctx context.Context, config string, once, services bool) error {
 		<-ctx.Done()
 		return nil
 	}
-	caddyURL, stopCaddy, err := startCaddy(config, dir, env)
+	caddyURL, admin, stopCaddy, err := startCaddy(config, dir, env)
 	if err != nil {
 		return err
 	}
@@ -107,7 +107,9 @@ func run(ctx context.Context, config string, once, services bool) error {
 		return nil
 	}
 	fmt.Printf("\nAll of it is still up. Try it, and end it with Ctrl-C:\n\n"+
-		"  curl -i -H 'Content-Type: text/xml' --data-binary @testdata/requests/upgrade.xml %s\n\n", caddyURL)
+		"  curl -i -H 'Content-Type: text/xml' --data-binary @testdata/requests/upgrade.xml %s\n"+
+		"  go run ./cmd/caddy smapi-upgrade status --address %s\n"+
+		"  cat %s\n\n", caddyURL, admin, logFile(dir))
 	if page := newLink(caddyURL); page != "" {
 		fmt.Printf("Sign in yourself, as testuser with 12345:\n\n  %s\n\n", page)
 	}

@@ -70,7 +70,7 @@ func printExplained(p *Page, x *diagnose.Explained) {
 	step("body", fmt.Sprintf("%d bytes of it are read to find out (%d at most).", x.BytesRead, smapi.MaxBody))
 	if x.Call == nil {
 		if x.Ambiguous {
-			step("call", "It resembles one, but is malformed or can be understood in more than one way: "+x.Forwarded+". Only what every reader understands in the same way is answered.")
+			step("call", "It looks like one, but is malformed or can be understood in more than one way: "+x.Forwarded+". Only what every reader understands in the same way is answered.")
 		} else {
 			step("call", "It is none: "+x.Forwarded+".")
 		}

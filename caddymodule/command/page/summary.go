@@ -42,7 +42,7 @@ func Summary(p *Page, s *player.Summary) {
 
 func printOutcomes(p *Page, s *player.Summary) {
 	const row = "%-20s %7s %7s   "
-	fmt.Fprintf(p, "\n"+row+"and\n", "The player is told", "calls", "share")
+	fmt.Fprintf(p, "\n"+row+"and\n", "The player gets", "calls", "share")
 	for _, o := range player.Rows() {
 		c := s.Outcomes[o.Outcome]
 		if c == nil || c.Calls == 0 {
