@@ -159,6 +159,18 @@ func (e *sharedEndpoint) countExchanging(handlers map[smapi.Kind]int) {
 	}
 }
 
+// hasOldService reports whether some handler puts calls to an old service.
+func (e *sharedEndpoint) hasOldService() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, s := range e.files {
+		if s.Policy.OldService != nil {
+			return true
+		}
+	}
+	return false
+}
+
 // endpoints are those in use.
 func endpoints() (all []*sharedEndpoint) {
 	pool.Range(func(_, value any) bool {

@@ -162,6 +162,8 @@ func (h *Handler) warn() {
 			h.logger.Warn("listeners who sign in cannot call the old service, because old_service has placeholders that only an upgrade fills",
 				zap.Strings("placeholders", lacks))
 		}
+	}
+	if o := h.settings.Policy.OldService; o != nil && len(o.Lacks("")) > 0 {
 		h.logger.Info("homes that were upgraded before old_service was on sign in again, unless it has nothing but {token.FIELD}")
 	}
 }

@@ -166,7 +166,9 @@ var (
 	exchangingDesc = prometheus.NewDesc(prometheus.BuildFQName(metricsNamespace, metricsSubsystem, "handlers_exchanging"),
 		"Handlers that take calls with these credentials to a token endpoint.", []string{"credentials"}, nil)
 	fuseDesc = prometheus.NewDesc(prometheus.BuildFQName(metricsNamespace, metricsSubsystem, "fuses_blown"),
-		"Fuses that are blown, so that rejections are doubted. Each token endpoint has one for logins and one for refreshes.", nil, nil)
+		"Fuses that are blown, so that rejections are doubted. Each token endpoint has one for logins, one for refreshes and one for what the old service refuses.", nil, nil)
+	sessionsDesc = prometheus.NewDesc(prometheus.BuildFQName(metricsNamespace, metricsSubsystem, "old_sessions"),
+		"Accounts whose session at the old service is known.", nil, nil)
 )
 
 func (endpointsCollector) Describe(descs chan<- *prometheus.Desc) {
@@ -174,12 +176,13 @@ func (endpointsCollector) Describe(descs chan<- *prometheus.Desc) {
 	descs <- waitingDesc
 	descs <- breakerDesc
 	descs <- fuseDesc
+	descs <- sessionsDesc
 	descs <- accountsDesc
 	descs <- exchangingDesc
 }
 
 func (endpointsCollector) Collect(values chan<- prometheus.Metric) {
-	var inFlight, waiting, open, blown float64
+	var inFlight, waiting, open, blown, sessions float64
 	var upgrades, refreshes [len(accountResults)]int
 	exchanging := map[smapi.Kind]int{}
 	for _, e := range endpoints() {
@@ -189,7 +192,8 @@ func (endpointsCollector) Collect(values chan<- prometheus.Metric) {
 		if status.Breaker != "closed" { // half-open, it is left alone but for a few tries
 			open++
 		}
-		for _, fuse := range []*pacing.Fuse{e.LoginFuse, e.RefreshFuse} {
+		sessions += float64(e.sessions.Len())
+		for _, fuse := range []*pacing.Fuse{e.LoginFuse, e.RefreshFuse, e.OldFuse} {
 			if fuse.Blown() {
 				blown++
 			}
@@ -206,6 +210,7 @@ func (endpointsCollector) Collect(values chan<- prometheus.Metric) {
 	values <- prometheus.MustNewConstMetric(waitingDesc, prometheus.GaugeValue, waiting)
 	values <- prometheus.MustNewConstMetric(breakerDesc, prometheus.GaugeValue, open)
 	values <- prometheus.MustNewConstMetric(fuseDesc, prometheus.GaugeValue, blown)
+	values <- prometheus.MustNewConstMetric(sessionsDesc, prometheus.GaugeValue, sessions)
 	for end, result := range accountResults {
 		values <- prometheus.MustNewConstMetric(accountsDesc, prometheus.GaugeValue, float64(upgrades[end]), "upgrade", result)
 		values <- prometheus.MustNewConstMetric(accountsDesc, prometheus.GaugeValue, float64(refreshes[end]), "refresh", result)

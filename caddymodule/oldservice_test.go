@@ -25,6 +25,7 @@ type strictOld struct {
 	mu       sync.Mutex
 	sessions map[string]bool
 	begun    int
+	user     string
 	password string
 	faults   map[string]string // by method: what it says instead
 
@@ -32,7 +33,7 @@ type strictOld struct {
 }
 
 func strict(t testing.TB, kind string) *strictOld {
-	o := &strictOld{kind: kind, sessions: map[string]bool{}, password: "12345", faults: map[string]string{}}
+	o := &strictOld{kind: kind, sessions: map[string]bool{}, user: "testuser", password: "12345", faults: map[string]string{}}
 	o.server = serve(t, o.answer)
 	return o
 }
@@ -108,7 +109,7 @@ func (o *strictOld) says(r *http.Request) (int, string) {
 		return 400, "the SOAPAction is " + action
 	}
 	if method == "getSessionId" {
-		if e.Body.Call.Username != "testuser" || e.Body.Call.Password != o.password {
+		if e.Body.Call.Username != o.user || e.Body.Call.Password != o.password {
 			return 500, fault("Client.LoginInvalid")
 		}
 		o.begun++
@@ -135,7 +136,7 @@ func (o *strictOld) says(r *http.Request) (int, string) {
 		return 500, fault("Client.LoginUnsupported")
 	case kind == "sessionId" && !o.sessions[p.SessionID]:
 		return 500, fault("s:Client.SessionIdInvalid")
-	case kind == "login" && (p.Login.Username != "testuser" || p.Login.Password != o.password):
+	case kind == "login" && (p.Login.Username != o.user || p.Login.Password != o.password):
 		return 500, fault("Client.LoginInvalid")
 	case kind == "loginToken" && (p.LoginToken.Token != "old-token" || p.LoginToken.Key != "old-key" || p.LoginToken.HouseholdID != "Sonos_abc123"):
 		return 500, fault("Client.LoginUnauthorized")
@@ -553,5 +554,88 @@ func TestWhatOldServiceNeedsIsThereBeforeAHomeIsUpgraded(t *testing.T) {
 	}
 	if files, _ := filepath.Glob(filepath.Join("smapi_upgrade", "*")); len(files) != 0 {
 		t.Error(files)
+	}
+}
+
+// A secret is in nothing that an operator can see, nor on disk, whatever the old service says.
+func TestNothingSecretGetsOutOfAnOldService(t *testing.T) {
+	received := collect(t)
+	endpoint, old := rotate(t, 3600), strict(t, "session_id")
+	endpoint.extra = `"legacy_password":"marker-password",`
+	o := operate(t, "tracing {\nspan request\n}\n"+withOld(endpoint, old.server, vaultFile(t), "session_id {\npassword {token.legacy_password}\n}"))
+	old.with(func() { old.password, old.user = "marker-password", "marker-user" })
+	authToken, key := tokensOf(o.post(t, marked(t, "upgrade.xml")))
+	if !strings.HasPrefix(authToken, "smv1.") {
+		t.Fatal("no upgrade")
+	}
+	account := "<loginToken><token>" + authToken + "</token><key>" + key + "</key><householdId>marker-household_1</householdId></loginToken>"
+	calls := func() {
+		for _, r := range []*http.Request{
+			o.browsing(t, "getMetadata", account, ""),
+			o.browsing(t, "getMetadata", "", "Bearer "+authToken),
+			o.browsing(t, "getMetadata", account+account, ""),
+			o.browsing(t, "getMetadata", account+strings.Repeat(" ", 1<<16), ""),
+			o.browsing(t, "getMetadata", account+"<!", ""),
+		} {
+			if got := o.do(t, r); got.status == 500 && strings.Contains(got.body, "reference") {
+				checkNoMarker(t, "a fault", got.body)
+			}
+		}
+	}
+	calls()
+	if old.calls.Load() != 2 {
+		t.Fatal("the old service was not called") // which would prove nothing
+	}
+	for _, method := range []string{"getSessionId", "getMetadata"} {
+		for _, says := range []string{fault("Client.SessionIdInvalid"), "marker-password", fault("marker-password"), fault("Client.LoginInvalid")} {
+			old.with(func() { clear(old.faults); clear(old.sessions); old.faults[method] = says })
+			calls()
+		}
+	}
+	old.Close()
+	calls()
+	log := o.log(t)
+	checkNoMarker(t, "the log", log)
+	for _, part := range []string{authToken[5:], key[4:]} {
+		if strings.Contains(log, part) {
+			t.Error("the log has a token of ours")
+		}
+	}
+	for _, path := range []string{"/metrics", "/config/", "/smapi_upgrade/status", "/smapi_upgrade/ready"} {
+		got := o.admin.get(t, path)
+		if got.status != http.StatusOK {
+			t.Fatalf("%s: %+v", path, got)
+		}
+		checkNoMarker(t, path, got.body)
+		if path == "/smapi_upgrade/status" && !strings.Contains(got.body, `"old_service":{"sessions":1,`) {
+			t.Error(got.body)
+		}
+		if path == "/metrics" {
+			for _, want := range []string{`outcome="translated"} 2`, `outcome="refused"} `, `old_sessions_total{result="begun"} `, "old_sessions 1"} {
+				if !strings.Contains(strings.ReplaceAll(got.body, `credentials="login_token",`, ""), want) {
+					t.Errorf("the metrics lack %s", want)
+				}
+			}
+		}
+	}
+	if err := caddy.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	received.mu.Lock()
+	defer received.mu.Unlock()
+	checkNoMarker(t, "the spans", received.raw.String())
+}
+
+func TestWhatCannotWorkIsSaidAtLoad(t *testing.T) {
+	endpoint, old := rotate(t, 3600), strict(t, "login")
+	s := caddyRun(t, withOld(endpoint, old.server, vaultFile(t), "login"))
+	log := s.log(t)
+	for _, want := range []string{
+		`"exchange":"anonymous","placeholders":["smapi.username","smapi.password"]`,
+		"homes that were upgraded before old_service was on sign in again",
+	} {
+		if !strings.Contains(log, want) {
+			t.Errorf("the log lacks %s", want)
+		}
 	}
 }

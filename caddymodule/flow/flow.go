@@ -159,5 +159,8 @@ func (p *Policy) Reply(d *Decision) Reply {
 	if d.Outcome == Rejected && d.flow != nil {
 		return d.flow.rejected(p)
 	}
+	if d.Outcome == Expired && d.Call.Bearing != nil { // it is upgraded already
+		return signInAgain
+	}
 	return d.Outcome.Row().Reply
 }

@@ -98,7 +98,7 @@ func (o *OldService) ofResponse() (names []string) {
 
 func isOfResponse(placeholder string) bool { return strings.HasPrefix(placeholder, ofToken) }
 
-// Lacks are the placeholders that an upgrade of these credentials does not fill.
+// Lacks are the placeholders that an upgrade of these credentials does not fill. A blank kind is none of them.
 func (o *OldService) Lacks(kind smapi.Kind) (names []string) {
 	for _, name := range o.needs {
 		if !isOfResponse(name) && !slices.Contains(Placeholders(kind), name) {

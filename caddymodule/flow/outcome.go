@@ -159,7 +159,7 @@ var (
 	whereToSignIn = Reply{"the address and the code", "has its listener sign in there, and polls", nil}
 	upstream      = Reply{"what the old service answers", "goes on as before", nil}
 	tryLater      = faulty(&smapi.ServiceUnavailable, "keeps what it has, and may ask again")
-	startUpgrade  = faulty(&smapi.AuthTokenExpired, "upgrades, if it knows the new version; an upgraded one has its listener sign in again")
+	startUpgrade  = faulty(&smapi.AuthTokenExpired, "upgrades, if it knows the new version")
 	signInAgain   = faulty(&smapi.AuthTokenExpired, "its listener signs in again")
 	askAgain      = faulty(&smapi.NotLinkedRetry, "asks again in some seconds, for seven minutes")
 	linkFailed    = faulty(&smapi.LinkFailed, "stops asking; its listener begins again")

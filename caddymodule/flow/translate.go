@@ -37,17 +37,14 @@ const (
 // what is known to be no longer right in memory. Without an account the decision says what becomes of the call.
 func (x *Exchanger) OpenOld(ctx context.Context, p *Policy, call *smapi.Call, lookup Lookup, fresh bool) (*OldAccount, Decision) {
 	d := Decision{Call: call}
-	within, cancel := context.WithDeadline(ctx, call.Arrived.Add(p.Timeout))
-	defer cancel()
-	reference := call.Credentials.Token
-	o, err := x.Vault.Open(within, reference, fresh)
-	if errors.Is(err, vault.ErrMadeUp) && call.Credentials.Key != "" { // of a home that was upgraded before there was an old_service
-		reference = call.Credentials.Key
-		o, err = x.Vault.Open(within, reference, fresh)
+	var o *vault.Opened
+	if !fresh {
+		o = x.Vault.Known(call.Credentials.Token)
 	}
-	if err != nil {
-		x.unopened(p, &d, reference, err)
-		return nil, d
+	if o == nil {
+		if o = x.lookUp(ctx, p, &d, fresh); o == nil {
+			return nil, d
+		}
 	}
 	for range 2 {
 		missing := p.OldService.missing(o.Fields)
@@ -72,6 +69,23 @@ func (x *Exchanger) OpenOld(ctx context.Context, p *Policy, call *smapi.Call, lo
 	}
 	d.Outcome = Translated
 	return &OldAccount{Credentials: p.OldService.credentials(o.Fields), HouseholdID: o.Household, opened: o}, d
+}
+
+// lookUp opens the record of a call in the storage, if it has to. Without a record the decision is made.
+func (x *Exchanger) lookUp(ctx context.Context, p *Policy, d *Decision, fresh bool) *vault.Opened {
+	ctx, cancel := context.WithDeadline(ctx, d.Call.Arrived.Add(p.Timeout))
+	defer cancel()
+	reference := d.Call.Credentials.Token
+	o, err := x.Vault.Open(ctx, reference, fresh)
+	if errors.Is(err, vault.ErrMadeUp) && d.Call.Credentials.Key != "" { // of a home that was upgraded before there was an old_service
+		reference = d.Call.Credentials.Key
+		o, err = x.Vault.Open(ctx, reference, fresh)
+	}
+	if err != nil {
+		x.unopened(p, d, reference, err)
+		return nil
+	}
+	return o
 }
 
 func (x *Exchanger) now() time.Time {

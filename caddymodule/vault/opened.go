@@ -135,10 +135,27 @@ func (v *Vault) Open(ctx context.Context, token string, fresh bool) (*Opened, er
 	if err != nil {
 		return nil, err
 	}
-	if o := v.opened.get(&m); o != nil && !fresh && !o.Dead && v.now().Sub(o.loaded) < maxOpenedAge {
+	if o := v.opened.get(&m); !fresh && v.good(o) {
 		return o, nil
 	}
 	return v.load(ctx, m)
+}
+
+// Known is Open for who does not want to wait: nil is a record that Open has to look for.
+func (v *Vault) Known(token string) *Opened {
+	m, err := v.nameOf(token)
+	if err != nil {
+		return nil
+	}
+	if o := v.opened.get(&m); v.good(o) {
+		return o
+	}
+	return nil
+}
+
+// good reports whether a record in memory does without a look into the storage.
+func (v *Vault) good(o *Opened) bool {
+	return o != nil && !o.Dead && v.now().Sub(o.loaded) < maxOpenedAge
 }
 
 func (v *Vault) nameOf(token string) (name, error) {

@@ -75,6 +75,10 @@ func printEndpoint(p *Page, e *caddymodule.EndpointStatus) {
 	}
 	printFuse(p, "upgrades", &e.LoginFuse)
 	printFuse(p, "refreshes", &e.RefreshFuse)
+	if o := e.OldService; o != nil {
+		fmt.Fprintf(p, "  old service    %d sessions\n", o.Sessions)
+		printFuse(p, "the old service", &o.Fuse)
+	}
 	for i := range e.Secrets {
 		label := "secrets"
 		if i > 0 {
