@@ -186,7 +186,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 			}
 			return h.forward(w, r, next)
 		}
-		if call.Bearing != nil && (call.Bearing.Only || call.Method != smapi.RefreshAuthToken) {
+		if call.Bearing != nil && (call.Bearing.Only || call.Method != smapi.RefreshAuthToken && !call.Method.SignsIn()) {
 			return h.translate(w, r, next, call)
 		}
 		d := h.settings.Policy.Decide(call)
