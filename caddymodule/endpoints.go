@@ -22,11 +22,13 @@ import (
 // pool has the sharedEndpoints in use. They outlive configurations.
 var pool = caddy.NewUsagePool()
 
-// budgetsPool has the failed logins by token endpoint.
+// budgetsPool has the failed logins by token endpoint and for how long they are counted.
 var budgetsPool = caddy.NewUsagePool()
 
 // clock is what the fuses, the budgets and what is remembered go by.
 var clock = time.Now
+
+func budgetsKey(s *settings.Settings) string { return s.Where() + " " + s.FailedLogins.Within.String() }
 
 type sharedBudgets struct{ *pacing.Budgets }
 
@@ -59,7 +61,7 @@ func join(s *settings.Settings, files *settings.Files, logger *zap.Logger) (*sha
 		return nil, nil, err
 	}
 	// An account is the same whichever client asks for it.
-	budgets, _, err := budgetsPool.LoadOrNew(s.Where(), func() (caddy.Destructor, error) {
+	budgets, _, err := budgetsPool.LoadOrNew(budgetsKey(s), func() (caddy.Destructor, error) {
 		return sharedBudgets{pacing.NewBudgets(clock)}, nil
 	})
 	if err != nil {
@@ -77,7 +79,7 @@ func (e *sharedEndpoint) leave(s *settings.Settings, files *settings.Files) erro
 	e.mu.Lock()
 	delete(e.files, files)
 	e.mu.Unlock()
-	_, _ = budgetsPool.Delete(s.Where()) // nothing of it can fail
+	_, _ = budgetsPool.Delete(budgetsKey(s)) // nothing of it can fail
 	_, err := pool.Delete(s.Key())
 	return err
 }
@@ -123,19 +125,22 @@ func newSharedEndpoint(where, client string) *sharedEndpoint {
 	return e
 }
 
-// pacing is how the exchanges are paced now, logins and refreshes together.
+// pacing is how all that is asked there is paced now.
 func (e *sharedEndpoint) pacing() pacing.Status {
-	s, r := e.Logins.Status(), e.Refreshes.Status()
-	s.InFlight += r.InFlight
-	s.Waiting += r.Waiting
-	if s.OldestWaiting.IsZero() || !r.OldestWaiting.IsZero() && r.OldestWaiting.Before(s.OldestWaiting) {
-		s.OldestWaiting = r.OldestWaiting
-	}
-	if s.Breaker == "closed" || r.Breaker == "open" {
-		s.Breaker = r.Breaker
-	}
-	if r.Hold.After(s.Hold) {
-		s.Hold = r.Hold
+	s := e.Logins.Status()
+	for _, p := range [...]*pacing.Pacer{e.Refreshes, e.Links, e.Polls} {
+		r := p.Status()
+		s.InFlight += r.InFlight
+		s.Waiting += r.Waiting
+		if s.OldestWaiting.IsZero() || !r.OldestWaiting.IsZero() && r.OldestWaiting.Before(s.OldestWaiting) {
+			s.OldestWaiting = r.OldestWaiting
+		}
+		if s.Breaker == "closed" || r.Breaker == "open" {
+			s.Breaker = r.Breaker
+		}
+		if r.Hold.After(s.Hold) {
+			s.Hold = r.Hold
+		}
 	}
 	return s
 }

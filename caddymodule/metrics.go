@@ -2,6 +2,7 @@ package caddymodule
 
 import (
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -77,7 +78,7 @@ var metrics = struct {
 }
 
 // noCredentials is the kind of requests that are no call about credentials.
-const noCredentials = "none"
+const noCredentials = string(smapi.None)
 
 // The series that there are. They begin at 0, so that the first of its kind is seen to be one more.
 var (
@@ -102,7 +103,7 @@ func init() {
 		metrics.stored.WithLabelValues(operation)
 	}
 	for _, o := range flow.Outcomes() {
-		for _, kind := range flow.Kinds {
+		for _, kind := range append(slices.Clone(flow.Kinds), smapi.None) {
 			callsBy[outcomeOfKind{o, kind}] = metrics.requests.WithLabelValues(o.String(), string(kind))
 		}
 		if o.Row().Asked {

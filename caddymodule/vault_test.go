@@ -464,3 +464,18 @@ func TestManyLostRecordsAreDoubted(t *testing.T) {
 		t.Error("the fuse is whole")
 	}
 }
+
+// A server may tell their names apart, whatever is counted as one account elsewhere.
+func TestTwoAccountsOfAHomeKeepTheirOwnTokens(t *testing.T) {
+	endpoint := rotate(t, 3600)
+	s := caddyRun(t, withVault(endpoint, oldService(t), vaultFile(t)))
+	handles := map[string]string{}
+	for _, name := range []string{"ella", "Ella", "éllà"} {
+		a := s.post(t, tries(t, name, "12345", "home"))
+		authToken, handle := pair(t, a.body)
+		if other := handles[handle]; other != "" || authToken == "" {
+			t.Errorf("%s has the record of %q: %s", name, other, a.body)
+		}
+		handles[handle] = name
+	}
+}

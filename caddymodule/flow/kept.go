@@ -15,7 +15,16 @@ import (
 // Ask finds out what becomes of a call by the token endpoint and, where there is one, the vault.
 func (x *Exchanger) Ask(ctx context.Context, p *Policy, d *Decision, q *Request) {
 	deadline := d.Call.Arrived.Add(p.Timeout)
+	if q.Held > 0 {
+		if !x.State.hold(q.Held) {
+			p.Conclude(d, notSent(causeFull))
+			return
+		}
+		defer x.State.held.Add(int64(-q.Held))
+	}
 	switch {
+	case d.flow.ask != nil:
+		d.flow.ask(x, ctx, p, d, q)
 	case x.Vault == nil:
 		p.Conclude(d, x.Exchange(ctx, deadline, q))
 	case q.Type == token.Refresh:
@@ -45,8 +54,16 @@ func (x *Exchanger) upgradeKept(ctx context.Context, deadline time.Time, p *Poli
 		return
 	}
 	p.Conclude(d, x.Exchange(ctx, deadline, q))
+	if d.Outcome == d.flow.issued {
+		x.keepIssued(within, p, d, q.Account)
+	}
+}
+
+// keepIssued has the vault keep the tokens of an account that were just issued. A fallback for privateKey refreshes nothing
+// and is not kept.
+func (x *Exchanger) keepIssued(ctx context.Context, p *Policy, d *Decision, account string) {
 	refreshToken := d.Result.Fields[p.PrivateKey]
-	if d.Outcome != d.flow.issued || refreshToken == "" { // a fallback refreshes nothing
+	if refreshToken == "" {
 		return
 	}
 	t := vault.Tokens{Access: d.AuthToken, Refresh: refreshToken, Life: d.Result.Life, Obtained: d.Result.At}
@@ -57,7 +74,10 @@ func (x *Exchanger) upgradeKept(ctx context.Context, deadline time.Time, p *Poli
 			return
 		}
 	}
-	p.keep(d, x.Vault.Upgraded(within, d.Call.HouseholdID, q.Account, t))
+	if d.Call.Credentials.Kind == smapi.Login {
+		account = d.Call.Credentials.Username // as it is spelled: a server may tell Ella from ella
+	}
+	p.keep(d, x.Vault.Upgraded(ctx, d.Call.HouseholdID, account, t))
 }
 
 // keep gives the player what the vault has for it.

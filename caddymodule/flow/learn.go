@@ -6,10 +6,10 @@ import (
 )
 
 // Learn notes for those who watch how a call of an account ended, if the endpoint was asked for it and had a fair time. A
-// caller that was slow is not the endpoint's failure.
+// caller that was slow is not the endpoint's failure, and who signs in is no account yet.
 func (x *Exchanger) Learn(q *Request, d *Decision) {
 	r := &d.Result
-	if r.Replayed || r.Took == 0 || r.Cause == token.CauseTimeout && r.Took < x.Fair {
+	if q.Type == token.DeviceCode || r.Replayed || r.Took == 0 || r.Cause == token.CauseTimeout && r.Took < x.Fair {
 		return
 	}
 	accounts := x.State.UpgradeAccounts

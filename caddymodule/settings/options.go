@@ -161,13 +161,17 @@ type Options struct {
 	// token. The same token at the same time is refreshed once, and gets the same answer again for 60s. A refresh
 	// token that is dead is answered with the fault `Client.AuthTokenExpired`, or forwarded where `households` does not
 	// choose the home, because it may be the old service's. It needs `private_key` to be `refresh_token`, and is not
-	// answered in mode `reauthorize`.
+	// answered in mode `reauthorize` without `sign_in`.
 	RefreshAuthTokens bool `json:"refresh_auth_tokens,omitempty"`
 
 	// Keeps the refresh tokens here, sealed, so that players hold a handle as their `privateKey` that never changes.
 	// It is for servers that rotate refresh tokens, and for all instances of Caddy that share a storage. Needs
 	// `refresh_auth_tokens`. Default: nothing is kept on disk.
 	Vault *Vault `json:"vault,omitempty"`
+
+	// Answers `getAppLink`, `getDeviceLinkCode` and the polls after them: listeners sign in at the authorization server, by
+	// the device grant. It is for old services that sign nobody in by themselves. Default: these calls are forwarded.
+	SignIn *SignIn `json:"sign_in,omitempty"`
 
 	// Puts the calls of upgraded homes to the old service in its own terms, which can stay as it is. The player then holds
 	// a token that stands for a record in the vault. Needs `vault` and mode `upgrade`. Default: they are forwarded as they

@@ -58,6 +58,7 @@ func (r *resolver) template(field, text string, allowed []string, request bool) 
 // literal returns a text as it is whenever it is asked for: the files in it are followed where that is wanted.
 func (r *resolver) literal(field, text string) func() string {
 	if r.files != nil && strings.Contains(text, "{file.") {
+		r.closed(field, text)
 		get, err := r.files.text(field, text)
 		if err != nil {
 			r.fail(field, err)
@@ -77,7 +78,7 @@ func errPlaceholder(name string, allowed []string) error {
 }
 
 var (
-	errUnclosed      = errors.New("has a placeholder without its closing brace")
+	errUnclosed      = errors.New("has a placeholder without its closing brace; a brace that is meant needs a backslash before it")
 	errTokenField    = errors.New("{token.} needs the name of a field of the token response, such as {token.legacy_password}")
 	errRequest       = errors.New("has a placeholder of the HTTP request, which only header can have")
 	errNoCredentials = errors.New("no param of it holds the account's credentials, as in param subject_token {smapi.token}")

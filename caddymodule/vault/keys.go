@@ -165,6 +165,19 @@ func (k *Keys) open(sealed []byte, content any) (kid string, err error) {
 	return kid, nil
 }
 
+// Seal returns the JSON of a content, sealed by the first key: a JWE in its compact form, for what goes through the hands of
+// others.
+func (k *Keys) Seal(content any) (string, error) {
+	sealed, err := k.seal(content)
+	return string(sealed), err
+}
+
+// Open opens what Seal has made, by whichever key. ErrKey is a key that is not in the key file.
+func (k *Keys) Open(sealed string, content any) error {
+	_, err := k.open([]byte(sealed), content)
+	return err
+}
+
 // namer makes names that say nothing, by a key. What it makes is the same at every instance and for ever.
 type namer struct {
 	macs *sync.Pool // of hash.Hash, keyed

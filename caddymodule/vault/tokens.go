@@ -84,6 +84,17 @@ func (v *Vault) Upgraded(ctx context.Context, home, account string, t Tokens) Re
 	return Result{AuthToken: t.Access, PrivateKey: t.Refresh, Asked: true, Unsaved: unavailable(errRestless)}
 }
 
+// Recent returns the tokens of an account of a home that were issued since a time, false where there are none or the
+// storage does not say. The account is as for Upgraded.
+func (v *Vault) Recent(ctx context.Context, home, account string, since time.Time) (Result, bool) {
+	m := v.config.Keys().namers[0].record(home, ofAccount, account)
+	r, err := v.record(ctx, m)
+	if err != nil || r.Refreshed.Before(since) {
+		return Result{}, false
+	}
+	return m.result(r), true
+}
+
 // afterAll has what follows upon an issue of tokens go on when the player has gone, and gives it some time in any case.
 func afterAll(ctx context.Context) (context.Context, context.CancelFunc) {
 	left := settleWait
