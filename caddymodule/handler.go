@@ -162,9 +162,9 @@ func (h *Handler) warn() {
 			h.logger.Warn("listeners who sign in cannot call the old service, because old_service has placeholders that only an upgrade fills",
 				zap.Strings("placeholders", lacks))
 		}
-	}
-	if o := h.settings.Policy.OldService; o != nil && len(o.Lacks("")) > 0 {
-		h.logger.Info("homes that were upgraded before old_service was on sign in again, unless it has nothing but {token.FIELD}")
+		if len(o.Lacks("")) > 0 {
+			h.logger.Info("homes that were upgraded before old_service was on sign in again, unless it has nothing but {token.FIELD}")
+		}
 	}
 }
 
@@ -186,7 +186,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 			}
 			return h.forward(w, r, next)
 		}
-		if call.Bearing != nil && (call.Bearing.Only || call.Method != smapi.RefreshAuthToken && !call.Method.SignsIn()) {
+		if call.Bearing != nil && (call.Bearing.Only || call.Method == smapi.GetDeviceAuthToken) {
 			return h.translate(w, r, next, call)
 		}
 		d := h.settings.Policy.Decide(call)

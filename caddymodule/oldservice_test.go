@@ -639,3 +639,27 @@ func TestWhatCannotWorkIsSaidAtLoad(t *testing.T) {
 		}
 	}
 }
+
+func TestAListenerWhoSignsInBrowsesTheOldServiceToo(t *testing.T) {
+	d, old := newDeviceServer(t), strict(t, "session_id")
+	s := caddyRun(t, directive(d.server, old.server, "refresh_auth_tokens", "vault "+vaultFile(t), d.signIn(),
+		"old_service session_id {\nusername {token.legacy_user}\npassword {token.legacy_password}\n}"))
+	l := s.link(t)
+	d.answers(says(200, `{"access_token":"marker-access","refresh_token":"marker-refresh","expires_in":3600,"legacy_user":"testuser","legacy_password":"12345"}`))
+	authToken, key := tokensOf(s.poll(t, l))
+	if !strings.HasPrefix(authToken, "smv1.") {
+		t.Fatalf("the authToken is %q", authToken)
+	}
+	checkServed(t, s.browse(t, "getMetadata", authToken, key))
+
+	// The home's app links a second account, with the token of the first in its header. That is answered here as ever.
+	old.asked()
+	body := strings.Replace(string(file(t, "requests", "sign-in-get-app-link.xml")), "</credentials>",
+		"<loginToken><token>"+authToken+"</token></loginToken></credentials>", 1)
+	if got := s.ask(t, "getAppLink", []byte(body)); got.status != 200 || !strings.Contains(got.body, "<linkCode>") {
+		t.Errorf("got %+v", got)
+	}
+	if heard := old.checkOld(t); len(heard) != 0 {
+		t.Error("the old service was asked")
+	}
+}

@@ -39,7 +39,7 @@ func (x *Exchanger) OpenOld(ctx context.Context, p *Policy, call *smapi.Call, lo
 	d := Decision{Call: call}
 	var o *vault.Opened
 	if !fresh {
-		o = x.Vault.Known(call.Credentials.Token)
+		o = x.Vault.Known(call.Bearing.Token)
 	}
 	if o == nil {
 		if o = x.lookUp(ctx, p, &d, fresh); o == nil {
@@ -75,10 +75,10 @@ func (x *Exchanger) OpenOld(ctx context.Context, p *Policy, call *smapi.Call, lo
 func (x *Exchanger) lookUp(ctx context.Context, p *Policy, d *Decision, fresh bool) *vault.Opened {
 	ctx, cancel := context.WithDeadline(ctx, d.Call.Arrived.Add(p.Timeout))
 	defer cancel()
-	reference := d.Call.Credentials.Token
+	reference := d.Call.Bearing.Token
 	o, err := x.Vault.Open(ctx, reference, fresh)
-	if errors.Is(err, vault.ErrMadeUp) && d.Call.Credentials.Key != "" { // of a home that was upgraded before there was an old_service
-		reference = d.Call.Credentials.Key
+	if errors.Is(err, vault.ErrMadeUp) && d.Call.Bearing.Key != "" { // of a home that was upgraded before there was an old_service
+		reference = d.Call.Bearing.Key
 		o, err = x.Vault.Open(ctx, reference, fresh)
 	}
 	if err != nil {

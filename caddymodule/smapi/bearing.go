@@ -15,6 +15,9 @@ type Bearing struct {
 	// Only tells that no more is known of the call: it is none of the methods that were asked for.
 	Only bool
 
+	// Token is the one of ours, and Key that of its loginToken; one of them may be another's or blank. They are secrets.
+	Token, Key string
+
 	body  []byte
 	ascii bool // is declared, so that nothing else can be written
 

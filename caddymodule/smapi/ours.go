@@ -69,7 +69,7 @@ func (o Ours) Serve(w http.ResponseWriter, r *http.Request, methods []Method, th
 		switch {
 		case refuse != nil:
 			call, why = nil, refuse
-		case bearing != nil && (action != "" && action != bearing.Method || !named && slices.Contains(methods, bearing.Method)):
+		case bearing != nil && (action != "" && action.element() != bearing.Method || !named && slices.Contains(methods, bearing.Method)):
 			call, why = nil, refuseAction
 		case bearing != nil && call == nil:
 			call, why = bearing, nil
@@ -193,7 +193,9 @@ func (o Ours) bearing(d document, body []byte, authorization []string) (*Call, e
 			return nil, refusePlace
 		}
 	}
-	if call.Bearing = d.places(body, credentials, account); o(call.Bearing.without()) {
+	call.Bearing = d.places(body, credentials, account)
+	call.Bearing.Token, call.Bearing.Key = c.Token, c.Key
+	if o(call.Bearing.without()) {
 		return nil, refusePlace
 	}
 	return call, nil
