@@ -120,9 +120,11 @@ func newSharedEndpoint(where, client string) *sharedEndpoint {
 	return e
 }
 
-// pacing is how the exchanges are paced now, logins and refreshes together.
+// pacing is how the exchanges are paced now, all together. Of keys that a vault does not know only what is in flight is
+// told, since anybody can make them up.
 func (e *sharedEndpoint) pacing() pacing.Status {
-	s, r := e.Logins.Status(), e.Refreshes.Status()
+	s, r, u := e.Logins.Status(), e.Refreshes.Status(), e.Unknown.Status()
+	s.InFlight += u.InFlight
 	s.InFlight += r.InFlight
 	s.Waiting += r.Waiting
 	if s.OldestWaiting.IsZero() || !r.OldestWaiting.IsZero() && r.OldestWaiting.Before(s.OldestWaiting) {

@@ -48,6 +48,9 @@ type State struct {
 	// Logins and Refreshes are paced apart: who guesses passwords is in no refresh's way.
 	Logins, Refreshes *pacing.Pacer
 
+	// Unknown paces refreshes by keys that a vault does not know. Anybody can make them up, and they are in no other's way.
+	Unknown *pacing.Pacer
+
 	// LoginFuse and RefreshFuse doubt rejections, apart for the same reason.
 	LoginFuse, RefreshFuse *pacing.Fuse
 
@@ -85,6 +88,7 @@ func NewState(watch pacing.Watch, fuse func(pacing.FuseStatus), now func() time.
 	return &State{
 		Logins:    pacing.New(watch),
 		Refreshes: pacing.New(watch),
+		Unknown:   pacing.New(pacing.Watch{}),
 		LoginFuse: pacing.NewFuse(fuse, now), RefreshFuse: pacing.NewFuse(fuse, now),
 		UpgradeAccounts: pacing.NewAccounts(), RefreshAccounts: pacing.NewAccounts(),
 		Calls: replay.New[*Landed](replay.NewMemory[*Landed](maxIssued, now), replay.NewMemory[*Landed](maxRejected, now)),
@@ -98,7 +102,8 @@ type Exchanger struct {
 	Endpoint *token.Endpoint
 	State    *State
 
-	// Places is how many logins are under way at once. Refreshes have a quarter as many, and at least one, beside.
+	// Places is how many logins are under way at once. Refreshes have a quarter as many, and at least one, beside, and with a
+	// Vault those by keys that it does not know have as many again.
 	Places int
 
 	// Fair is how much time the endpoint has to have had before no answer in time counts against it.
@@ -137,6 +142,7 @@ const (
 	causeLate    = "no place at the token endpoint in time"
 	causeHeld    = "the token endpoint is rate-limiting"
 	causeFailing = "not asked, because the token endpoint has been failing"
+	causeUnready = "not asked, because the vault was not ready"
 	causeGuarded = "not asked, because the account has had too many failed logins"
 )
 
@@ -254,6 +260,9 @@ func (x *Exchanger) fly(ctx context.Context, deadline time.Time, call replay.Dig
 	pacer, places := x.State.Logins, x.Places
 	if q.Type == token.Refresh {
 		pacer, places = x.State.Refreshes, max(1, x.Places/4)
+		if q.Ready != nil {
+			pacer = x.State.Unknown
+		}
 	}
 	trial := pacing.Trial{
 		Account:   account,
@@ -278,6 +287,10 @@ func (x *Exchanger) fly(ctx context.Context, deadline time.Time, call replay.Dig
 			}
 			if !guard.pass() {
 				l.Unsent = &token.Failure{Class: AccountGuarded, Cause: causeGuarded}
+				return deadline, false
+			}
+			if q.Ready != nil && !q.Ready() {
+				l.Unsent = &token.Failure{Class: token.Unavailable, Cause: causeUnready}
 				return deadline, false
 			}
 			return calls.Send(f)

@@ -224,7 +224,7 @@ func TestAPanicOfWhoAsksLeavesNoLock(t *testing.T) {
 	v := open(t, keys, s)
 	pair := v.Upgraded(call(t), home, account, oauth.login("a"))
 	for _, key := range []string{pair.PrivateKey, "unknown"} {
-		_, err := v.Refresh(call(t), home, key, pair.AuthToken, func(context.Context, string, bool) (Tokens, error) { panic("x") })
+		_, err := v.Refresh(call(t), home, key, pair.AuthToken, func(context.Context, string, func() bool) (Tokens, error) { panic("x") })
 		if !errors.Is(err, ErrUnavailable) || s.lockedNow() != 0 {
 			t.Errorf("got %v, %d locks are left", err, s.lockedNow())
 		}
@@ -237,7 +237,7 @@ func TestARefusalOfATokenWhoseTimeIsOverIsNone(t *testing.T) {
 	s, oauth, keys := newStorage(), newServer(), newKeys(t)
 	v, other := open(t, keys, s), open(t, keys, s)
 	pair := v.Upgraded(call(t), home, account, oauth.login("a"))
-	got, err := v.Refresh(call(t), home, pair.PrivateKey, pair.AuthToken, func(ctx context.Context, _ string, _ bool) (Tokens, error) {
+	got, err := v.Refresh(call(t), home, pair.PrivateKey, pair.AuthToken, func(ctx context.Context, _ string, _ func() bool) (Tokens, error) {
 		clear(s.locks)
 		if _, err := other.Refresh(ctx, home, pair.PrivateKey, pair.AuthToken, oauth.ask); err != nil {
 			t.Error(err)

@@ -221,7 +221,10 @@ func (s *server) login(family string) Tokens {
 	return s.issue(family)
 }
 
-func (s *server) ask(_ context.Context, refresh string, _ bool) (Tokens, error) {
+func (s *server) ask(_ context.Context, refresh string, ready func() bool) (Tokens, error) {
+	if ready != nil && !ready() {
+		return Tokens{}, errRefused
+	}
 	time.Sleep(s.takes)
 	s.mu.Lock()
 	defer s.mu.Unlock()

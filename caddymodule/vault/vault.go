@@ -64,6 +64,7 @@ type Vault struct {
 	log      *zap.Logger
 	storage  *storage
 	probes   singleflight.Group
+	unknown  chan struct{} // a place for each look-up of a key that may be made up
 
 	mu      sync.Mutex
 	flights map[flightKey]*flight
@@ -84,6 +85,7 @@ func New(c Config) *Vault {
 		log:      c.Logger,
 		instance: strings.ToLower(rand.Text()[:digestSize]),
 		storage:  &storage{at: c.Storage, places: make(chan struct{}, maxOperations), observe: c.Observe},
+		unknown:  make(chan struct{}, maxUnknown),
 		flights:  make(map[flightKey]*flight),
 		pending:  make(map[string]*unwritten),
 		marked:   make(map[string]bool),

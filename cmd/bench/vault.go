@@ -89,7 +89,7 @@ func measureVault(records int) (*Vault, error) {
 	progress("refreshing")
 	result.Refresh, err = each(sample, func(i int) error {
 		held := tokens(i*(records/sample), 0)
-		_, err := v.Refresh(ctx, "", handles[i*(records/sample)], held.Access, func(context.Context, string, bool) (vault.Tokens, error) {
+		_, err := v.Refresh(ctx, "", handles[i*(records/sample)], held.Access, func(context.Context, string, func() bool) (vault.Tokens, error) {
 			return tokens(-i-1, time.Hour), nil
 		})
 		return err

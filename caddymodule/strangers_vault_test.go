@@ -1,0 +1,119 @@
+package caddymodule_test
+
+import (
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// A key that is no handle may be a refresh token from before there was a vault, so that it has to be tried. Whatever comes
+// of those that are made up, handles are refreshed and listeners are upgraded meanwhile.
+func TestStrangersWithMadeUpKeysAreInNoHandlesWay(t *testing.T) {
+	const strangers, places = 300, 2
+	endpoint := rotate(t, 0.05)
+	var madeUp atomic.Pointer[http.HandlerFunc]
+	becomes := func(h http.HandlerFunc) { madeUp.Store(&h) }
+	front := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasPrefix(r.PostFormValue("refresh_token"), "made-up") {
+			(*madeUp.Load())(w, r)
+			return
+		}
+		endpoint.Config.Handler.ServeHTTP(w, r)
+	})
+	storage := t.TempDir()
+	s := caddyRunOn(t, storage, directive(front, oldService(t), "refresh_auth_tokens", "vault "+vaultFile(t), "replay off",
+		"max_in_flight 8", "timeout 20s")) // a quarter of which refreshes have, and made-up keys another
+	owner, stranger := from(t, "127.2.0.1"), from(t, "127.1.0.1")
+	held, handle := tokensOf(s.upgrade(t))
+	homesAreServed := func(while string) {
+		t.Helper()
+		for i := range 5 {
+			time.Sleep(60 * time.Millisecond) // a life of the access token, so that it takes a lock, an exchange and a write
+			a, err := fetch(owner, refreshOf(t, s, held, handle))
+			newToken, key := tokensOf(a)
+			if err != nil || newToken == held || key != handle {
+				t.Fatalf("%s, refresh %d: %+v, %v", while, i, a, err)
+			}
+			held = newToken
+			a, err = ask(t, owner, s, tries(t, fmt.Sprint(while, i), "12345", "home"))
+			if _, key := tokensOf(a); err != nil || !strings.HasPrefix(key, "smv1") {
+				t.Fatalf("%s, upgrade %d: %+v, %v", while, i, a, err)
+			}
+		}
+	}
+	var sent atomic.Int32
+	flood := func(keys int) (told map[string]int) {
+		t.Helper()
+		told = map[string]int{}
+		var mu sync.Mutex
+		var all sync.WaitGroup
+		for range keys {
+			all.Go(func() {
+				a, err := fetch(stranger, refreshOf(t, s, "x", fmt.Sprint("made-up-", sent.Add(1))))
+				if err != nil {
+					t.Error(err)
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				switch {
+				case a.status == http.StatusTeapot:
+					told["forwarded"]++
+				case strings.Contains(a.body, "Server.ServiceUnavailable"):
+					told["unavailable"]++
+				default:
+					t.Errorf("a made-up key gets %+v", a)
+				}
+			})
+		}
+		all.Wait()
+		return told
+	}
+
+	// The endpoint does not answer for them.
+	going := make(chan struct{})
+	proceed := sync.OnceFunc(func() { close(going) })
+	defer proceed()
+	var arrived atomic.Int32
+	becomes(func(w http.ResponseWriter, r *http.Request) {
+		arrived.Add(1)
+		<-going
+		says(http.StatusInternalServerError, "")(w, r)
+	})
+	done := make(chan map[string]int)
+	go func() { done <- flood(strangers) }()
+	eventually(t, "their places are taken", func() bool { return arrived.Load() == places })
+	homesAreServed("slow")
+	locks, err := os.ReadDir(filepath.Join(storage, "locks"))
+	if err != nil || len(locks) != places {
+		t.Errorf("%d keys that wait have %d locks at the storage, %v", strangers, len(locks), err)
+	}
+
+	// It fails with them.
+	proceed()
+	t.Logf("while it failed with them: %v", <-done)
+	homesAreServed("failing")
+
+	// It refuses them: they are the old service's.
+	becomes(says(http.StatusBadRequest, `{"error":"invalid_grant"}`))
+	eventually(t, "one is tried", func() bool { return flood(1)["forwarded"] == 1 })
+	if told := flood(strangers); told["forwarded"] != strangers {
+		t.Errorf("refused keys were %v", told)
+	}
+	homesAreServed("refused")
+	if log := s.log(t); strings.Contains(log, "circuit breaker") || strings.Contains(log, "fuse blown") || strings.Contains(log, "holding back") {
+		t.Error("made-up keys moved what handles share")
+	}
+
+	// One that comes again within remember_rejected costs nothing but a look.
+	front.asked()
+	again := refreshOf(t, s, "x", fmt.Sprint("made-up-", sent.Load()))
+	if a, err := fetch(stranger, again); err != nil || a.status != http.StatusTeapot || len(front.asked()) != 0 {
+		t.Errorf("the same again: %+v, %v", a, err)
+	}
+}
