@@ -270,5 +270,6 @@ func at(s certmagic.Storage) func() certmagic.Storage { return func() certmagic.
 
 func open(t testing.TB, keys *Keys, s certmagic.Storage) *Vault {
 	t.Helper()
-	return New(Config{Keys: func() *Keys { return keys }, Storage: at(s), ForgetAfter: func() time.Duration { return 400 * day }})
+	return New(Config{Keys: func() *Keys { return keys }, Storage: at(s), ForgetAfter: func() time.Duration { return 400 * day },
+		FailuresCount: func() time.Duration { return time.Hour }})
 }

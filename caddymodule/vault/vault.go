@@ -46,6 +46,9 @@ type Config struct {
 	// ForgetAfter returns how long a record is kept that nobody uses, 0 for ever. Nil is for ever.
 	ForgetAfter func() time.Duration
 
+	// FailuresCount returns how long a failed login counts at most. Nil is 48 hours, which is the most in any case.
+	FailuresCount func() time.Duration
+
 	// Observe is told of every operation at the storage: one of Operations and a Result. Nil is nobody.
 	Observe func(op, result string, took time.Duration)
 
