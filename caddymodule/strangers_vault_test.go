@@ -26,8 +26,7 @@ func TestStrangersWithMadeUpKeysAreInNoHandlesWay(t *testing.T) {
 		}
 		endpoint.Config.Handler.ServeHTTP(w, r)
 	})
-	storage := t.TempDir()
-	s := caddyRunOn(t, storage, directive(front, oldService(t), "refresh_auth_tokens", "vault "+vaultFile(t), "replay off",
+	s := operate(t, directive(front, oldService(t), "refresh_auth_tokens", "vault "+vaultFile(t), "replay off",
 		"max_in_flight 8", "timeout 20s")) // a quarter of which refreshes have, and made-up keys another
 	owner, stranger := from(t, "127.2.0.1"), from(t, "127.1.0.1")
 	held, handle := tokensOf(s.upgrade(t))
@@ -35,13 +34,13 @@ func TestStrangersWithMadeUpKeysAreInNoHandlesWay(t *testing.T) {
 		t.Helper()
 		for i := range 5 {
 			time.Sleep(60 * time.Millisecond) // a life of the access token, so that it takes a lock, an exchange and a write
-			a, err := fetch(owner, refreshOf(t, s, held, handle))
+			a, err := fetch(owner, refreshOf(t, s.site, held, handle))
 			newToken, key := tokensOf(a)
 			if err != nil || newToken == held || key != handle {
 				t.Fatalf("%s, refresh %d: %+v, %v", while, i, a, err)
 			}
 			held = newToken
-			a, err = ask(t, owner, s, tries(t, fmt.Sprint(while, i), "12345", "home"))
+			a, err = ask(t, owner, s.site, tries(t, fmt.Sprint(while, i), "12345", "home"))
 			if _, key := tokensOf(a); err != nil || !strings.HasPrefix(key, "smv1") {
 				t.Fatalf("%s, upgrade %d: %+v, %v", while, i, a, err)
 			}
@@ -55,7 +54,7 @@ func TestStrangersWithMadeUpKeysAreInNoHandlesWay(t *testing.T) {
 		var all sync.WaitGroup
 		for range keys {
 			all.Go(func() {
-				a, err := fetch(stranger, refreshOf(t, s, "x", fmt.Sprint("made-up-", sent.Add(1))))
+				a, err := fetch(stranger, refreshOf(t, s.site, "x", fmt.Sprint("made-up-", sent.Add(1))))
 				if err != nil {
 					t.Error(err)
 				}
@@ -90,7 +89,7 @@ func TestStrangersWithMadeUpKeysAreInNoHandlesWay(t *testing.T) {
 	eventually(t, "their places are taken", func() bool { return arrived.Load() == places })
 	homesAreServed("slow")
 	eventually(t, "those that wait have no locks at the storage", func() bool { // and the last home's is given back
-		locks, err := os.ReadDir(filepath.Join(storage, "locks"))
+		locks, err := os.ReadDir(filepath.Join(s.storage, "locks"))
 		return err == nil && len(locks) == places
 	})
 
@@ -109,10 +108,14 @@ func TestStrangersWithMadeUpKeysAreInNoHandlesWay(t *testing.T) {
 	if log := s.log(t); strings.Contains(log, "circuit breaker") || strings.Contains(log, "fuse blown") || strings.Contains(log, "holding back") {
 		t.Error("made-up keys moved what handles share")
 	}
+	values := s.scrape(t)
+	if n := values[accounts("refresh", "failed")] + values[accounts("refresh", "rejected")]; n != 0 || values[accounts("refresh", "accepted")] != 1 {
+		t.Errorf("%v accounts failed or were rejected, as alerts see it: there are made-up keys alone", n)
+	}
 
 	// One that comes again within remember_rejected costs nothing but a look.
 	front.asked()
-	again := refreshOf(t, s, "x", fmt.Sprint("made-up-", sent.Load()))
+	again := refreshOf(t, s.site, "x", fmt.Sprint("made-up-", sent.Load()))
 	if a, err := fetch(stranger, again); err != nil || a.status != http.StatusTeapot || len(front.asked()) != 0 {
 		t.Errorf("the same again: %+v, %v", a, err)
 	}

@@ -93,7 +93,7 @@ func (x *Exchanger) refreshKept(ctx context.Context, deadline time.Time, p *Poli
 				Access: tried.AuthToken, Refresh: tried.Result.Fields[p.PrivateKey], Life: tried.Result.Life, Obtained: tried.Result.At,
 			}, nil
 		})
-	d.Others = false
+	d.Others, q.Others = false, !got.Known
 	if err == nil {
 		d.Result = Result{Verdict: token.Verdict{Class: token.Issued}, Replayed: true}
 		switch r := mine.Load(); {
