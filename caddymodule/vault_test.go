@@ -3,7 +3,6 @@ package caddymodule_test
 import (
 	"encoding/xml"
 	"fmt"
-	"io/fs"
 	"net/http"
 	"net/url"
 	"os"
@@ -400,30 +399,9 @@ func TestNothingOfAHomeIsInTheStorage(t *testing.T) {
 	if err := caddy.Stop(); err != nil {
 		t.Fatal(err)
 	}
-	kinds := map[string]int{}
-	err := filepath.WalkDir(storage, func(path string, entry fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		checkNoMarker(t, "a name in the storage", path)
-		if entry.IsDir() {
-			return nil
-		}
-		content, err := os.ReadFile(path)
-		if err != nil {
-			return err
-		}
-		checkNoMarker(t, path, string(content))
-		if rest, ok := strings.CutPrefix(path, filepath.Join(storage, "smapi_upgrade")); ok {
-			kinds[strings.Split(rest, string(filepath.Separator))[2]]++
-			if info, err := entry.Info(); err != nil || info.Mode().Perm() != 0o600 {
-				t.Errorf("%s has mode %v", path, info.Mode())
-			}
-		}
-		return nil
-	})
-	if err != nil || kinds["records"] != 2 || kinds["tokens"] != 1 || kinds["failed"] != 1 {
-		t.Errorf("there are %v, %v", kinds, err)
+	kinds := checkStorage(t, storage, append(keysOf(t, keys), handle))
+	if kinds["records"] != 2 || kinds["tokens"] != 1 || kinds["failed"] != 1 {
+		t.Errorf("there are %v", kinds)
 	}
 	checkNoMarker(t, "the log", s.log(t))
 }
