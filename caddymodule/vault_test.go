@@ -26,6 +26,9 @@ type rotating struct {
 	*server
 	life float64 // of access tokens, in seconds
 
+	// oneSession has a login end all sessions before it, as Dex does.
+	oneSession bool
+
 	mu        sync.Mutex
 	issued    int
 	family    map[string]int // of each refresh token
@@ -61,6 +64,11 @@ func rotate(t testing.TB, life float64) *rotating {
 		}
 		r.mu.Lock()
 		defer r.mu.Unlock()
+		if r.oneSession {
+			for _, family := range r.family {
+				r.revoked[family] = true
+			}
+		}
 		r.issue(w, q, r.issued+1)
 	})
 	return r
@@ -274,6 +282,40 @@ func TestInstancesOnOneStorageAreOne(t *testing.T) {
 		t.Errorf("it took %v", took)
 	} else {
 		t.Logf("the other had its answer after %v", took)
+	}
+}
+
+// Two controllers of a home are upgraded, each at an instance of its own, and the second login ends the session of the
+// first one.
+func TestAServerWithOneSessionForAnAccountSignsOutNoController(t *testing.T) {
+	endpoint, old, keys := rotate(t, 3600), oldService(t), vaultFile(t)
+	endpoint.oneSession = true
+	c := startCluster(t, 2, withVault(endpoint, old, keys))
+	var held [2]string
+	var handles [2]string
+	for i, s := range c.sites {
+		held[i], handles[i] = tokensOf(s.upgrade(t))
+	}
+	if handles[0] != handles[1] || held[0] == held[1] {
+		t.Fatalf("upgraded to %v, %v", held, handles)
+	}
+	newest, _ := tokensOf(c.sites[0].refresh(t, held[0], handles[0]))
+	if newest != held[1] || endpoint.refreshes.Load() != 0 {
+		t.Errorf("the first controller gets %q, and the second has %q", newest, held[1])
+	}
+	held[0] = newest
+	for life := range 3 { // each ends when the first controller finds that its token does no more
+		for i, s := range c.sites {
+			got := s.refresh(t, held[i], handles[0])
+			authToken, key := tokensOf(got)
+			if got.status != http.StatusOK || authToken == held[i] || key != handles[0] {
+				t.Fatalf("life %d, controller %d: %+v", life, i, got)
+			}
+			held[i] = authToken
+		}
+		if n := endpoint.refreshes.Load(); n != int64(life+1) || held[0] != held[1] {
+			t.Errorf("life %d: %d refreshes, tokens %v", life, n, held)
+		}
 	}
 }
 
