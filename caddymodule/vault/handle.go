@@ -89,12 +89,8 @@ func (n *namer) of(raw []byte) name {
 // openHandle returns the name of the record that a handle stands for. What has not the form of a handle is none, and one
 // that these keys have not made is ErrMadeUp.
 func (k *Keys) openHandle(key string) (m name, handle bool, err error) {
-	text, ok := strings.CutPrefix(key, handlePrefix)
-	if !ok || len(key) != handleSize {
-		return m, false, nil
-	}
-	raw, err := base64.RawURLEncoding.Strict().DecodeString(text)
-	if err != nil || len(raw) != 2*partSize+tagSize {
+	raw, ok := decodeHandle(key)
+	if !ok {
 		return m, false, nil
 	}
 	for i := range k.namers {
@@ -104,4 +100,19 @@ func (k *Keys) openHandle(key string) (m name, handle bool, err error) {
 		}
 	}
 	return m, false, ErrMadeUp
+}
+
+// IsHandle tells whether a key has the form of a handle, whoever made it.
+func IsHandle(key string) bool {
+	_, ok := decodeHandle(key)
+	return ok
+}
+
+func decodeHandle(key string) (raw []byte, ok bool) {
+	text, ok := strings.CutPrefix(key, handlePrefix)
+	if !ok || len(key) != handleSize {
+		return nil, false
+	}
+	raw, err := base64.RawURLEncoding.Strict().DecodeString(text)
+	return raw, err == nil && len(raw) == 2*partSize+tagSize
 }

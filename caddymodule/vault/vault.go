@@ -148,6 +148,37 @@ func (v *Vault) Ready(ctx context.Context) error {
 	}
 }
 
+// Try takes a lock of the storage, writes an object under it, reads it and removes it again. An error is what the storage
+// cannot do.
+func (v *Vault) Try(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 2*maxOperation)
+	defer cancel()
+	n := &v.config.Keys().namers[0]
+	unlock, err := v.storage.lock(ctx, "smapi_upgrade-try-"+v.instance)
+	if err != nil {
+		return fmt.Errorf("it gives no lock: %w", err)
+	}
+	defer unlock()
+	key, written, read := n.dir+"/try-"+v.instance+extension, mark{v.now().UTC()}, mark{}
+	sealed, err := v.config.Keys().seal(written)
+	if err != nil {
+		return err
+	}
+	if err := v.storage.store(ctx, key, sealed); err != nil {
+		return fmt.Errorf("it cannot be written to: %w", err)
+	}
+	if err := v.read(ctx, key, &read); err != nil {
+		return fmt.Errorf("what was written cannot be read: %w", err)
+	}
+	if !read.Created.Equal(written.Created) {
+		return errors.New("what was written is not what is read")
+	}
+	if err := v.storage.remove(ctx, key); err != nil {
+		return fmt.Errorf("nothing can be removed: %w", err)
+	}
+	return nil
+}
+
 func unavailable(err error) error {
 	if err == nil {
 		return nil

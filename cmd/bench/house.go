@@ -252,6 +252,11 @@ func (h *house) pairs() []pair {
 			bare: load{h.bareAddr, soap("getMetadata", metadata)(h.bareAddr), "<ok/>"},
 			with: load{h.vaultAddr, h.refresh(soap("getDeviceAuthToken", upgrade)(h.vaultAddr)), "<authToken>" + token},
 		},
+		{
+			name: "the upgrade with a vault, beside one without",
+			bare: load{h.withAddr, soap("getDeviceAuthToken", upgrade)(h.withAddr), "<authToken>" + token},
+			with: load{h.vaultAddr, soap("getDeviceAuthToken", upgrade)(h.vaultAddr), "<authToken>" + token},
+		},
 	}
 }
 
