@@ -281,3 +281,24 @@ func (n *namer) handleOf(home string) string {
 	m := n.record(home, ofAccount, account)
 	return m.handle()
 }
+
+// The mark says no more than that there was something. One that is damaged, or that another key has sealed, keeps nobody
+// from being upgraded.
+func TestAMarkThatCannotBeReadIsNoObstacle(t *testing.T) {
+	for name, spoil := range map[string]func(*memoryStorage, string){
+		"damaged": func(s *memoryStorage, key string) { s.objects[key] = memoryObject{[]byte("x"), time.Now()} },
+		"of another key": func(s *memoryStorage, key string) {
+			sealed, err := newKeys(t).seal(mark{time.Now()})
+			if err != nil {
+				t.Fatal(err)
+			}
+			s.objects[key] = memoryObject{sealed, time.Now()}
+		},
+	} {
+		s, oauth, keys := newStorage(), newServer(), newKeys(t)
+		spoil(s, markKey(&keys.namers[0]))
+		if got := open(t, keys, s).Upgraded(call(t), home, account, oauth.login("a")); !got.Kept || got.Unsaved != nil {
+			t.Errorf("%s: %+v", name, got)
+		}
+	}
+}

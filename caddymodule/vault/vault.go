@@ -277,7 +277,10 @@ func (v *Vault) leaveMark(ctx context.Context, n *namer) error {
 		return nil
 	}
 	err := v.read(ctx, markKey(n), new(mark))
-	if errors.Is(err, fs.ErrNotExist) {
+	switch {
+	case errors.Is(err, ErrKey): // another instance has newer keys
+		err = nil
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, ErrLost):
 		var sealed []byte
 		if sealed, err = v.config.Keys().seal(mark{v.now().UTC()}); err == nil {
 			err = v.storage.store(ctx, markKey(n), sealed)
