@@ -88,7 +88,19 @@ type EndpointStatus struct {
 	LoginFuse   FuseStatus `json:"login_fuse"`
 	RefreshFuse FuseStatus `json:"refresh_fuse"`
 
+	// What is known of the old service, nil without `old_service`.
+	OldService *OldServiceStatus `json:"old_service,omitempty"`
+
 	Secrets []secret.Status `json:"secrets"`
+}
+
+// OldServiceStatus is how the old service of upgraded homes is.
+type OldServiceStatus struct {
+	// Sessions is how many accounts have one that is known.
+	Sessions int `json:"sessions"`
+
+	// Fuse doubts that accounts have to sign in again because the old service refuses them.
+	Fuse FuseStatus `json:"fuse"`
 }
 
 // FuseStatus is how a fuse is, with the accounts of the last ten minutes, since it has last changed. Percent is the share
@@ -120,6 +132,9 @@ func currentStatus(now time.Time) Status {
 			LoginFuse:   fuseStatus(e.LoginFuse),
 			RefreshFuse: fuseStatus(e.RefreshFuse),
 			Secrets:     e.secretStatuses(now),
+		}
+		if e.hasOldService() {
+			s.OldService = &OldServiceStatus{Sessions: e.sessions.Len(), Fuse: fuseStatus(e.OldFuse)}
 		}
 		s.SinceStart, s.Last5Minutes, s.History = e.tally.sums(now)
 		if !state.OldestWaiting.IsZero() {

@@ -12,12 +12,15 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/caddyserver/certmagic"
 	"go.uber.org/zap"
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/pacing"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/settings"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/token"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault"
 )
 
 // provisioned is a handler whose token endpoint is a function.
@@ -117,4 +120,67 @@ func BenchmarkForwardPoll(b *testing.B) {
 
 func BenchmarkUpgrade(b *testing.B) {
 	benchmark(b, "getDeviceAuthToken", request(b, "upgrade.xml"))
+}
+
+// BenchmarkTranslate puts a call of an upgraded home to an old service with sessions.
+func BenchmarkTranslate(b *testing.B) {
+	text, err := vault.GenerateKeys(nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	keys, err := vault.ParseKeys(text)
+	if err != nil {
+		b.Fatal(err)
+	}
+	storage := &certmagic.FileStorage{Path: b.TempDir()}
+	h := provisioned(b, roundTrip(issues))
+	h.RefreshAuthTokens, h.Vault = true, &settings.Vault{KeyFile: "vault.json"}
+	h.OldService = &settings.OldService{Credentials: smapi.SessionID}
+	if h.settings, err = h.Resolve(caddy.NewReplacer(), &h.files); err != nil {
+		b.Fatal(err)
+	}
+	h.exchanger.Vault = vault.New(vault.Config{
+		Keys: func() *vault.Keys { return keys }, Storage: func() certmagic.Storage { return storage },
+	})
+	h.ours = vault.Bears
+	call := func(action string, envelope []byte) *httptest.ResponseRecorder {
+		r := httptest.NewRequest(http.MethodPost, "/smapi", bytes.NewReader(envelope))
+		r.Header.Set("Content-Type", "text/xml; charset=utf-8")
+		r.Header.Set("SOAPAction", `"http://www.sonos.com/Services/1.1#`+action+`"`)
+		w := httptest.NewRecorder()
+		if err := h.ServeHTTP(w, r, ignore); err != nil {
+			b.Fatal(err)
+		}
+		return w
+	}
+	answer := call("getDeviceAuthToken", request(b, "upgrade.xml")).Body.String()
+	_, reference, _ := strings.Cut(answer, "<authToken>")
+	reference, _, _ = strings.Cut(reference, "<")
+	envelope := bytes.Replace(request(b, "login-token.xml"), []byte("old-token"), []byte(reference), 1)
+	envelope = bytes.ReplaceAll(envelope, []byte("getDeviceAuthToken"), []byte("getMetadata"))
+	old := caddyhttp.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
+		text := "<ok/>"
+		if strings.Contains(r.Header.Get("SOAPAction"), "getSessionId") {
+			text = `<s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/"><s:Body><a><getSessionIdResult>session</getSessionIdResult></a></s:Body></s:Envelope>`
+		}
+		_, err := io.WriteString(w, text)
+		return err
+	})
+	content := body{bytes.NewReader(envelope)}
+	w := discard{http.Header{}}
+	b.ReportAllocs()
+	for b.Loop() {
+		r := httptest.NewRequest(http.MethodPost, "/smapi", content)
+		r.Header.Set("Content-Type", "text/xml; charset=utf-8")
+		r.Header.Set("SOAPAction", `"http://www.sonos.com/Services/1.1#getMetadata"`)
+		r.ContentLength = int64(len(envelope))
+		content.Reset(envelope)
+		r.Body = content
+		if err := h.ServeHTTP(w, r, old); err != nil {
+			b.Fatal(err)
+		}
+	}
+	if n := h.shared.sessions.Begun(); n != 1 {
+		b.Errorf("%d sessions", n)
+	}
 }

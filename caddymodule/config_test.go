@@ -119,6 +119,7 @@ func TestJSONLoads(t *testing.T) {
 
 func TestAMistakeInJSONIsReportedWithItsField(t *testing.T) {
 	t.Setenv("SMAPI_TEST_EMPTY", "")
+	t.Setenv("SMAPI_TEST_LINES", "marker\nmarker")
 	replace := func(old, new string) string { return strings.Replace(handlerJSON(""), old, new, 1) }
 	for handler, want := range map[string]string{
 		handlerJSON(`,"unknown":1`):                                                                      `unknown field "unknown"`,
@@ -128,7 +129,7 @@ func TestAMistakeInJSONIsReportedWithItsField(t *testing.T) {
 		replace(`https://auth.example.com/token`, `%zz`):                                                 "token_endpoint: is no absolute",
 		replace(`https://auth`, `https://marker@auth`):                                                   "token_endpoint: has a user",
 		replace(`https://auth`, `http://auth`):                                                           "token_endpoint: is http beyond loopback",
-		replace(`https://auth`, `{env.SMAPI_TEST_EMPTY}`):                                                "token_endpoint: has a placeholder",
+		replace(`https://auth`, `{env.SMAPI_TEST_EMPTY}`):                                                "token_endpoint: the environment variable SMAPI_TEST_EMPTY is not set",
 		handlerJSON(`,"on_error":{"0403":"rejected"}`):                                                   "on_error: needs an OAuth error",
 		handlerJSON(`,"on_error":{"+403":"rejected"}`):                                                   "on_error: needs an OAuth error",
 		handlerJSON(`,"on_error":{" invalid_grant":"rejected"}`):                                         "on_error: needs an OAuth error",
@@ -136,6 +137,11 @@ func TestAMistakeInJSONIsReportedWithItsField(t *testing.T) {
 		handlerJSON(`,"header":{"X":["a\nb"]}`):                                                          "header: has a value that no header can have",
 		handlerJSON(`,"header":{"authorization":["marker"]}`):                                            "header: the header Authorization is set by client_auth basic",
 		handlerJSON(`,"param":{"x":["{smapi.household_id"]}`):                                            "param: has a placeholder without its closing brace",
+		handlerJSON(`,"param":{"x":["{env.X"]}`):                                                         "param: has a placeholder without its closing brace",
+		handlerJSON(`,"param":{"x":["{env.SMAPI_TEST_LINES}"]}`):                                         "param: the environment variable SMAPI_TEST_LINES has a tab, a line end",
+		handlerJSON(`,"header":{"X":["marker {file./x"]}`):                                               "header: has a placeholder without its closing brace",
+		replace(`"s"`, `"marker{env.X"`):                                                                 "client_secret: has a placeholder without its closing brace",
+		replace(`"sonos"`, `"{env.SMAPI_TEST_LINES}"`):                                                   "client_id: the environment variable SMAPI_TEST_LINES has a tab, a line end",
 		handlerJSON(`,"exchange":[{}]`):                                                                  "exchange: needs the kind of credentials",
 		handlerJSON(`,"exchange":[{"credentials":"login"},{"credentials":"login"}]`):                     "exchange login: is given twice",
 		handlerJSON(`,"exchange":[{"credentials":"session_id","grant_type":"urn:x"}]`):                   "exchange session_id: no param of it",
@@ -259,7 +265,7 @@ func TestEverySectionOfTheExampleIsValid(t *testing.T) {
 	example := string(documented(t)["Caddyfile.example"])
 	sections := regexp.MustCompile(`(?m)(^\t\t#\t.*\n)+`).FindAllString(example, -1)
 	t.Setenv("SMAPI_VAULT_KEYS", vaultFile(t))
-	if len(sections) != 7 {
+	if len(sections) != 8 {
 		t.Fatalf("%d sections", len(sections))
 	}
 	uncommented := func(section string) string { return strings.ReplaceAll(section, "\t\t#\t", "\t\t") }

@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/legacy"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/pacing"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/settings"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
@@ -21,11 +22,13 @@ import (
 // pool has the sharedEndpoints in use. They outlive configurations.
 var pool = caddy.NewUsagePool()
 
-// budgetsPool has the failed logins by token endpoint.
+// budgetsPool has the failed logins by token endpoint and for how long they are counted.
 var budgetsPool = caddy.NewUsagePool()
 
 // clock is what the fuses, the budgets and what is remembered go by.
 var clock = time.Now
+
+func budgetsKey(s *settings.Settings) string { return s.Where() + " " + s.FailedLogins.Within.String() }
 
 type sharedBudgets struct{ *pacing.Budgets }
 
@@ -39,6 +42,7 @@ type sharedEndpoint struct {
 	where, client string
 	logger        atomic.Pointer[zap.Logger] // of the handler that joined last
 	tally         tally
+	sessions      *legacy.Sessions
 
 	mu       sync.Mutex
 	files    map[*settings.Files]*settings.Settings // of each handler
@@ -57,7 +61,7 @@ func join(s *settings.Settings, files *settings.Files, logger *zap.Logger) (*sha
 		return nil, nil, err
 	}
 	// An account is the same whichever client asks for it.
-	budgets, _, err := budgetsPool.LoadOrNew(s.Where(), func() (caddy.Destructor, error) {
+	budgets, _, err := budgetsPool.LoadOrNew(budgetsKey(s), func() (caddy.Destructor, error) {
 		return sharedBudgets{pacing.NewBudgets(clock)}, nil
 	})
 	if err != nil {
@@ -75,7 +79,7 @@ func (e *sharedEndpoint) leave(s *settings.Settings, files *settings.Files) erro
 	e.mu.Lock()
 	delete(e.files, files)
 	e.mu.Unlock()
-	_, _ = budgetsPool.Delete(s.Where()) // nothing of it can fail
+	_, _ = budgetsPool.Delete(budgetsKey(s)) // nothing of it can fail
 	_, err := pool.Delete(s.Key())
 	return err
 }
@@ -94,6 +98,7 @@ func (e *sharedEndpoint) metadataFor(c *token.Config) *token.Metadata {
 
 func newSharedEndpoint(where, client string) *sharedEndpoint {
 	e := &sharedEndpoint{where: where, client: client, files: make(map[*settings.Files]*settings.Settings)}
+	e.sessions = legacy.NewSessions(legacy.MaxSessions, clock)
 	endpoint := zap.String("token_endpoint", where)
 	e.State = flow.NewState(pacing.Watch{
 		Breaker: func(state string) {
@@ -120,21 +125,24 @@ func newSharedEndpoint(where, client string) *sharedEndpoint {
 	return e
 }
 
-// pacing is how the exchanges are paced now, all together. Of keys that a vault does not know only what is in flight is
-// told, since anybody can make them up.
+// pacing is how all that is asked there is paced now. Of keys that a vault does not know only what is in flight is told,
+// since anybody can make them up.
 func (e *sharedEndpoint) pacing() pacing.Status {
-	s, r, u := e.Logins.Status(), e.Refreshes.Status(), e.Unknown.Status()
-	s.InFlight += u.InFlight
-	s.InFlight += r.InFlight
-	s.Waiting += r.Waiting
-	if s.OldestWaiting.IsZero() || !r.OldestWaiting.IsZero() && r.OldestWaiting.Before(s.OldestWaiting) {
-		s.OldestWaiting = r.OldestWaiting
-	}
-	if s.Breaker == "closed" || r.Breaker == "open" {
-		s.Breaker = r.Breaker
-	}
-	if r.Hold.After(s.Hold) {
-		s.Hold = r.Hold
+	s := e.Logins.Status()
+	s.InFlight += e.Unknown.Status().InFlight
+	for _, p := range [...]*pacing.Pacer{e.Refreshes, e.Links, e.Polls} {
+		r := p.Status()
+		s.InFlight += r.InFlight
+		s.Waiting += r.Waiting
+		if s.OldestWaiting.IsZero() || !r.OldestWaiting.IsZero() && r.OldestWaiting.Before(s.OldestWaiting) {
+			s.OldestWaiting = r.OldestWaiting
+		}
+		if s.Breaker == "closed" || r.Breaker == "open" {
+			s.Breaker = r.Breaker
+		}
+		if r.Hold.After(s.Hold) {
+			s.Hold = r.Hold
+		}
 	}
 	return s
 }
@@ -151,6 +159,18 @@ func (e *sharedEndpoint) countExchanging(handlers map[smapi.Kind]int) {
 			handlers[kind]++
 		}
 	}
+}
+
+// hasOldService reports whether some handler puts calls to an old service.
+func (e *sharedEndpoint) hasOldService() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, s := range e.files {
+		if s.Policy.OldService != nil {
+			return true
+		}
+	}
+	return false
 }
 
 // endpoints are those in use.

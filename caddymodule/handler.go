@@ -4,6 +4,7 @@ package caddymodule
 import (
 	"crypto/rand"
 	"net/http"
+	"slices"
 	"strconv"
 	"time"
 
@@ -17,6 +18,8 @@ import (
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/secret"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/settings"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/token"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault"
 )
 
 func init() {
@@ -38,7 +41,7 @@ var secretInterval = secret.DefaultInterval
 //
 // `exchange` says for each kind how old credentials are exchanged; without that, user names and passwords are, by
 // the password grant. On demand it also answers `getSessionId`, so that Session ID players begin to upgrade
-// (`expire_session_ids`), and `refreshAuthToken` (`refresh_auth_tokens`).
+// (`expire_session_ids`), `refreshAuthToken` (`refresh_auth_tokens`), and the calls of listeners who sign in (`sign_in`).
 //
 // All text fields may hold global placeholders such as `{env.CLIENT_ID}` or `{file./run/secrets/client}`,
 // which are replaced when the configuration is loaded; a field whose placeholder is empty is an error.
@@ -50,6 +53,7 @@ type Handler struct {
 	exchanger *flow.Exchanger
 	shared    *sharedEndpoint
 	vault     *vaultMember
+	ours      smapi.Ours // nil without an old service
 	logger    *zap.Logger
 	calls     *zap.Logger
 }
@@ -93,14 +97,29 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		return err
 	}
 	quietStandardLog()
-	if h.settings.Policy.Mode == flow.ModeUpgrade {
+	if h.settings.Policy.OldService != nil {
+		h.ours = vault.Bears
+	}
+	signsIn := h.settings.Policy.SignIn != nil && h.settings.Policy.Mode != flow.ModeObserve
+	if h.settings.Policy.Mode == flow.ModeUpgrade || signsIn {
 		endpoint.Metadata = h.shared.metadataFor(&endpoint)
 		h.exchanger = h.settings.Exchanger(endpoint, h.shared.State, budgets)
 		if keys != nil {
 			if h.vault, err = joinVault(&h.settings, keys, ctx.Storage(), h.logger); err != nil {
 				return err
 			}
-			h.exchanger.Vault = h.vault.Vault
+			h.exchanger.Vault, h.exchanger.Now = h.vault.Vault, clock
+		}
+	}
+	if signsIn {
+		signIn, err := h.ConnectSignIn(&h.settings, &h.files, endpoint, keys)
+		if err != nil {
+			return err
+		}
+		signIn.Metadata = h.shared.metadataFor(&signIn)
+		h.exchanger.SignIn = token.New(signIn)
+		if h.vault != nil {
+			h.settings.Policy.SignIn.HashUser = func(user string) string { return h.vault.Digest("user_id", user) }
 		}
 	}
 	return nil
@@ -128,27 +147,52 @@ func (h *Handler) warn() {
 	if h.ExpireSessionIDs && h.settings.Policy.Households != flow.AllHouseholds {
 		h.logger.Warn("expire_session_ids waits for households 100%, because a getSessionId does not tell its home")
 	}
-	if h.RefreshAuthTokens && h.settings.Policy.Mode == flow.ModeReauthorize {
+	if h.SignIn == nil && (h.settings.Policy.Mode == flow.ModeReauthorize || slices.Contains(h.settings.Methods, smapi.GetSessionID)) {
+		h.logger.Warn("there is no sign_in: listeners who have to sign in again can do so only if the old service answers getAppLink")
+	}
+	if h.RefreshAuthTokens && h.SignIn == nil && h.settings.Policy.Mode == flow.ModeReauthorize {
 		h.logger.Warn("refresh_auth_tokens is not in force in mode reauthorize: refreshAuthToken is forwarded")
+	}
+	for kind, lacks := range h.settings.Unfilled() {
+		h.logger.Warn("homes that are upgraded by this exchange cannot call the old service, because old_service has placeholders that it does not fill",
+			zap.String("exchange", string(kind)), zap.Strings("placeholders", lacks))
+	}
+	if o := h.settings.Policy.OldService; o != nil {
+		if lacks := o.Lacks(smapi.Anonymous); h.SignIn != nil && len(lacks) > 0 {
+			h.logger.Warn("listeners who sign in cannot call the old service, because old_service has placeholders that only an upgrade fills",
+				zap.Strings("placeholders", lacks))
+		}
+	}
+	if o := h.settings.Policy.OldService; o != nil && len(o.Lacks("")) > 0 {
+		h.logger.Info("homes that were upgraded before old_service was on sign in again, unless it has nothing but {token.FIELD}")
 	}
 }
 
 // ServeHTTP answers the calls that concern a move to OAuth and forwards everything else.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
-	if !smapi.MayCall(r, h.settings.Methods) { // most requests, so that they cost no allocation
+	if !h.ours.MayCall(r, h.settings.Methods) { // most requests, so that they cost no allocation
 		forwardedRequests.Inc()
 		return next.ServeHTTP(w, r)
 	}
-	return smapi.Serve(w, r, h.settings.Methods, func(call *smapi.Call, peeked int, why error) error {
+	return h.ours.Serve(w, r, h.settings.Methods, func(call *smapi.Call, peeked int, why error) error {
 		metrics.peeked.Add(float64(peeked))
 		if call == nil {
-			if _, clear := why.(smapi.NoCall); !clear {
+			switch why.(type) {
+			case smapi.Refuse:
+				return h.refuse(w, r, why)
+			case smapi.NoCall:
+			default:
 				h.logger.Debug("forwarded an ambiguous call", zap.NamedError("cause", why))
 			}
-			forwardedRequests.Inc()
-			return next.ServeHTTP(w, r)
+			return h.forward(w, r, next)
+		}
+		if call.Bearing != nil && (call.Bearing.Only || call.Method != smapi.RefreshAuthToken && !call.Method.SignsIn()) {
+			return h.translate(w, r, next, call)
 		}
 		d := h.settings.Policy.Decide(call)
+		if d.Outcome == flow.Forwarded && call.Bearing != nil {
+			return h.translate(w, r, next, call)
+		}
 		if d.Outcome == flow.Forwarded {
 			count(&d)
 			return next.ServeHTTP(w, r)
@@ -159,6 +203,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		}
 		if d.Exchange != nil {
 			h.exchange(r, &d, peeked)
+		}
+		if d.Outcome == flow.Forwarded && call.Bearing != nil {
+			return h.translate(w, r, next, call)
 		}
 		if d.Outcome == flow.Forwarded {
 			count(&d)
@@ -211,7 +258,7 @@ func (h *Handler) answer(w http.ResponseWriter, r *http.Request, d *flow.Decisio
 	if fault := h.settings.Policy.Reply(d).Fault; fault != nil {
 		status, body = http.StatusInternalServerError, fault.Envelope(reference)
 	} else {
-		body = smapi.Pair(d.Call.Method, d.AuthToken, d.PrivateKey)
+		body = h.settings.Policy.Answer(d)
 	}
 	header := w.Header()
 	header.Set("Content-Type", "text/xml; charset=utf-8")

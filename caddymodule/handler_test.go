@@ -320,12 +320,13 @@ func TestAPasswordGoesNowhereButToTheTokenEndpoint(t *testing.T) {
 }
 
 func TestTheExchangeIsWhatTheConfigurationSays(t *testing.T) {
-	t.Setenv("SMAPI_TEST_SECRET", "from the environment")
+	t.Setenv("SMAPI_TEST_SECRET", "\uFEFFfrom the environment\r\n") // as editors and shells leave it
 	endpoint := serve(t, issuesTokens)
 	s := caddyRun(t, fmt.Sprintf(`smapi_upgrade %s/token {
-		client_id the-id
+		client_id "the id {env.SMAPI_TEST_SECRET}"
 		client_secret {env.SMAPI_TEST_SECRET}
 		client_auth post
+		header X-Key {env.SMAPI_TEST_SECRET}
 		scope openid offline_access
 		param resource one
 		param resource two
@@ -333,16 +334,20 @@ func TestTheExchangeIsWhatTheConfigurationSays(t *testing.T) {
 	}
 	reverse_proxy 127.0.0.1:1`, endpoint.URL))
 	checkAnswer(t, s.upgrade(t), "upgraded.xml")
-	form, err := url.ParseQuery(endpoint.asked()[0].body)
+	asked := endpoint.asked()[0]
+	form, err := url.ParseQuery(asked.body)
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := url.Values{
 		"grant_type": {"password"}, "username": {"testuser"}, "password": {"12345"},
-		"client_id": {"the-id"}, "client_secret": {"from the environment"},
+		"client_id": {"the id from the environment"}, "client_secret": {"from the environment"},
 		"scope": {"openid offline_access"}, "resource": {"one", "two"}, "audience": {"from the environment"},
 	}
 	if form.Encode() != want.Encode() {
 		t.Errorf("the form is %v", form)
+	}
+	if key := asked.Header.Get("X-Key"); key != "from the environment" {
+		t.Errorf("the header is %q", key)
 	}
 }

@@ -1,6 +1,7 @@
 package caddymodule_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -32,15 +33,19 @@ func marked(t testing.TB, request string) []byte {
 
 // What token endpoints say, with secrets wherever a server may put them.
 var leakyAnswers = map[string]http.HandlerFunc{
-	"issued":           says(200, `{"access_token":"marker-new-token","refresh_token":"marker-new-key"}`),
-	"issued, in part":  says(200, `{"access_token":"marker-new-token"}`),
-	"issued, too long": says(200, `{"access_token":"marker-new-token`+strings.Repeat("x", 2048)+`","refresh_token":"k"}`),
-	"issued, no text":  says(200, `{"access_token":"marker-new-token\u0000","refresh_token":"marker-new-key"}`),
-	"no JSON":          says(200, `marker-password`),
-	"rejected":         says(400, `{"error":"invalid_grant","error_description":"marker-user has not marker-password"}`),
-	"an odd error":     says(400, `{"error":"marker-user is locked","error_uri":"marker-password"}`),
-	"the client":       says(401, `{"error":"invalid_client","error_description":"marker-secret"}`),
-	"failing":          says(500, `marker-password`),
+	"issued":                          says(200, `{"access_token":"marker-new-token","refresh_token":"marker-new-key"}`),
+	"issued, in part":                 says(200, `{"access_token":"marker-new-token"}`),
+	"issued, too long":                says(200, `{"access_token":"marker-new-token`+strings.Repeat("x", 2048)+`","refresh_token":"k"}`),
+	"issued, no text":                 says(200, `{"access_token":"marker-new-token\u0000","refresh_token":"marker-new-key"}`),
+	"no JSON":                         says(200, `marker-password`),
+	"rejected":                        says(400, `{"error":"invalid_grant","error_description":"marker-user has not marker-password"}`),
+	"an odd error":                    says(400, `{"error":"marker-user is locked","error_uri":"marker-password"}`),
+	"the client":                      says(401, `{"error":"invalid_client","error_description":"marker-secret"}`),
+	"failing":                         says(500, `marker-password`),
+	"the client's secret as an error": says(401, `{"error":"no_marker-secret_please"}`),
+	"a token as an error":             says(400, `{"error":"marker-new-token","access_token":"Marker-New-Token"}`),
+	"the device as an error":          says(403, `{"error":"marker-device"}`),
+	"the home as an error":            says(400, `{"error":"marker-household"}`),
 	"patience": func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Retry-After", "marker-user")
 		says(429, `marker-password`)(w, r)
@@ -130,7 +135,10 @@ func TestNothingSecretGetsOut(t *testing.T) {
 				secrets = append(keysOf(t, keys), handle)
 				ofVaults = append(ofVaults, secrets...)
 				for _, held := range []string{"marker-before", authToken} { // answered by the record, and by the endpoint
-					sent = append(sent, refreshOf(t, o.site, held, handle))
+					r := o.request(t, bytes.ReplaceAll(bytes.ReplaceAll(marked(t, "refresh-auth-token.xml"),
+						[]byte("marker-old-token"), []byte(held)), []byte("marker-old-key"), []byte(handle)))
+					r.Header.Set("SOAPAction", `"http://www.sonos.com/Services/1.1#refreshAuthToken"`)
+					sent = append(sent, r)
 				}
 			}
 			for _, call := range calls {

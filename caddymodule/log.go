@@ -39,6 +39,8 @@ func logCall(logger *zap.Logger, r *http.Request, d *flow.Decision, reference st
 	}
 	says := "answered a call"
 	switch {
+	case d.Outcome == flow.Translated:
+		says = "put a call to the old service in its own terms"
 	case d.Outcome == flow.Forwarded && d.Result.Class == "":
 		says = "forwarded a call, as its key is none of the vault's"
 	case d.Outcome == flow.Forwarded:

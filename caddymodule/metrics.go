@@ -2,6 +2,7 @@ package caddymodule
 
 import (
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -26,9 +27,16 @@ var metrics = struct {
 	peeked    prometheus.Counter
 	storage   *prometheus.CounterVec
 	stored    *prometheus.HistogramVec
+	sessions  *prometheus.CounterVec
 	endpoints endpointsCollector
 	vaults    vaultsCollector
 }{
+	sessions: prometheus.NewCounterVec(prometheus.CounterOpts{
+		Namespace: metricsNamespace,
+		Subsystem: metricsSubsystem,
+		Name:      "old_sessions_total",
+		Help:      "Sessions that were asked for at old services, by result: begun, renewed because the last one was refused, refused, failed.",
+	}, []string{"result"}),
 	requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 		Namespace: metricsNamespace,
 		Subsystem: metricsSubsystem,
@@ -70,7 +78,7 @@ var metrics = struct {
 }
 
 // noCredentials is the kind of requests that are no call about credentials.
-const noCredentials = "none"
+const noCredentials = string(smapi.None)
 
 // The series that there are. They begin at 0, so that the first of its kind is seen to be one more.
 var (
@@ -85,6 +93,9 @@ type outcomeOfKind struct {
 }
 
 func init() {
+	for _, result := range []string{"begun", "renewed", "refused", "failed"} {
+		metrics.sessions.WithLabelValues(result)
+	}
 	for _, operation := range vault.Operations {
 		for _, result := range vault.Results {
 			metrics.storage.WithLabelValues(operation, result)
@@ -92,7 +103,7 @@ func init() {
 		metrics.stored.WithLabelValues(operation)
 	}
 	for _, o := range flow.Outcomes() {
-		for _, kind := range flow.Kinds {
+		for _, kind := range append(slices.Clone(flow.Kinds), smapi.None) {
 			callsBy[outcomeOfKind{o, kind}] = metrics.requests.WithLabelValues(o.String(), string(kind))
 		}
 		if o.Row().Asked {
@@ -107,9 +118,12 @@ func observeStorage(operation, result string, took time.Duration) {
 	metrics.stored.WithLabelValues(operation).Observe(took.Seconds())
 }
 
+// countSession counts a session that was asked for at an old service.
+func countSession(result string) { metrics.sessions.WithLabelValues(result).Inc() }
+
 // registerMetrics has the registry of a configuration show the metrics of the process.
 func registerMetrics(registry prometheus.Registerer) error {
-	for _, c := range []prometheus.Collector{metrics.requests, metrics.durations, metrics.replayed, metrics.peeked, metrics.storage, metrics.stored, metrics.endpoints, metrics.vaults} {
+	for _, c := range []prometheus.Collector{metrics.requests, metrics.durations, metrics.replayed, metrics.peeked, metrics.storage, metrics.stored, metrics.sessions, metrics.endpoints, metrics.vaults} {
 		if err := registry.Register(c); err != nil {
 			if _, already := errors.AsType[prometheus.AlreadyRegisteredError](err); !already {
 				return err
@@ -152,7 +166,9 @@ var (
 	exchangingDesc = prometheus.NewDesc(prometheus.BuildFQName(metricsNamespace, metricsSubsystem, "handlers_exchanging"),
 		"Handlers that take calls with these credentials to a token endpoint.", []string{"credentials"}, nil)
 	fuseDesc = prometheus.NewDesc(prometheus.BuildFQName(metricsNamespace, metricsSubsystem, "fuses_blown"),
-		"Fuses that are blown, so that rejections are doubted. Each token endpoint has one for logins and one for refreshes.", nil, nil)
+		"Fuses that are blown, so that rejections are doubted. Each token endpoint has one for logins, one for refreshes and one for what the old service refuses.", nil, nil)
+	sessionsDesc = prometheus.NewDesc(prometheus.BuildFQName(metricsNamespace, metricsSubsystem, "old_sessions"),
+		"Accounts whose session at the old service is known.", nil, nil)
 )
 
 func (endpointsCollector) Describe(descs chan<- *prometheus.Desc) {
@@ -160,12 +176,13 @@ func (endpointsCollector) Describe(descs chan<- *prometheus.Desc) {
 	descs <- waitingDesc
 	descs <- breakerDesc
 	descs <- fuseDesc
+	descs <- sessionsDesc
 	descs <- accountsDesc
 	descs <- exchangingDesc
 }
 
 func (endpointsCollector) Collect(values chan<- prometheus.Metric) {
-	var inFlight, waiting, open, blown float64
+	var inFlight, waiting, open, blown, sessions float64
 	var upgrades, refreshes [len(accountResults)]int
 	exchanging := map[smapi.Kind]int{}
 	for _, e := range endpoints() {
@@ -175,7 +192,8 @@ func (endpointsCollector) Collect(values chan<- prometheus.Metric) {
 		if status.Breaker != "closed" { // half-open, it is left alone but for a few tries
 			open++
 		}
-		for _, fuse := range []*pacing.Fuse{e.LoginFuse, e.RefreshFuse} {
+		sessions += float64(e.sessions.Len())
+		for _, fuse := range []*pacing.Fuse{e.LoginFuse, e.RefreshFuse, e.OldFuse} {
 			if fuse.Blown() {
 				blown++
 			}
@@ -192,6 +210,7 @@ func (endpointsCollector) Collect(values chan<- prometheus.Metric) {
 	values <- prometheus.MustNewConstMetric(waitingDesc, prometheus.GaugeValue, waiting)
 	values <- prometheus.MustNewConstMetric(breakerDesc, prometheus.GaugeValue, open)
 	values <- prometheus.MustNewConstMetric(fuseDesc, prometheus.GaugeValue, blown)
+	values <- prometheus.MustNewConstMetric(sessionsDesc, prometheus.GaugeValue, sessions)
 	for end, result := range accountResults {
 		values <- prometheus.MustNewConstMetric(accountsDesc, prometheus.GaugeValue, float64(upgrades[end]), "upgrade", result)
 		values <- prometheus.MustNewConstMetric(accountsDesc, prometheus.GaugeValue, float64(refreshes[end]), "refresh", result)

@@ -244,3 +244,46 @@ func TestStrangersFatCallsFillABoundedQueue(t *testing.T) {
 	l := &listeners{site: o.site}
 	l.upgrade(t)
 }
+
+// Refreshes that may yet be forwarded hold their bodies, also those that wait for another one of the same key.
+func TestStrangersFatRefreshesOfOneKeyHoldABoundedMemory(t *testing.T) {
+	const fat, calls = 60 << 10, 1000
+	endpoint, arrived, proceed := hanging(t)
+	defer proceed()
+	s := caddyRun(t, directive(endpoint, oldService(t), "households 0%", "refresh_auth_tokens"))
+	padding := "<ns:credentials><ns:padding>" + strings.Repeat("x", fat) + "</ns:padding>"
+	body := strings.Replace(string(file(t, "requests", "refresh-auth-token.xml")), "<ns:credentials>", padding, 1)
+	if len(body) < fat {
+		t.Fatal("not fat")
+	}
+	stranger := from(t, "127.1.0.1")
+	var turnedAway atomic.Int32
+	ctx, leave := context.WithCancel(t.Context())
+	var all sync.WaitGroup
+	for range calls {
+		all.Go(func() {
+			r := s.refreshes(t, "key")
+			r.Body, r.ContentLength = io.NopCloser(strings.NewReader(body)), int64(len(body))
+			if a, err := fetch(stranger, r.WithContext(ctx)); err == nil && told(t, a) == "unavailable" {
+				turnedAway.Add(1)
+			}
+		})
+	}
+	<-arrived
+	const room = 48 << 20 / fat // of 64 MiB, of which the last quarter takes only smaller ones
+	eventually(t, "the rest is turned away", func() bool { return turnedAway.Load() >= calls-room-room/10 })
+	small := make(chan answer)
+	go func() {
+		a, _ := fetch(from(t, "127.2.0.1"), s.refreshes(t, "another"))
+		small <- a
+	}()
+	eventually(t, "the small one is asked for", func() bool {
+		return slices.ContainsFunc(endpoint.asked(), func(r received) bool { return strings.Contains(r.body, "another") })
+	})
+	proceed()
+	if a := <-small; !strings.Contains(a.body, "<authToken>new-token<") {
+		t.Errorf("a small one gets %+v", a)
+	}
+	leave()
+	all.Wait()
+}

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/text/unicode/norm"
+
+	"github.com/smapi-tools/caddy-smapi-upgrade/internal/loopback"
 )
 
 // locking is a token endpoint that locks an account, however its name is spelled, at the fifth failed login in a row.
@@ -228,4 +230,48 @@ func TestStrangersWhoGuessWaitBehindTheOthers(t *testing.T) {
 	pace.Wait()
 	guesses.Wait()
 	l.upgrade(t)
+}
+
+func TestStrangersCannotLockAnAccountWhateverOnErrorSays(t *testing.T) {
+	for _, class := range []string{"unavailable", "misconfigured"} {
+		var failed atomic.Int32
+		s := caddyRun(t, directive(serve(t, passwords(&failed)), oldService(t), "on_error invalid_grant "+class))
+		for i := range 20 {
+			if became := told(t, s.post(t, tries(t, "ella", fmt.Sprint("guess", i), "home"))); became != "unavailable" {
+				t.Errorf("a guess is %s", became)
+			}
+		}
+		if n := failed.Load(); n != 3 {
+			t.Errorf("%s: %d failed logins", class, n)
+		}
+	}
+}
+
+// Sites of one endpoint may have other times in failed_logins.
+func TestASiteWithAnotherTimeFreesNoAccount(t *testing.T) {
+	step := stepClock(t)
+	var failed atomic.Int32
+	endpoint, old := serve(t, passwords(&failed)), oldService(t)
+	one, other := loopback.FreeAddress(), loopback.FreeAddress()
+	block := func(address, logins string) string {
+		return fmt.Sprintf("http://%s {\nbind 127.0.0.1\n%s\n}\n", address, directive(endpoint, old, "failed_logins "+logins))
+	}
+	caddyRun(t, strings.TrimSuffix("respond ok\n}\n"+block(one, "4 30m")+block(other, "4 1m"), "}\n"))
+	guess := func(address, name string) {
+		t.Helper()
+		(&site{url: "http://" + address}).post(t, tries(t, name, fmt.Sprint("guess", failed.Load()), "home"))
+	}
+	step(325 * time.Second)
+	for range 10 {
+		guess(one, "ella")
+		guess(other, "another")
+	}
+	before := failed.Load()
+	for range 10 {
+		guess(other, fmt.Sprint("made-up", failed.Load()))
+		guess(one, "ella")
+	}
+	if n := failed.Load() - before; n != 10 {
+		t.Errorf("%d of 10 calls reached the endpoint, and some for a guarded account", n)
+	}
 }

@@ -133,3 +133,41 @@ func TestAnAccountThatIsHeldIsServedWhenItsTimeIsOver(t *testing.T) {
 		t.Errorf("POSTs at %v", posts)
 	}
 }
+
+// A server throttles each account, and 503s some. What it says of a network none of whose calls is accepted, while
+// others' are, is that network's.
+func TestStrangersWhoseCallsAllFailHoldNobodyElse(t *testing.T) {
+	for _, status := range []int{http.StatusTooManyRequests, http.StatusServiceUnavailable} {
+		t.Run(fmt.Sprint(status), func(t *testing.T) {
+			var failed atomic.Int32
+			judge := passwords(&failed)
+			o := operate(t, directive(serve(t, func(w http.ResponseWriter, r *http.Request) {
+				if strings.HasPrefix(r.PostFormValue("username"), "limited") {
+					w.Header().Set("Retry-After", "300")
+					says(status, "")(w, r)
+					return
+				}
+				judge(w, r)
+			}), oldService(t), "refresh_auth_tokens"))
+			stranger, l := from(t, "127.1.0.1"), &listeners{site: o.site}
+			try := func(name string) {
+				t.Helper()
+				if a, err := ask(t, stranger, o.site, tries(t, name, "wrong", "home")); err != nil || told(t, a) == "upgraded" {
+					t.Fatalf("%s: %+v, %v", name, a, err)
+				}
+			}
+			try("made-up")
+			l.upgrade(t)
+			for i := range 10 {
+				try(fmt.Sprint("made-up", i))
+			}
+			for i := range 50 {
+				try(fmt.Sprint("limited", i))
+			}
+			l.upgrade(t)
+			if held := onlyEndpoint(t, o).HoldSeconds; held > 0 {
+				t.Errorf("the others are held for %v s", held)
+			}
+		})
+	}
+}

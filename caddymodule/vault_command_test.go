@@ -115,7 +115,7 @@ func TestTheVaultsCommandsWorkBesideTheCaddyThatRuns(t *testing.T) {
 	if got := s.refresh(t, "another", handle); got.status != 200 {
 		t.Errorf("after that: %+v", got)
 	}
-	if got := run("forget", "--account", " ELLA"); got.code != 0 || !strings.Contains(got.stdout, "records forgotten      2\n") {
+	if got := run("forget", "--account", "ella"); got.code != 0 || !strings.Contains(got.stdout, "records forgotten      2\n") {
 		t.Errorf("got %+v", got)
 	}
 	if got := run("forget", "--household", "home2", "--json"); got.code != 0 || !strings.Contains(got.stdout, `"forgotten": 1`) {

@@ -51,7 +51,7 @@ func refreshHomes(t testing.TB, s *site, homes []home) (served, signIn, later in
 	return served, signIn, later
 }
 
-func checkServed(t testing.TB, s *site, homes []home) {
+func checkRefreshed(t testing.TB, s *site, homes []home) {
 	t.Helper()
 	if served, signIn, later := refreshHomes(t, s, homes); served != len(homes) {
 		t.Errorf("of %d homes %d are served, %d sign in again, %d come later", len(homes), served, signIn, later)
@@ -74,8 +74,8 @@ func TestAVaultIsTurnedOnOffAndOnAgain(t *testing.T) {
 	// On: those that were upgraded before are taken in, and the household goes on holding the key from before.
 	s := run("vault " + keys)
 	household := append([]home(nil), before...)
-	checkServed(t, s, before)
-	checkServed(t, s, household)
+	checkRefreshed(t, s, before)
+	checkRefreshed(t, s, household)
 	if n := endpoint.refreshes.Load(); n != homes/2 {
 		t.Errorf("%d refreshes of %d homes", n, homes/2)
 	}
@@ -99,7 +99,7 @@ func TestAVaultIsTurnedOnOffAndOnAgain(t *testing.T) {
 	checkForwarded(t, s.refresh(t, all[0].authToken, all[0].key))
 
 	// On again: whoever has not signed in meanwhile has lost nothing.
-	checkServed(t, run("vault "+keys), all)
+	checkRefreshed(t, run("vault "+keys), all)
 }
 
 func TestAStorageOfYesterdaySignsInOnlyWhoHasRefreshedSince(t *testing.T) {
@@ -114,7 +114,7 @@ func TestAStorageOfYesterdaySignsInOnlyWhoHasRefreshedSince(t *testing.T) {
 		t.Fatal(err)
 	}
 	since, others := all[:homes/2], all[homes/2:]
-	checkServed(t, s, since)
+	checkRefreshed(t, s, since)
 	if err := os.RemoveAll(storage); err != nil {
 		t.Fatal(err)
 	}
@@ -128,12 +128,12 @@ func TestAStorageOfYesterdaySignsInOnlyWhoHasRefreshedSince(t *testing.T) {
 	if served != 0 || signIn == 0 {
 		t.Errorf("%d are served, %d sign in again", served, signIn)
 	}
-	checkServed(t, s, others)
+	checkRefreshed(t, s, others)
 	for i, h := range upgradeHomes(t, s, homes/2) { // signed in again
 		if h.key != since[i].key {
 			t.Errorf("%s has another handle", h.name)
 		}
 		since[i] = h
 	}
-	checkServed(t, s, since)
+	checkRefreshed(t, s, since)
 }

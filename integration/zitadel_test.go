@@ -38,14 +38,26 @@ func runZitadelForKey(t testing.TB, algorithm string, public crypto.PublicKey) *
 
 func newZitadel(t testing.TB, client zitadelClient) *server {
 	t.Helper()
+	s, _ := newZitadelWithStorage(t, client)
+	return s
+}
+
+func newZitadelWithStorage(t testing.TB, client zitadelClient) (*server, *zitadelStorage) {
+	t.Helper()
 	store := &zitadelStorage{
 		client: client, signing: newKey(t, "ES256"),
 		old:    map[string]string{"old-token": "testuser"},
-		access: map[string]string{}, refresh: map[string]*grant{},
+		access: map[string]string{}, refresh: map[string]*grant{}, devices: map[string]*op.DeviceAuthorizationState{},
+		userCodes: map[string]string{},
 	}
 	s := serve(t, "/oauth/token", func(address string) http.Handler {
 		provider, err := op.NewProvider(
-			&op.Config{GrantTypeRefreshToken: true, AuthMethodPrivateKeyJWT: true},
+			&op.Config{
+				GrantTypeRefreshToken: true, AuthMethodPrivateKeyJWT: true,
+				DeviceAuthorization: op.DeviceAuthorizationConfig{
+					Lifetime: client.codeLife, PollInterval: time.Second, UserFormPath: "/device", UserCode: op.UserCodeBase20,
+				},
+			},
 			store, op.StaticIssuer(address), op.WithAllowInsecure())
 		if err != nil {
 			t.Fatal(err)
@@ -56,7 +68,7 @@ func newZitadel(t testing.TB, client zitadelClient) *server {
 		t.Helper()
 		return userinfo(t, s.url, accessToken) == "testuser"
 	}
-	return s
+	return s, store
 }
 
 // userinfo is the account that the server tells for an access token, if any.
@@ -116,6 +128,9 @@ type zitadelStorage struct {
 	old     map[string]string // accounts by their tokens of the old service
 	access  map[string]string // accounts by the ids of access tokens
 	refresh map[string]*grant // by refresh token
+
+	devices   map[string]*op.DeviceAuthorizationState // by device code
+	userCodes map[string]string                       // device codes by user code
 }
 
 var (
@@ -251,8 +266,9 @@ func (g *grant) SetCurrentScopes(scopes []string) { g.scopes = scopes }
 // zitadelClient is the client. The rest of the interface is for browsers.
 type zitadelClient struct {
 	op.Client
-	auth oidc.AuthMethod
-	key  *jose.JSONWebKey
+	auth     oidc.AuthMethod
+	key      *jose.JSONWebKey
+	codeLife time.Duration // of device codes
 }
 
 func (zitadelClient) GetID() string                        { return clientID }
@@ -263,7 +279,7 @@ func (zitadelClient) ClockSkew() time.Duration             { return 0 }
 func (zitadelClient) IDTokenUserinfoClaimsAssertion() bool { return false }
 
 func (zitadelClient) GrantTypes() []oidc.GrantType {
-	return []oidc.GrantType{oidc.GrantTypeTokenExchange, oidc.GrantTypeRefreshToken}
+	return []oidc.GrantType{oidc.GrantTypeTokenExchange, oidc.GrantTypeRefreshToken, oidc.GrantTypeDeviceCode}
 }
 
 //lint:ignore ST1003 it is called so in op.Client

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/command/page"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/diagnose"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/player"
@@ -28,6 +29,7 @@ type checker struct {
 	from            string
 	locked          string
 	refresh         bool
+	signIn          bool
 	yes             bool
 	json            bool
 }
@@ -37,7 +39,7 @@ func checkCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "check [--config <path> [--adapter <name>]]\n" +
 			"    [--endpoint <url>] [--credentials <kind>] [--from <file>]\n" +
-			"    [--locked-from <file>] [--refresh] [--yes] [--json]",
+			"    [--locked-from <file>] [--refresh] [--sign-in] [--yes] [--json]",
 		DisableFlagsInUseLine: true,
 		Short:                 "Tries the token endpoint with a test account",
 		Long: `
@@ -76,6 +78,10 @@ that is taken from a player's request is left out. Run it as the user and with
 the environment of the server, or secrets may be others. No credentials and no
 tokens are printed.
 
+With --sign-in no account is tried. A whole sign-in is played in its place, as
+by 'sign_in': it prints the address and the code, and waits until you have
+signed in there, for seven minutes at most, as players do.
+
 Exit status:
     0   all is well
     1   the exchange works, but there is something to fix
@@ -90,7 +96,10 @@ Exit status:
 
     One of several token endpoints, and whether tokens can be refreshed:
     $ caddy smapi-upgrade check --refresh \
-        --endpoint https://auth.example.com/oauth2/token`,
+        --endpoint https://auth.example.com/oauth2/token
+
+    Sign in once, as a listener does:
+    $ caddy smapi-upgrade check --sign-in`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) != 0 {
 				return usageError(cmd, errors.New("it takes no arguments; credentials must not be on the command line"))
@@ -108,6 +117,7 @@ Exit status:
 	flags.StringVar(&c.from, "from", "", "The `file` with the account (default standard input)")
 	flags.StringVar(&c.locked, "locked-from", "", "A `file` with a locked account to try, too")
 	flags.BoolVar(&c.refresh, "refresh", false, "Refresh the tokens, too")
+	flags.BoolVar(&c.signIn, "sign-in", false, "Sign in once in the place of that, as a listener does")
 	flags.BoolVarP(&c.yes, "yes", "y", false, "Do not ask whether to go on")
 	flags.BoolVar(&c.json, "json", false, "Print it as JSON")
 	return cmd
@@ -122,6 +132,9 @@ func (c *checker) run(cmd *cobra.Command) error {
 		return usageError(cmd, err)
 	}
 	defer trial.Close()
+	if c.signIn {
+		return c.runSignIn(cmd, trial)
+	}
 	tries, goOn, err := c.ask(cmd, trial)
 	if err != nil {
 		return usageError(cmd, err)
@@ -131,7 +144,23 @@ func (c *checker) run(cmd *cobra.Command) error {
 		return exit(cmd, exitUsage)
 	}
 	r := trial.Run(context.Background(), tries)
-	if err := newPage(cmd.OutOrStdout()).show(r, c.json, func(p *page) { printReport(p, &r) }); err != nil {
+	if err := page.New(cmd.OutOrStdout()).Show(r, c.json, func(p *page.Page) { page.Report(p, &r) }); err != nil {
+		return usageError(cmd, err)
+	}
+	return exit(cmd, exitOf[r.State])
+}
+
+// runSignIn has a listener sign in, who reads on standard error where.
+func (c *checker) runSignIn(cmd *cobra.Command, trial *diagnose.Trial) error {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	r, err := trial.SignIn(ctx, func(endpoint string, l *smapi.Link) {
+		tell(cmd, "%s\n\n  Open      %s\n  The code  %s\n\nWaiting until you have signed in there. Ctrl-C ends it.\n\n", endpoint, l.URL, l.Code)
+	})
+	if err != nil {
+		return usageError(cmd, err)
+	}
+	if err := page.New(cmd.OutOrStdout()).Show(r, c.json, func(p *page.Page) { page.Report(p, &r) }); err != nil {
 		return usageError(cmd, err)
 	}
 	return exit(cmd, exitOf[r.State])
@@ -140,7 +169,13 @@ func (c *checker) run(cmd *cobra.Command) error {
 // prepare sets up what is to be tried.
 func (c *checker) prepare() (*diagnose.Trial, error) {
 	kind := smapi.Kind(c.credentials)
+	if c.signIn {
+		kind = smapi.None
+	}
 	switch {
+	case c.signIn && (c.from != "" || c.locked != "" || c.refresh):
+		return nil, errors.New("--sign-in tries no account, and cannot be combined with --from, --locked-from and --refresh")
+	case c.signIn:
 	case !slices.Contains(flow.Kinds, kind):
 		return nil, errors.New("--credentials has to be login, session_id, login_token or anonymous")
 	case c.adapter != "" && c.config == "":
@@ -163,7 +198,7 @@ func (c *checker) prepare() (*diagnose.Trial, error) {
 func (c *checker) ask(cmd *cobra.Command, trial *diagnose.Trial) (tries diagnose.Tries, goOn bool, err error) {
 	kind := smapi.Kind(c.credentials)
 	tries = diagnose.Tries{Account: smapi.Credentials{Kind: kind}, Refresh: c.refresh}
-	fd, asked := terminal(cmd.InOrStdin())
+	fd, asked := page.Terminal(cmd.InOrStdin())
 	if !c.yes && !asked {
 		return tries, false, errors.New("it costs the account a failed login, and there is no terminal to ask at: add --yes")
 	}
@@ -234,7 +269,7 @@ func (c *checker) announce(cmd *cobra.Command, trial *diagnose.Trial) {
 	if c.refresh {
 		text += ". The refresh token that is issued is used up"
 	}
-	newPage(cmd.ErrOrStderr()).wrapped("", "", text+". At:")
+	page.New(cmd.ErrOrStderr()).Wrapped("", "", text+". At:")
 	for _, endpoint := range trial.Endpoints() {
 		tell(cmd, "  %s\n", endpoint)
 	}

@@ -8,6 +8,8 @@ import (
 
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	"github.com/spf13/cobra"
+
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/command/page"
 )
 
 // commands are the members of the family `caddy smapi-upgrade`.
@@ -71,11 +73,11 @@ const exitUsage = 2
 
 // usageError ends a command with a message of what is wrong with its flags and arguments.
 func usageError(cmd *cobra.Command, err error) error {
-	page := newPage(cmd.ErrOrStderr())
+	out := page.New(cmd.ErrOrStderr())
 	for line := range strings.Lines("Error: " + err.Error()) {
-		page.wrapped("", "", line)
+		out.Wrapped("", "", line)
 	}
-	fmt.Fprintf(page, "See '%s --help'.\n", cmd.CommandPath())
+	fmt.Fprintf(out, "See '%s --help'.\n", cmd.CommandPath())
 	return exit(cmd, exitUsage)
 }
 
@@ -89,3 +91,8 @@ func exit(cmd *cobra.Command, code int) error {
 }
 
 var errExit = errors.New("exiting with status 1")
+
+// tell prints text to standard error, where a person reads it.
+func tell(cmd *cobra.Command, format string, values ...any) {
+	fmt.Fprintf(page.New(cmd.ErrOrStderr()), format, values...)
+}

@@ -7,7 +7,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/command/page"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/diagnose"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/diagnose/capture"
 )
 
 // explainer is what `caddy smapi-upgrade explain` is asked for.
@@ -91,7 +93,7 @@ func (e *explainer) run(cmd *cobra.Command) error {
 	if err != nil {
 		return usageError(cmd, err)
 	}
-	if err := newPage(cmd.OutOrStdout()).show(x, e.json, func(p *page) { printExplanation(p, &x) }); err != nil {
+	if err := page.New(cmd.OutOrStdout()).Show(x, e.json, func(p *page.Page) { page.Explanation(p, &x) }); err != nil {
 		return usageError(cmd, err)
 	}
 	if !x.Answered {
@@ -100,7 +102,7 @@ func (e *explainer) run(cmd *cobra.Command) error {
 	return nil
 }
 
-func (e *explainer) read(stdin io.Reader) (*diagnose.Capture, []diagnose.Configured, error) {
+func (e *explainer) read(stdin io.Reader) (*capture.Request, []diagnose.Configured, error) {
 	if e.adapter != "" && e.config == "" {
 		return nil, nil, errors.New("--adapter is for the file of --config")
 	}
@@ -123,14 +125,14 @@ func (e *explainer) read(stdin io.Reader) (*diagnose.Capture, []diagnose.Configu
 }
 
 // capture is what is in the file, or at standard input.
-func (e *explainer) capture(stdin io.Reader) (*diagnose.Capture, error) {
+func (e *explainer) capture(stdin io.Reader) (*capture.Request, error) {
 	if e.file == "-" {
-		return diagnose.ReadCapture(stdin)
+		return capture.Read(stdin)
 	}
 	file, err := os.Open(e.file)
 	if err != nil {
 		return nil, err
 	}
 	defer file.Close()
-	return diagnose.ReadCapture(file)
+	return capture.Read(file)
 }

@@ -87,6 +87,9 @@ func TestExplainSaysHowARequestIsDecided(t *testing.T) {
 		{"refresh-by-handle-without-vault", handled, handler("refresh_auth_tokens"), "", 0},
 		{"refresh-in-reauthorize", marked(t, "refresh-auth-token.xml"), handler("refresh_auth_tokens\nmode reauthorize"), "", 1},
 
+		{"get-app-link", marked(t, "sign-in-get-app-link.xml"), handler("scope offline_access\nparam tenant {smapi.household_id}\nsign_in {\ndevice_endpoint https://auth.example.com/device\napp_url_string_id SIGN_IN\n}"), "", 0},
+		{"get-app-link-without-option", marked(t, "sign-in-get-app-link.xml"), handler(""), "", 1},
+		{"poll-of-sign-in", marked(t, "sign-in-poll.xml"), handler("sign_in {\ndevice_endpoint https://auth.example.com/device\napp_url_string_id SIGN_IN\n}"), "", 1},
 		{"placeholder-without-value", call, handler("scope {env.SMAPI_NOT_SET}"), "", 0},
 		{"key-that-is-not-read", call, []string{"smapi_upgrade {\nissuer https://auth.example.com\nclient_id sonos-upgrade\nclient_auth private_key_jwt\nclient_key /nonexistent/key.pem\n}"}, "", 0},
 		{"own-grant", call, []string{`smapi_upgrade {

@@ -7,10 +7,10 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-	"time"
 	"unicode/utf8"
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/command/page"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/diagnose"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/player"
 )
@@ -25,31 +25,31 @@ var controls = []string{
 func TestNoControlCharacterOfAServerIsPrinted(t *testing.T) {
 	for _, control := range controls {
 		text := "before" + control + "after"
-		for name, print := range map[string]func(*page){
-			"text":    func(p *page) { fmt.Fprintln(p, text) },
-			"wrapped": func(p *page) { p.wrapped("  ", text+" ", text+" "+text) },
-			"colored": func(p *page) { p.colored(red, text) },
-			"report": func(p *page) {
-				printReport(p, &diagnose.Report{State: diagnose.Fix, Handlers: []*diagnose.Checked{{
+		for name, print := range map[string]func(*page.Page){
+			"text":    func(p *page.Page) { fmt.Fprintln(p, text) },
+			"wrapped": func(p *page.Page) { p.Wrapped("  ", text+" ", text+" "+text) },
+			"colored": func(p *page.Page) { p.Colored(page.Red, text) },
+			"report": func(p *page.Page) {
+				page.Report(p, &diagnose.Report{State: diagnose.Fix, Handlers: []*diagnose.Checked{{
 					HandlerFacts: diagnose.HandlerFacts{Endpoint: text, ClientID: text, At: text, Matches: []string{text}},
 					Checks:       []diagnose.Finding{{Check: "TLS", State: diagnose.Fix, Says: text, Fix: text}},
 				}}})
 			},
-			"summary": func(p *page) {
-				printSummary(p, &player.Summary{Calls: 1, References: []string{text}, Outcomes: map[player.Outcome]*player.Count{
+			"summary": func(p *page.Page) {
+				page.Summary(p, &player.Summary{Calls: 1, References: []string{text}, Outcomes: map[player.Outcome]*player.Count{
 					player.AnotherFault: {Calls: 1, Reasons: map[string]int{text: 1}},
 				}})
 			},
 		} {
 			var out strings.Builder
-			print(&page{out: &out, width: 80})
-			got := strings.ReplaceAll(out.String(), string(red), "")
+			print(&page.Page{Out: &out, Width: 80})
+			got := strings.ReplaceAll(out.String(), string(page.Red), "")
 			if strings.Contains(got, control) || !utf8.ValidString(got) || strings.ContainsAny(got, "\x1b\u009b\r\a") || !strings.Contains(got, "before") || !strings.Contains(got, "after") {
 				t.Errorf("%s with %q: %q", name, control, got)
 			}
 		}
 		var out bytes.Buffer
-		if err := (&page{out: &out}).show(map[string]string{"reason": text}, true, nil); err != nil {
+		if err := (&page.Page{Out: &out}).Show(map[string]string{"reason": text}, true, nil); err != nil {
 			t.Fatal(err)
 		}
 		if got := out.String(); control != "\t" && strings.Contains(got, control) {
@@ -93,7 +93,7 @@ func TestTextIsWrappedWhereItHasBlanksAndHangsBelowItsBeginning(t *testing.T) {
 		1:  "  ! one\n    two\n    three\n    four\n",
 	} {
 		var out strings.Builder
-		(&page{out: &out, width: width}).wrapped("  ", "! ", " one  two\nthree four")
+		(&page.Page{Out: &out, Width: width}).Wrapped("  ", "! ", " one  two\nthree four")
 		if out.String() != want {
 			t.Errorf("in %d columns: %q", width, out.String())
 		}
@@ -110,18 +110,18 @@ func TestColorsAreForTerminalsAlone(t *testing.T) {
 		},
 	}}}
 	var plain, colored strings.Builder
-	printReport(&page{out: &plain, width: 60}, report)
-	printReport(&page{out: &colored, width: 60, inColor: true}, report)
+	page.Report(&page.Page{Out: &plain, Width: 60}, report)
+	page.Report(&page.Page{Out: &colored, Width: 60, InColor: true}, report)
 	recorded(t, plain.String(), "report-60-columns")
 	for _, c := range []struct {
-		color
+		page.Color
 		state diagnose.State
-	}{{green, diagnose.Well}, {yellow, diagnose.Fix}, {red, diagnose.Problem}} {
-		if marked := string(c.color) + string(c.state) + "\x1b[0m"; strings.Count(colored.String(), marked) != 1 {
+	}{{page.Green, diagnose.Well}, {page.Yellow, diagnose.Fix}, {page.Red, diagnose.Problem}} {
+		if marked := string(c.Color) + string(c.state) + "\x1b[0m"; strings.Count(colored.String(), marked) != 1 {
 			t.Errorf("no %q in %q", marked, colored.String())
 		}
 	}
-	if got := strings.NewReplacer(string(green), "", string(yellow), "", string(red), "", "\x1b[0m", "").Replace(colored.String()); got != plain.String() {
+	if got := strings.NewReplacer(string(page.Green), "", string(page.Yellow), "", string(page.Red), "", "\x1b[0m", "").Replace(colored.String()); got != plain.String() {
 		t.Errorf("in color it is %q", got)
 	}
 }
@@ -132,9 +132,9 @@ func TestABlownFuseIsRed(t *testing.T) {
 		t.Fatal(err)
 	}
 	var out strings.Builder
-	printStatus(&page{out: &out, width: 80, inColor: true}, &status)
+	page.Status(&page.Page{Out: &out, Width: 80, InColor: true}, &status)
 	marked := regexp.MustCompile("(?m)^\x1b\\[31m(.*)\x1b\\[0m$").FindAllStringSubmatch(out.String(), -1)
-	if len(marked) == 0 || !strings.HasPrefix(marked[0][1], "  fuse           BLOWN for upgrades") || strings.Count(out.String(), string(red)) != len(marked) {
+	if len(marked) == 0 || !strings.HasPrefix(marked[0][1], "  fuse           BLOWN for upgrades") || strings.Count(out.String(), string(page.Red)) != len(marked) {
 		t.Errorf("%q", out.String())
 	}
 }
@@ -162,45 +162,7 @@ func summed() *player.Summary {
 func TestASummarySaysAllThatHappened(t *testing.T) {
 	for _, width := range []int{80, 60} {
 		var out strings.Builder
-		printSummary(&page{out: &out, width: width}, summed())
+		page.Summary(&page.Page{Out: &out, Width: width}, summed())
 		recorded(t, out.String(), fmt.Sprintf("summary-%d-columns", width))
-	}
-}
-
-func TestWhatIsLittleIsNotRoundedToNothing(t *testing.T) {
-	for share, want := range map[float64]string{0: "0.0%", 1e-9: "<0.1%", 0.001: "0.1%", 0.5: "50.0%", 0.9999: ">99.9%", 1: "100.0%"} {
-		if got := percent(share); got != want {
-			t.Errorf("%v is %s, want %s", share, got, want)
-		}
-	}
-	for s, want := range map[float64]string{0.0000005: "0.5 µs", 0.0123: "12 ms", 0.0012: "1.2 ms", 9.99: "10.0 s", 61: "61 s"} {
-		if got := brief(s); got != want {
-			t.Errorf("%v is %s, want %s", s, got, want)
-		}
-	}
-	for s, want := range map[float64]string{0: "0.0 s", 59.9: "59.9 s", 600: "10m", 7200: "2h0m", 3 * 86400: "3 days"} {
-		if got := lasting(s); got != want {
-			t.Errorf("%v is %s, want %s", s, got, want)
-		}
-	}
-}
-
-func TestABarFits(t *testing.T) {
-	for _, test := range []struct {
-		done, all int
-		took      time.Duration
-		width     int
-		want      string
-	}{
-		{0, 10, 0, 79, "[" + strings.Repeat(" ", 40) + "]  0 of 10"},
-		{5, 10, time.Second, 79, "[" + strings.Repeat("=", 20) + strings.Repeat(" ", 20) + "]  5 of 10"},
-		{5, 10, 3 * time.Second, 29, "[====     ]  5 of 10, 3s left"},
-		{10, 10, 3 * time.Second, 79, "[" + strings.Repeat("=", 40) + "] 10 of 10, 0s left"},
-		{5, 10, 3 * time.Second, 8, "  5 of 1"},
-		{5, 10, 0, 0, ""},
-	} {
-		if got := bar(test.done, test.all, test.took, test.width); got != test.want || len(got) > test.width {
-			t.Errorf("%+v: %q", test, got)
-		}
 	}
 }

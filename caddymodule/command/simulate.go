@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/command/page"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/player"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
@@ -33,6 +34,7 @@ type simulation struct {
 	seed        uint64
 	json        bool
 	mine        bool
+	signIn      bool
 }
 
 func simulateCommand() *cobra.Command {
@@ -41,14 +43,15 @@ func simulateCommand() *cobra.Command {
 		Use: "simulate <url> [--credentials <kind>]\n" +
 			"    [--accounts <n> | --from <file>] [--households <n>] [--seed <n>]\n" +
 			"    [--rate <n>] [--concurrency <n>] [--repeat-lost <share>]\n" +
-			"    [--timeout <duration>] [--insecure] [--json] [--yes-this-is-my-service]",
+			"    [--timeout <duration>] [--insecure] [--json] [--yes-this-is-my-service]\n" +
+			"simulate <url> --sign-in",
 		DisableFlagsInUseLine: true,
 		Short:                 "Plays Sonos players that upgrade their accounts",
 		Long: `
 Plays a Sonos player, or a fleet of them, at a running site. Each account makes
 one upgrade call (getDeviceAuthToken without linkCode), in the spellings of
 real players in turn, and the answer is read as strictly as a player may read
-it. The summary says what the players were told and what they would do.
+it. The summary says what the players got and what they would do.
 
 The accounts are made up, or come from a file: one account per line, with a tab
 between its values. Blank lines and lines that begin with # are skipped.
@@ -73,10 +76,14 @@ lock its account. So the host has to be this machine, unless you say that the
 service is yours. Calls go nowhere else: redirects are not followed, no proxy
 is used, and no tokens or credentials are printed.
 
+With --sign-in it is one listener who signs in: the app asks where, the address
+and the code are printed for you to sign in there, and the player polls for
+seven minutes at most.
+
 Ctrl-C ends it with the summary so far.
 
 Exit status:
-    0   every account was upgraded
+    0   every account was upgraded, or the listener has signed in
     1   some listeners would have to sign in again or link their account
     2   the command was not understood, or refused
     3   some calls got another fault, no answer, or one that players do not
@@ -91,6 +98,9 @@ Exit status:
     A storm: 50 calls per second, of which a tenth lose their answer:
     $ caddy smapi-upgrade simulate https://localhost --insecure \
         --accounts 2000 --households 700 --rate 50 --repeat-lost 10%
+
+    Sign in once, as a listener does:
+    $ caddy smapi-upgrade simulate http://localhost:8088 --sign-in
 
     How many were upgraded, for a script:
     $ caddy smapi-upgrade simulate http://localhost:8088 --json |
@@ -113,6 +123,7 @@ Exit status:
 	flags.Uint64Var(&s.seed, "seed", 1, "Makes the homes and spellings")
 	flags.Float64Var(&s.rate, "rate", 0, "Calls per second (default no limit)")
 	flags.IntVar(&s.concurrency, "concurrency", 0, "Calls at once (default 16; with --rate 1000)")
+	flags.BoolVar(&s.signIn, "sign-in", false, "Play one listener who signs in")
 	flags.StringVar(&s.repeatLost, "repeat-lost", "", "The `share` of calls that lose their answer")
 	flags.DurationVar(&s.timeout, "timeout", player.Timeout, "Patience of a player")
 	flags.BoolVar(&s.insecure, "insecure", false, "Accept any certificate")
@@ -133,6 +144,9 @@ const (
 )
 
 func (s *simulation) run(cmd *cobra.Command) error {
+	if s.signIn {
+		return s.runSignIn(cmd)
+	}
 	fleet, err := s.fleet(cmd)
 	if err != nil {
 		return usageError(cmd, err)
@@ -141,10 +155,10 @@ func (s *simulation) run(cmd *cobra.Command) error {
 	defer stop()
 	context.AfterFunc(ctx, stop) // a second Ctrl-C does not wait for anything
 	s.announce(cmd, len(fleet.Accounts))
-	bar := showProgress(cmd.ErrOrStderr(), fleet)
+	bar := page.ShowProgress(cmd.ErrOrStderr(), fleet.Done, len(fleet.Accounts))
 	summary := fleet.Run(ctx)
-	bar.end()
-	if err := newPage(cmd.OutOrStdout()).show(summary, s.json, func(p *page) { printSummary(p, summary) }); err != nil {
+	bar.End()
+	if err := page.New(cmd.OutOrStdout()).Show(summary, s.json, func(p *page.Page) { page.Summary(p, summary) }); err != nil {
 		tell(cmd, "Error: %v\n", err)
 		return exit(cmd, exitFailed)
 	}
@@ -226,7 +240,7 @@ func (s *simulation) players(cmd *cobra.Command) ([]player.Account, error) {
 	}
 	in := cmd.InOrStdin()
 	if s.from == "-" {
-		if _, ok := terminal(in); ok {
+		if _, ok := page.Terminal(in); ok {
 			tell(cmd, "One account per line, then Ctrl-D:\n")
 		}
 	} else {
@@ -249,13 +263,13 @@ func (s *simulation) players(cmd *cobra.Command) ([]player.Account, error) {
 
 // announce says who is played where, before anybody is.
 func (s *simulation) announce(cmd *cobra.Command, n int) {
-	who := number(n, "account") + " of --from"
+	who := page.Number(n, "account") + " of --from"
 	if s.from == "" {
 		who = madeUp(smapi.Kind(s.credentials), n)
 	}
-	page := newPage(cmd.ErrOrStderr())
-	page.wrapped("", "", "Plays "+who+". At:")
-	fmt.Fprintf(page, "  %s\n\n", s.url)
+	out := page.New(cmd.ErrOrStderr())
+	out.Wrapped("", "", "Plays "+who+". At:")
+	fmt.Fprintf(out, "  %s\n\n", s.url)
 }
 
 // madeUp names the accounts that are made up.
@@ -267,13 +281,13 @@ func madeUp(kind smapi.Kind, n int) string {
 	}[kind], ""
 	switch {
 	case kind == smapi.Anonymous:
-		return number(n, "player") + " without an account"
+		return page.Number(n, "player") + " without an account"
 	case n == 1:
 		all = one[0]
 	default:
 		all = fmt.Sprintf(one[1], n)
 	}
-	return number(n, "account") + " that " + map[bool]string{true: "is", false: "are"}[n == 1] + " made up (" + all + ")"
+	return page.Number(n, "account") + " that " + map[bool]string{true: "is", false: "are"}[n == 1] + " made up (" + all + ")"
 }
 
 var errURL = errors.New("that is no URL of a site, such as http://localhost:8088")

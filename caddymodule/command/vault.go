@@ -4,22 +4,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
-	"maps"
 	"os"
 	"os/signal"
-	"path/filepath"
-	"slices"
 	"syscall"
 
-	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/command/keyfile"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/command/page"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/diagnose"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
-	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/secret"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
-	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault"
 )
 
 func vaultCommand() *cobra.Command {
@@ -75,58 +70,14 @@ Exit status:
 			if len(args) != 1 {
 				return usageError(cmd, errors.New("it takes one argument, the key file"))
 			}
-			says, err := keygen(args[0])
+			says, err := keyfile.Make(args[0])
 			if err != nil {
 				return usageError(cmd, err)
 			}
-			fmt.Fprintln(newPage(cmd.OutOrStdout()), says)
+			fmt.Fprintln(page.New(cmd.OutOrStdout()), says)
 			return nil
 		},
 	}
-}
-
-// keygen writes a key file beside its place and then puts it there, so that nobody ever reads half of one.
-func keygen(path string) (says string, err error) {
-	existing, err := os.ReadFile(path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		says = "Made " + path + ". Keep a copy where the records are not."
-	case err != nil:
-		return "", err
-	default:
-		if existing, err = secret.CleanKey(existing); err != nil {
-			return "", fmt.Errorf("the file %s %w", path, err)
-		}
-		says = "Added a key to " + path + ". Give it to all instances, and then run 'vault rotate'."
-	}
-	text, err := vault.GenerateKeys(existing)
-	if err != nil {
-		return "", fmt.Errorf("the file %s %w", path, err)
-	}
-	return says, replaceFile(path, text)
-}
-
-// replaceFile writes a file that only its owner can read, who stays the same.
-func replaceFile(path string, text []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".new-") // with mode 0600
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name())
-	_, err = f.Write(text)
-	if err == nil {
-		err = f.Sync()
-	}
-	if closed := f.Close(); err == nil {
-		err = closed
-	}
-	if err == nil {
-		err = keepOwner(path, f.Name())
-	}
-	if err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), path)
 }
 
 // vaultRunner is a command that works on the vaults of a configuration.
@@ -144,7 +95,7 @@ func (v *vaultRunner) flags(cmd *cobra.Command) {
 }
 
 // run does something with each vault of the configuration, and prints what came of all.
-func (v *vaultRunner) run(cmd *cobra.Command, args []string, do func(context.Context, diagnose.Vault) (line vaultLine, err error)) error {
+func (v *vaultRunner) run(cmd *cobra.Command, args []string, do func(context.Context, diagnose.Vault) (line page.VaultLine, err error)) error {
 	if len(args) != 0 {
 		return usageError(cmd, errors.New("it takes no arguments"))
 	}
@@ -158,7 +109,7 @@ func (v *vaultRunner) run(cmd *cobra.Command, args []string, do func(context.Con
 	}
 	ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	var lines []vaultLine
+	var lines []page.VaultLine
 	code := 0
 	for _, one := range all {
 		line, err := do(ctx, one)
@@ -166,29 +117,23 @@ func (v *vaultRunner) run(cmd *cobra.Command, args []string, do func(context.Con
 			tell(cmd, "Error: the vault of %s: %v\n", one.KeyFile, err)
 			return exit(cmd, exitStorage)
 		}
-		if line.unreadable() > 0 {
+		if line.Bad() > 0 {
 			code = exitUnreadable
 		}
 		lines = append(lines, line)
 	}
-	err = newPage(cmd.OutOrStdout()).show(lines, v.json, func(p *page) {
+	err = page.New(cmd.OutOrStdout()).Show(lines, v.json, func(p *page.Page) {
 		for i, line := range lines {
 			if i > 0 {
 				fmt.Fprintln(p)
 			}
-			line.print(p)
+			line.Print(p)
 		}
 	})
 	if err != nil {
 		return err
 	}
 	return exit(cmd, code)
-}
-
-// vaultLine is what came of one vault.
-type vaultLine interface {
-	print(*page)
-	unreadable() int
 }
 
 const vaultExits = `
@@ -203,30 +148,6 @@ Exit status:
     3   the storage failed
 `
 
-type vaultSummary struct {
-	KeyFile string `json:"key_file"`
-	vault.Summary
-	Opened bool `json:"opened"`
-}
-
-func (s vaultSummary) unreadable() int { return s.Unreadable }
-
-func (s vaultSummary) print(p *page) {
-	fmt.Fprintf(p, "%s\n  %-22s %s\n", s.KeyFile, "records", humanize.Comma(int64(s.Records)))
-	names := [...]string{"within a day", "within a week", "within a month", "within a year"}
-	for i, n := range s.Written {
-		fmt.Fprintf(p, "    %-20s %s\n", names[i], humanize.Comma(int64(n)))
-	}
-	fmt.Fprintf(p, "    %-20s %s\n", "before", humanize.Comma(int64(s.Older)))
-	if !s.Opened {
-		return
-	}
-	for _, kid := range slices.Sorted(maps.Keys(s.Kids)) {
-		fmt.Fprintf(p, "  sealed by %-12s %s\n", kid, humanize.Comma(int64(s.Kids[kid])))
-	}
-	fmt.Fprintf(p, "  %-22s %s\n", "unreadable", humanize.Comma(int64(s.Unreadable)))
-}
-
 func vaultStatusCommand() *cobra.Command {
 	var v vaultRunner
 	var open bool
@@ -239,26 +160,15 @@ Counts the records of the vaults of a configuration by when they were last
 written, which each refresh does. It shows nothing of any home.
 ` + vaultExits,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return v.run(cmd, args, func(ctx context.Context, one diagnose.Vault) (vaultLine, error) {
+			return v.run(cmd, args, func(ctx context.Context, one diagnose.Vault) (page.VaultLine, error) {
 				s, err := one.Summarize(ctx, open)
-				return vaultSummary{one.KeyFile, s, open}, err
+				return page.VaultSummary{KeyFile: one.KeyFile, Summary: s, Opened: open}, err
 			})
 		},
 	}
 	cmd.Flags().BoolVar(&open, "open", false, "Open each record, too, and count by which key it was sealed")
 	v.flags(cmd)
 	return cmd
-}
-
-type vaultForgot struct {
-	KeyFile   string `json:"key_file"`
-	Forgotten int    `json:"forgotten"`
-}
-
-func (vaultForgot) unreadable() int { return 0 }
-
-func (f vaultForgot) print(p *page) {
-	fmt.Fprintf(p, "%s\n  %-22s %s\n", f.KeyFile, "records forgotten", humanize.Comma(int64(f.Forgotten)))
 }
 
 func forgetCommand() *cobra.Command {
@@ -272,11 +182,12 @@ func forgetCommand() *cobra.Command {
 		Long: `
 Removes the records of a home, or of an account in whatever home, and the
 account's failed logins. Its players have to sign in again when their access
-tokens end. Records that were made of a token from before there was a vault do
-not say which account they are of: they go with their home.
+tokens end. Records that were made of a token from before there was a vault, or
+when a listener signed in, do not say which account they are of: they go with
+their home.
 
-The home is the householdId as its players send it, to the letter. The name of
-an account may be in any case. What the Caddy that runs has in memory of the
+The householdId and the account's name are as players send them, to the letter:
+a server may tell Ella from ella. What the Caddy that runs has in memory of the
 last minute may bring a record back: do it again after that.
 
 It does not end anything at the authorization server.
@@ -287,16 +198,16 @@ It does not end anything at the authorization server.
 			if (household == "") == (account == "") {
 				return usageError(cmd, errors.New("it needs either --household or --account"))
 			}
-			return v.run(cmd, args, func(ctx context.Context, one diagnose.Vault) (line vaultLine, err error) {
+			return v.run(cmd, args, func(ctx context.Context, one diagnose.Vault) (line page.VaultLine, err error) {
 				var n int
 				if household != "" {
 					n, err = one.ForgetHousehold(ctx, household)
 				} else {
-					n, err = one.ForgetAccount(ctx, flow.Account(&smapi.Call{
+					n, err = one.ForgetAccount(ctx, account, flow.Account(&smapi.Call{
 						Credentials: smapi.Credentials{Kind: smapi.Login, Username: account},
 					}))
 				}
-				return vaultForgot{one.KeyFile, n}, err
+				return page.VaultForgot{KeyFile: one.KeyFile, Forgotten: n}, err
 			})
 		},
 	}
@@ -305,18 +216,6 @@ It does not end anything at the authorization server.
 	cmd.Flags().StringVar(&account, "account", "", "The `name` of the account")
 	v.flags(cmd)
 	return cmd
-}
-
-type vaultRotated struct {
-	KeyFile string `json:"key_file"`
-	vault.Rotated
-}
-
-func (r vaultRotated) unreadable() int { return r.Unreadable }
-
-func (r vaultRotated) print(p *page) {
-	fmt.Fprintf(p, "%s\n  %-22s %s\n  %-22s %s\n  %-22s %s\n", r.KeyFile, "records", humanize.Comma(int64(r.Seen)),
-		"sealed anew", humanize.Comma(int64(r.Sealed)), "unreadable", humanize.Comma(int64(r.Unreadable)))
 }
 
 func rotateCommand() *cobra.Command {
@@ -332,9 +231,9 @@ unreadable, the keys that sealed before can be taken out of the file, but never
 the one with use sig. It can be stopped and run again at any time.
 ` + vaultExits,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return v.run(cmd, args, func(ctx context.Context, one diagnose.Vault) (vaultLine, error) {
+			return v.run(cmd, args, func(ctx context.Context, one diagnose.Vault) (page.VaultLine, error) {
 				done, err := one.Rotate(ctx)
-				return vaultRotated{one.KeyFile, done}, err
+				return page.VaultRotated{KeyFile: one.KeyFile, Rotated: done}, err
 			})
 		},
 	}

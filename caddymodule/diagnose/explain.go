@@ -1,12 +1,13 @@
+// Package diagnose finds out what the commands `check` and `explain` say, as values. It knows no terminal.
 package diagnose
 
 import (
 	"fmt"
 	"strings"
-	"unicode/utf8"
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/diagnose/capture"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/settings"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
@@ -16,9 +17,9 @@ import (
 // Explanation is what becomes of a request, without anything secret.
 type Explanation struct {
 	// Request is what was captured, Notes what was odd about it.
-	Request  RequestFacts `json:"request"`
-	Notes    []string     `json:"notes,omitempty"`
-	Handlers []Explained  `json:"handlers"`
+	Request  capture.Facts `json:"request"`
+	Notes    []string      `json:"notes,omitempty"`
+	Handlers []Explained   `json:"handlers"`
 
 	// Answered reports whether at least one handler would answer it.
 	Answered bool `json:"answered"`
@@ -39,10 +40,10 @@ type Explained struct {
 	Ambiguous bool   `json:"ambiguous,omitempty"`
 	Hint      string `json:"hint,omitempty"`
 
-	Call     *CallFacts     `json:"call,omitempty"`
-	Rule     string         `json:"rule,omitempty"`
-	Exchange *ExchangeFacts `json:"exchange,omitempty"`
-	Told     []Told         `json:"told,omitempty"`
+	Call     *capture.CallFacts `json:"call,omitempty"`
+	Rule     string             `json:"rule,omitempty"`
+	Exchange *ExchangeFacts     `json:"exchange,omitempty"`
+	Told     []Told             `json:"told,omitempty"`
 
 	// Observed is true where all of that would only be without mode observe.
 	Observed bool `json:"observed,omitempty"`
@@ -73,67 +74,20 @@ func (c *Configured) facts(o *settings.Options, s *settings.Settings) HandlerFac
 	return f
 }
 
-// CallFacts are what was found in a call, with everything masked that is about a listener.
-type CallFacts struct {
-	Method         smapi.Method `json:"method"`
-	Credentials    smapi.Kind   `json:"credentials"`
-	HouseholdID    string       `json:"household_id,omitempty"`
-	Username       string       `json:"username,omitempty"`
-	Password       string       `json:"password,omitempty"`
-	SessionID      string       `json:"session_id,omitempty"`
-	Token          string       `json:"token,omitempty"`
-	Key            string       `json:"key,omitempty"`
-	DeviceID       string       `json:"device_id,omitempty"`
-	DeviceProvider string       `json:"device_provider,omitempty"`
-}
-
-// cloudDevice is the device id of Sonos's cloud, which identifies nothing.
-const cloudDevice = "00-00-00-00-00-00:0"
-
-func factsOf(call *smapi.Call) *CallFacts {
-	c := &call.Credentials
-	f := &CallFacts{
-		Method: call.Method, Credentials: c.Kind, HouseholdID: mask(call.HouseholdID),
-		Username: mask(c.Username), Password: mask(c.Password), SessionID: mask(c.SessionID),
-		Token: mask(c.Token), Key: mask(c.Key),
-		DeviceID: mask(c.DeviceID), DeviceProvider: mask(c.DeviceProvider),
-	}
-	if c.Token == smapi.NeedsReauth {
-		f.Token = c.Token
-	}
-	if c.DeviceID == cloudDevice {
-		f.DeviceID = cloudDevice + ", Sonos's cloud"
-	}
-	if c.DeviceProvider == "Sonos" {
-		f.DeviceProvider = "Sonos"
-	}
-	return f
-}
-
-// mask shows of a text only how many characters it has.
-func mask(text string) string {
-	if text == "" {
-		return ""
-	}
-	return fmt.Sprintf("***(%d)", utf8.RuneCountInString(text))
-}
-
 // ExchangeFacts are what the token endpoint would be sent.
 type ExchangeFacts struct {
-	GrantType string  `json:"grant_type"`
-	Params    []Named `json:"params"` // in their order, grant_type first
+	GrantType string `json:"grant_type"`
+
+	// Device is true where the device authorization endpoint is asked, and not the token endpoint.
+	Device bool `json:"device,omitempty"`
+
+	Params []capture.Named `json:"params"` // in their order, grant_type first
 
 	// Headers are the names of those that go out, LeftOut of those that are empty for this request.
 	Headers []string `json:"headers"`
 	LeftOut []string `json:"headers_left_out,omitempty"`
 
 	OnError settings.OnError `json:"on_error,omitempty"`
-}
-
-// Named is a parameter or a header, with a value that can be shown.
-type Named struct {
-	Name  string `json:"name"`
-	Value string `json:"value"`
 }
 
 // Told is what the player hears for an answer of the token endpoint, or without one.
@@ -147,8 +101,8 @@ type Told struct {
 }
 
 // Explain says what would become of a request at each of the handlers. Its error is about a configuration.
-func Explain(asked *Capture, handlers []Configured) (Explanation, error) {
-	x := Explanation{Request: asked.request, Notes: asked.notes}
+func Explain(asked *capture.Request, handlers []Configured) (Explanation, error) {
+	x := Explanation{Request: asked.Facts, Notes: asked.Notes}
 	for _, c := range handlers {
 		h, err := c.explain(asked)
 		if err != nil {
@@ -161,7 +115,7 @@ func Explain(asked *Capture, handlers []Configured) (Explanation, error) {
 }
 
 // explain takes the steps of ServeHTTP.
-func (c *Configured) explain(asked *Capture) (x Explained, err error) {
+func (c *Configured) explain(asked *capture.Request) (x Explained, err error) {
 	o, err := c.options()
 	if err != nil {
 		return x, err
@@ -180,15 +134,15 @@ func (c *Configured) explain(asked *Capture) (x Explained, err error) {
 	if note != "" {
 		x.Notes = append(x.Notes, note)
 	}
-	request, body := asked.make()
+	request, body := asked.Make()
 	call, peeked, why := smapi.Read(request, s.Methods)
-	x.HeadersAllow, x.BytesRead = body.read, peeked
+	x.HeadersAllow, x.BytesRead = body.WasRead, peeked
 	if call == nil {
 		_, clear := why.(smapi.NoCall)
 		x.Forwarded, x.Ambiguous, x.Hint = why.Error(), !clear, hint(&s.Policy, asked)
 		return x, nil
 	}
-	x.Call = factsOf(call)
+	x.Call = capture.FactsOf(call)
 	p := &s.Policy
 	d := p.Decide(call)
 	if call.Method == smapi.RefreshAuthToken && vault.IsHandle(call.Credentials.Key) {
@@ -226,8 +180,8 @@ func noteOfHandle(p *flow.Policy) string {
 }
 
 // hint says which option would have the request answered.
-func hint(p *flow.Policy, asked *Capture) string {
-	request, _ := asked.make()
+func hint(p *flow.Policy, asked *capture.Request) string {
+	request, _ := asked.Make()
 	call, _, _ := smapi.Read(request, flow.AllMethods())
 	if call == nil {
 		return ""

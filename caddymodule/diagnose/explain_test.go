@@ -11,6 +11,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/diagnose/capture"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
 )
@@ -54,7 +55,7 @@ func TestWhatIsExplainedIsWhatIsDecidedAndShowsNoSecret(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				asked, err := ReadCapture(bytes.NewReader(envelope))
+				asked, err := capture.Read(bytes.NewReader(envelope))
 				if err != nil {
 					t.Fatal(err)
 				}

@@ -14,6 +14,8 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/diagnose/capture"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/diagnose/tap"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/settings"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
@@ -64,7 +66,7 @@ type Checked struct {
 	charset   *flow.Exchanger // says that forms are UTF-8, nil where the first one does
 	vault     *vault.Vault    // nil where there is none
 	impostor  *flow.Exchanger // has a client secret that is made up, nil where the client has none
-	tap       tap
+	tap       tap.Tap
 }
 
 // Finding is how one thing is.
@@ -143,7 +145,7 @@ func (x *Checked) check(ctx context.Context, tries Tries, wrong bool) {
 
 // try takes a call through the handler.
 func (x *Checked) try(ctx context.Context, as *flow.Exchanger, method smapi.Method, c smapi.Credentials) (flow.Decision, *Tried) {
-	c.DeviceID, c.DeviceProvider = cloudDevice, "Sonos"
+	c.DeviceID, c.DeviceProvider = capture.CloudDevice, "Sonos"
 	call := &smapi.Call{Method: method, Arrived: time.Now(), HouseholdID: checkHome, Credentials: c}
 	p := x.settings.Policy
 	p.RefreshAuthTokens = true // as if it were, to see whether it could be
@@ -156,7 +158,7 @@ func (x *Checked) try(ctx context.Context, as *flow.Exchanger, method smapi.Meth
 	result := d.Result
 	t := &Tried{
 		Told: tell(&x.settings.Policy, &d, ""), Status: result.Status, Error: result.Error, Cause: result.Cause, Fix: result.Fix,
-		Seconds: result.Took.Seconds(), Posts: x.tap.count(),
+		Seconds: result.Took.Seconds(), Posts: x.tap.Count(),
 	}
 	if result.Class == token.Issued {
 		t.AuthToken = utf8.RuneCountInString(result.Fields[x.settings.Policy.AuthToken])
@@ -215,8 +217,8 @@ func (x *Checked) sayLife(check, before string, now, end time.Time) {
 
 // checkEndpoint reports whether there was an answer to a POST.
 func (x *Checked) checkEndpoint(d flow.Decision) bool {
-	if x.tap.answer == nil {
-		says := cmp.Or(x.tap.cause(), d.Result.Cause)
+	if x.tap.Answer == nil {
+		says := cmp.Or(x.tap.Cause(), d.Result.Cause)
 		if d.Result.Status != 0 {
 			says += fmt.Sprintf(" (status %d)", d.Result.Status)
 		}
@@ -224,7 +226,7 @@ func (x *Checked) checkEndpoint(d flow.Decision) bool {
 		return false
 	}
 	if x.settings.URL == nil {
-		u := *x.tap.where
+		u := *x.tap.Where
 		u.RawQuery = ""
 		x.say(Well, "endpoint", "by the issuer's metadata "+u.String())
 		return true
@@ -235,9 +237,9 @@ func (x *Checked) checkEndpoint(d flow.Decision) bool {
 
 func (x *Checked) checkTLS(now time.Time) {
 	const check = "TLS"
-	connection := x.tap.answer.TLS
+	connection := x.tap.Answer.TLS
 	switch {
-	case connection == nil && token.Loopback(x.tap.where.Hostname()):
+	case connection == nil && token.Loopback(x.tap.Where.Hostname()):
 		x.say(Well, check, "none: http on loopback")
 		return
 	case connection == nil:
@@ -258,17 +260,17 @@ const maxSkew = 30 * time.Second
 
 func (x *Checked) checkClock() {
 	const check = "clock"
-	date, err := http.ParseTime(x.tap.answer.Header.Get("Date"))
+	date, err := http.ParseTime(x.tap.Answer.Header.Get("Date"))
 	if err != nil {
 		x.say(Well, check, "the answer has no Date to compare it with")
 		return
 	}
 	skew := time.Duration(0)
 	switch { // a Date is cut to its second
-	case date.After(x.tap.got):
-		skew = date.Sub(x.tap.got)
-	case date.Add(time.Second).Before(x.tap.sent):
-		skew = date.Add(time.Second).Sub(x.tap.sent)
+	case date.After(x.tap.Got):
+		skew = date.Sub(x.tap.Got)
+	case date.Add(time.Second).Before(x.tap.Sent):
+		skew = date.Add(time.Second).Sub(x.tap.Sent)
 	}
 	apart := skew.Abs().Round(time.Second)
 	says := fmt.Sprintf("ours is %v behind the server's", apart)
@@ -330,7 +332,7 @@ func (x *Checked) checkRight(d flow.Decision) {
 	}
 	says := fmt.Sprintf("%s, of %v (timeout); players give up after %v", max(d.Result.Took.Round(time.Millisecond), time.Millisecond), x.settings.Policy.Timeout, settings.MaxTimeout)
 	if d.Result.Took > x.settings.Policy.Timeout/2 {
-		x.say(Fix, "duration", says, "a wave of upgrades needs a faster endpoint, or most are told to come again")
+		x.say(Fix, "duration", says, "a wave of upgrades needs a faster endpoint, or most calls get Server.ServiceUnavailable at first")
 	} else {
 		x.say(Well, "duration", says)
 	}

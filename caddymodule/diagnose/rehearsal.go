@@ -18,6 +18,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/diagnose/capture"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/pacing"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/settings"
@@ -31,27 +32,33 @@ func rehearse(s *settings.Settings, d *flow.Decision, q flow.Request) (*Exchange
 	if err != nil {
 		return nil, err
 	}
-	client := s.Client
-	client.Secret = func() string { return "not read" }
-	client.Key = func() *token.Key { return key }
-	exchanger := flow.Exchanger{
-		Endpoint: token.New(token.Config{
-			URL:       cmp.Or(s.URL, &url.URL{Scheme: "https", Host: "token-endpoint.invalid"}),
-			Client:    client,
-			Fields:    []string{s.Policy.AuthToken, s.Policy.PrivateKey},
-			Transport: sent,
-			Context:   context.Background(),
-		}),
-		Places: 1,
-		State:  flow.NewState(pacing.Watch{}, nil, time.Now),
+	config := token.Config{
+		URL:       cmp.Or(s.URL, &url.URL{Scheme: "https", Host: "token-endpoint.invalid"}),
+		Client:    withAny(s.Client, key),
+		Fields:    []string{s.Policy.AuthToken, s.Policy.PrivateKey},
+		Transport: sent,
+		Context:   context.Background(),
 	}
-	s.Policy.Conclude(d, exchanger.Exchange(context.Background(), time.Now().Add(s.Policy.Timeout), &q))
-	x := &ExchangeFacts{GrantType: q.Type, Headers: slices.Sorted(maps.Keys(sent.header)), OnError: q.OnError}
+	exchanger := flow.Exchanger{
+		Endpoint: token.New(config),
+		Places:   1,
+		State:    flow.NewState(pacing.Watch{}, nil, time.Now),
+	}
+	if s.Policy.SignIn != nil {
+		config.Client, config.DeviceURL = withAny(s.SignInClient, key), cmp.Or(s.DeviceURL, config.URL)
+		exchanger.SignIn = token.New(config)
+		s.Policy.SignIn.Seals = flow.NewSecretSeals(config.Client.Secret)
+	}
+	exchanger.Ask(context.Background(), &s.Policy, d, &q)
+	x := &ExchangeFacts{GrantType: q.Type, Headers: slices.Sorted(maps.Keys(sent.header)), OnError: q.OnError, Device: d.Link != nil}
+	if sent.form == "" {
+		return x, nil
+	}
 	for field := range strings.SplitSeq(sent.form, "&") {
 		name, value, _ := strings.Cut(field, "=")
 		name, _ = url.QueryUnescape(name)
 		value, _ = url.QueryUnescape(value)
-		x.Params = append(x.Params, Named{name, maskParam(name, value)})
+		x.Params = append(x.Params, capture.Named{Name: name, Value: maskParam(name, value)})
 	}
 	for _, p := range d.Exchange.Header {
 		if q.Header[p.Name] == nil && !slices.Contains(x.LeftOut, p.Name) {
@@ -59,6 +66,13 @@ func rehearse(s *settings.Settings, d *flow.Decision, q flow.Request) (*Exchange
 		}
 	}
 	return x, nil
+}
+
+// withAny is a client with secrets in the place of those that are not read.
+func withAny(c token.Client, key *token.Key) token.Client {
+	c.Secret = func() string { return "not read" }
+	c.Key = func() *token.Key { return key }
+	return c
 }
 
 // maskParam shows the grant type alone. The client's own proof was made up.
@@ -69,7 +83,7 @@ func maskParam(name, value string) string {
 	case "client_secret", "client_assertion":
 		return "***"
 	}
-	return cmp.Or(mask(value), "***(0)")
+	return cmp.Or(capture.Mask(value), "***(0)")
 }
 
 // rehearsal is a transport that keeps what it is given, and answers with tokens.
@@ -88,9 +102,12 @@ func (t *rehearsal) RoundTrip(r *http.Request) (*http.Response, error) {
 	}, err
 }
 
-// tokens are an answer with the fields that become the player's tokens.
+// tokens are an answer with the fields that become the player's tokens, and with a code to sign in by.
 func tokens(p *flow.Policy) []byte {
-	text, _ := json.Marshal(map[string]string{p.AuthToken: "token", p.PrivateKey: "key"})
+	text, _ := json.Marshal(map[string]string{
+		"device_code": "code", "user_code": "CODE", "verification_uri": "https://token-endpoint.invalid/",
+		p.AuthToken: "token", p.PrivateKey: "key",
+	})
 	return text
 }
 
@@ -118,10 +135,17 @@ var answers = []struct {
 	{token.Misconfigured, "client refused, tokens unfit"},
 }
 
-// tellAll says what every answer becomes, the one with tokens first, which d has brought.
+// tellAll says what every answer becomes, the one that is wanted first, which d has brought.
 func tellAll(p *flow.Policy, d flow.Decision) []Told {
-	all := []Told{tell(p, &d, "tokens that fit")}
+	first := "tokens that fit"
+	if d.Link != nil {
+		first = "an address and a code that fit"
+	}
+	all := []Told{tell(p, &d, first)}
 	for _, a := range answers {
+		if d.Link != nil && a.class == token.Rejected { // there are no credentials
+			continue
+		}
 		p.Conclude(&d, flow.Result{Verdict: token.Verdict{Class: a.class}})
 		all = append(all, tell(p, &d, a.text))
 	}

@@ -124,6 +124,9 @@ func (t *Trial) Run(ctx context.Context, tries Tries) Report {
 
 // checkKind refuses credentials that no handler exchanges, since that is rather a wrong --credentials.
 func (t *Trial) checkKind(kind smapi.Kind) error {
+	if kind == smapi.None {
+		return nil // for SignIn
+	}
 	var kinds []string
 	for _, x := range t.handlers {
 		if x.exchanger == nil || x.settings.Policy.Exchanges[kind] != nil {
@@ -192,10 +195,13 @@ func (t *Trial) prepare(ctx caddy.Context, c Configured) (*Checked, error) {
 			return nil, fmt.Errorf("the smapi_upgrade at %s: %w", c.at, err)
 		}
 	}
-	x.tap.next = endpoint.Transport
+	x.tap.Next = endpoint.Transport
 	endpoint.Transport = &x.tap
 	x.exchanger = x.settings.Exchanger(endpoint, t.state(&x.settings), nil) // what is tried here is few, and announced
 	x.exchanger.Replay, x.exchanger.RememberRejected = 0, 0
+	if err := x.prepareSignIn(endpoint); err != nil {
+		return nil, fmt.Errorf("the smapi_upgrade at %s: %w", c.at, err)
+	}
 	if x.options.FormCharset == "" {
 		spelled := endpoint
 		spelled.FormCharset = "utf-8"

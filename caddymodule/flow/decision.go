@@ -25,7 +25,27 @@ type Decision struct {
 	Unsaved error
 	Kept    bool
 
+	// Link is where the player's listener signs in, nil where that was not asked. UserIDHash stands for who has signed in,
+	// blank for nobody.
+	Link       *smapi.Link
+	UserIDHash string
+
+	link *link // that a poll is about
+
 	flow *flow
+}
+
+// Answer is the answer to a decided call whose Reply has no fault.
+func (p *Policy) Answer(d *Decision) []byte {
+	switch {
+	case d.Link == nil && d.Call.Method == smapi.Poll:
+		return smapi.SignedIn(d.AuthToken, d.PrivateKey, d.UserIDHash)
+	case d.Link == nil:
+		return smapi.Pair(d.Call.Method, d.AuthToken, d.PrivateKey)
+	case d.Call.Method == smapi.GetAppLink:
+		return smapi.AppLink(d.Link, p.SignIn.AppURLStringID)
+	}
+	return smapi.DeviceLinkCode(d.Link)
 }
 
 // Reason is why something was decided without asking.

@@ -66,6 +66,15 @@ func NewExchange(x Exchange, kind smapi.Kind, households Percent, apart ...strin
 	return &x
 }
 
+// NewSignIn returns the two questions of a sign-in, with parameters for the first alone and for both. These fields of a
+// token response are kept.
+func NewSignIn(start, both, header []Param, fields ...string) (*Exchange, *Exchange) {
+	question := func(params []Param) *Exchange {
+		return NewExchange(Exchange{GrantType: token.DeviceCode, Params: params, Header: header}, smapi.None, AllHouseholds, fields...)
+	}
+	return question(slices.Concat(start, both)), question(both)
+}
+
 // ofKind are the placeholders of its kind of credentials.
 func (x *Exchange) ofKind() (names []string) {
 	for _, p := range placeholders {
@@ -180,17 +189,30 @@ func Account(call *smapi.Call) string {
 	return call.HouseholdID
 }
 
-// nameOf is a user name in one spelling for all that a server may take for the same: case, Unicode form, accents, outer
-// blanks and what does not show. Collations of databases ignore accents, MySQL's by default.
+// nameOf is a user name in one spelling for all that a server may take for the same: case, Unicode form, accents, strokes,
+// ligatures, outer blanks, how many inner ones, and what does not show. Collations of databases ignore accents, MySQL's by
+// default, and directories the number of blanks.
 func nameOf(name string) string {
-	if !strings.ContainsFunc(name, func(r rune) bool { return r >= utf8.RuneSelf }) {
-		return strings.ToLower(strings.TrimSpace(name))
+	if !strings.ContainsFunc(name, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		return strings.ToLower(name)
 	}
-	plain := strings.Map(func(r rune) rune {
-		if unicode.In(r, unicode.Mn, unicode.Cf) {
+	if strings.ContainsFunc(name, func(r rune) bool { return r >= utf8.RuneSelf }) {
+		name = strings.Map(func(r rune) rune {
+			if unicode.In(r, unicode.Mn, unicode.Me, unicode.Cf, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector) {
+				return -1
+			}
+			return r
+		}, norm.NFKD.String(name))
+		name = inPlainLetters.Replace(strings.ToLower(strings.ToUpper(name)))
+	}
+	name = strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) && !unicode.IsSpace(r) {
 			return -1
 		}
-		return r
-	}, norm.NFKD.String(name))
-	return strings.ReplaceAll(strings.ToLower(strings.ToUpper(strings.TrimSpace(plain))), "ß", "ss")
+		return unicode.ToLower(r)
+	}, name)
+	return strings.Join(strings.Fields(name), " ")
 }
+
+// inPlainLetters replaces what collations take for others but has no decomposition.
+var inPlainLetters = strings.NewReplacer("ß", "ss", "æ", "ae", "œ", "oe", "ø", "o", "đ", "d", "ð", "d", "ħ", "h", "ł", "l", "ŧ", "t", "þ", "th")

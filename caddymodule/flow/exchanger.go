@@ -3,6 +3,7 @@ package flow
 import (
 	"context"
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/pacing"
@@ -54,10 +55,38 @@ type State struct {
 	// LoginFuse and RefreshFuse doubt rejections, apart for the same reason.
 	LoginFuse, RefreshFuse *pacing.Fuse
 
+	// Links and Polls are of listeners who sign in: where, and whether they have. Anybody can begin to.
+	Links, Polls *pacing.Pacer
+
+	// OldFuse is that of what the old service rejects.
+	OldFuse *pacing.Fuse
+
 	// UpgradeAccounts and RefreshAccounts are what came of distinct accounts lately, for those who watch.
 	UpgradeAccounts, RefreshAccounts *pacing.Accounts
 
 	Calls *replay.Calls[*Landed]
+	links *links
+
+	// Renewals are the records that were lately tried to be refreshed while they can be served without.
+	Renewals *replay.Memory[struct{}]
+
+	held atomic.Int64 // bytes of bodies that may yet be forwarded, whoever waits for whom
+}
+
+// maxHeld bounds what is held. The less is left of it, the smaller a body has to be, so that large ones, which no player
+// sends, are in no small one's way.
+const (
+	maxHeld   = 64 << 20
+	shareHeld = 256
+)
+
+// hold reports whether there is room for a body of this size, which is taken then.
+func (s *State) hold(size int) bool {
+	if left := maxHeld - s.held.Load(); int64(size) > left/shareHeld {
+		return false
+	}
+	s.held.Add(int64(size))
+	return true
 }
 
 // Landed is what came of a flight. It stays as it is once it has landed.
@@ -89,9 +118,13 @@ func NewState(watch pacing.Watch, fuse func(pacing.FuseStatus), now func() time.
 		Logins:    pacing.New(watch),
 		Refreshes: pacing.New(watch),
 		Unknown:   pacing.New(pacing.Watch{}),
-		LoginFuse: pacing.NewFuse(fuse, now), RefreshFuse: pacing.NewFuse(fuse, now),
+		Links:     pacing.New(watch),
+		Polls:     pacing.New(watch),
+		links:     newLinks(),
+		LoginFuse: pacing.NewFuse(fuse, now), RefreshFuse: pacing.NewFuse(fuse, now), OldFuse: pacing.NewFuse(fuse, now),
 		UpgradeAccounts: pacing.NewAccounts(), RefreshAccounts: pacing.NewAccounts(),
-		Calls: replay.New[*Landed](replay.NewMemory[*Landed](maxIssued, now), replay.NewMemory[*Landed](maxRejected, now)),
+		Renewals: replay.NewMemory[struct{}](maxTried, now),
+		Calls:    replay.New[*Landed](replay.NewMemory[*Landed](maxIssued, now), replay.NewMemory[*Landed](maxRejected, now)),
 	}
 }
 
@@ -102,8 +135,11 @@ type Exchanger struct {
 	Endpoint *token.Endpoint
 	State    *State
 
-	// Places is how many logins are under way at once. Refreshes have a quarter as many, and at least one, beside, and with a
-	// Vault those by keys that it does not know have as many again.
+	// SignIn is the same as the client by which listeners sign in. Nil is none.
+	SignIn *token.Endpoint
+
+	// Places is how many logins are under way at once. Refreshes, links and polls have a quarter as many each, and at
+	// least one, beside, and so have with a Vault refreshes by keys that it does not know.
 	Places int
 
 	// Fair is how much time the endpoint has to have had before no answer in time counts against it.
@@ -115,6 +151,9 @@ type Exchanger struct {
 
 	// Vault keeps the tokens of homes, and the failed logins of all instances that share it. Nil is none.
 	Vault *vault.Vault
+
+	// Now is the clock of what is in the vault. Nil is time.Now.
+	Now func() time.Time
 
 	// Fuse is the share of accounts in percent above which rejections are doubted. 0 and 100 are never.
 	Fuse float64
@@ -128,17 +167,21 @@ type Exchanger struct {
 const refreshReplay = 60 * time.Second
 
 func (x *Exchanger) replayFor(grantType string) time.Duration {
-	if grantType == token.Refresh {
+	switch grantType {
+	case token.Refresh:
 		if x.Vault != nil {
 			return 0 // which knows better who has which tokens
 		}
 		return refreshReplay
+	case token.DeviceCode:
+		return linkReplay
 	}
 	return x.Replay
 }
 
 const (
 	causeGone    = "the player has gone while it waited"
+	causeFull    = "too many large calls wait"
 	causeLate    = "no place at the token endpoint in time"
 	causeHeld    = "the token endpoint is rate-limiting"
 	causeFailing = "not asked, because the token endpoint has been failing"
@@ -175,16 +218,42 @@ func (x *Exchanger) Exchange(ctx context.Context, deadline time.Time, q *Request
 	}
 }
 
+// endpoint is who is asked.
+func (x *Exchanger) endpoint(q *Request) *token.Endpoint {
+	if q.Type == token.DeviceCode {
+		return x.SignIn
+	}
+	return x.Endpoint
+}
+
+// pacer returns how the requests of a grant are paced, and how many may be under way at once.
+func (x *Exchanger) pacer(q *Request) (*pacing.Pacer, int) {
+	switch q.Type {
+	case token.Refresh:
+		if q.Ready != nil {
+			return x.State.Unknown, max(1, x.Places/4)
+		}
+		return x.State.Refreshes, max(1, x.Places/4)
+	case token.DeviceCode:
+		return x.State.Polls, max(1, x.Places/4)
+	}
+	return x.State.Logins, x.Places
+}
+
+// fuse is what weighs the rejections of a grant, nil for those of listeners who sign in: who does not is nobody yet.
 func (x *Exchanger) fuse(q *Request) *pacing.Fuse {
-	if q.Type == token.Refresh {
+	switch q.Type {
+	case token.Refresh:
 		return x.State.RefreshFuse
+	case token.DeviceCode:
+		return nil
 	}
 	return x.State.LoginFuse
 }
 
 // doubt takes a rejection back while the fuse is blown.
 func (x *Exchanger) doubt(q *Request, l *Landed, r Result) Result {
-	if r.Class == token.Rejected && !q.Others && x.Fuse > 0 && x.Fuse < 100 && (l.Doubted || x.fuse(q).Blown()) {
+	if r.Class == token.Rejected && !q.Others && q.Type != token.DeviceCode && x.Fuse > 0 && x.Fuse < 100 && (l.Doubted || x.fuse(q).Blown()) {
 		r.Class, r.Cause = InDoubt, "the credentials were refused, as those of most accounts lately"
 		r.Fix = "see what has changed at the authorization server: its host name, the client's secret, consent, or a proxy in front"
 	}
@@ -213,9 +282,10 @@ func (x *Exchanger) lead(ctx context.Context, deadline time.Time, call, rejectio
 	account := x.account(q.Account)
 	l = x.fly(ctx, deadline, call, account, f, q)
 	r = x.judged(q, l)
-	accepted := r.Class == token.Issued && len(r.Fields) > 0                          // and not an answer to something else
-	if l.Answer.Status != 0 && (accepted || r.Class == token.Rejected && !q.Others) { // weighed before it is told
-		l.Doubted = x.fuse(q).Weigh(x.Fuse, account, r.Class == token.Rejected, r.Error)
+	accepted := r.Class == token.Issued && len(r.Fields) > 0 // and not an answer to something else
+	// Weighed before it is told, also where another instance was.
+	if fuse := x.fuse(q); fuse != nil && (accepted || r.Class == token.Rejected && !q.Others) {
+		l.Doubted = fuse.Weigh(x.Fuse, account, r.Class == token.Rejected, r.Error)
 	}
 	switch r.Class {
 	case token.Issued:
@@ -257,13 +327,8 @@ func (x *Exchanger) fly(ctx context.Context, deadline time.Time, call replay.Dig
 	if !guard.open() {
 		return &Landed{Unsent: &token.Failure{Class: AccountGuarded, Cause: causeGuarded}}
 	}
-	pacer, places := x.State.Logins, x.Places
-	if q.Type == token.Refresh {
-		pacer, places = x.State.Refreshes, max(1, x.Places/4)
-		if q.Ready != nil {
-			pacer = x.State.Unknown
-		}
-	}
+	pacer, places := x.pacer(q)
+	endpoint := x.endpoint(q)
 	trial := pacing.Trial{
 		Account:   account,
 		Deadline:  deadline,
@@ -280,7 +345,7 @@ func (x *Exchanger) fly(ctx context.Context, deadline time.Time, call replay.Dig
 	admission, waited := pacer.Pass(&trial, func() pacing.Report {
 		failed := false
 		defer func() { guard.end(failed) }() // even if the transport panics
-		answer, sent := x.Endpoint.Exchange(deadline, &q.Grant, func() (time.Time, bool) {
+		answer, sent := endpoint.Exchange(deadline, &q.Grant, func() (time.Time, bool) {
 			if unsent := guard.look(ctx, deadline); unsent != nil {
 				l.Unsent = unsent
 				return deadline, false
@@ -295,37 +360,50 @@ func (x *Exchanger) fly(ctx context.Context, deadline time.Time, call replay.Dig
 			}
 			return calls.Send(f)
 		})
-		v := x.Endpoint.Judge(&q.Grant, &answer)
-		failed = sent && v.Class == token.Rejected
+		v := endpoint.Judge(&q.Grant, &answer)
+		failed = sent && v.Refused
 		refused = failed
 		if !sent {
 			return pacing.Report{Unsent: true}
 		}
-		l.Answer, l.Unsent, l.At = answer, nil, time.Now()
-		report := pacing.Report{
-			Failed:   v.Class == token.Unavailable && !v.ByOnError, // it answers, whatever the operator takes that for
-			Timeout:  v.Cause == token.CauseTimeout,
-			Accepted: v.Class == token.Issued,
-		}
-		if v.Class == token.Unavailable {
-			report.HoldBack = answer.HoldBack
-			report.OfAccount = answer.Status != http.StatusServiceUnavailable
-		}
-		return report
+		l.Answer, l.Unsent, l.At = answer, nil, x.now()
+		return report(&v, &answer)
 	})
 	l.Waited = waited
 	if refused {
 		guard.tell(ctx)
 	}
-	switch admission {
-	case pacing.Late:
-		l.Unsent = &token.Failure{Class: NotSent, Cause: causeLate}
-	case pacing.Held:
-		l.Unsent = &token.Failure{Class: token.Unavailable, Cause: causeHeld}
-	case pacing.Failing:
-		l.Unsent = &token.Failure{Class: token.Unavailable, Cause: causeFailing}
+	if unsent := turnedAway(admission); unsent != nil {
+		l.Unsent = unsent
 	}
 	return l
+}
+
+// report is what the pacing learns from an answer.
+func report(v *token.Verdict, a *token.Answer) pacing.Report {
+	r := pacing.Report{
+		Failed:   v.Class == token.Unavailable && !v.ByOnError, // it answers, whatever the operator takes that for
+		Timeout:  v.Cause == token.CauseTimeout,
+		Accepted: v.Class == token.Issued,
+	}
+	if v.Class == token.Unavailable {
+		r.HoldBack = a.HoldBack
+		r.OfAccount = a.Status != http.StatusServiceUnavailable
+	}
+	return r
+}
+
+// turnedAway is why one that was not let in is not sent, nil where it was.
+func turnedAway(a pacing.Admission) *token.Failure {
+	switch a {
+	case pacing.Late:
+		return &token.Failure{Class: NotSent, Cause: causeLate}
+	case pacing.Held:
+		return &token.Failure{Class: token.Unavailable, Cause: causeHeld}
+	case pacing.Failing:
+		return &token.Failure{Class: token.Unavailable, Cause: causeFailing}
+	}
+	return nil
 }
 
 func (x *Exchanger) account(name string) pacing.Account {
@@ -345,7 +423,7 @@ func (x *Exchanger) judged(q *Request, l *Landed) Result {
 		return Result{Verdict: token.Verdict{Class: u.Class, Cause: u.Cause, Fix: u.Fix}, Waited: l.Waited}
 	}
 	return Result{
-		Verdict: x.Endpoint.Judge(&q.Grant, &l.Answer),
+		Verdict: x.endpoint(q).Judge(&q.Grant, &l.Answer),
 		Status:  l.Answer.Status,
 		Fields:  l.Answer.Fields,
 		Waited:  l.Waited,

@@ -929,10 +929,15 @@ func TestAnAccountIsTheSameHoweverItsNameIsSpelled(t *testing.T) {
 		return Account(&smapi.Call{Credentials: smapi.Credentials{Kind: smapi.Login, Username: name}})
 	}
 	for name, spellings := range map[string][]string{
-		"ella": {"ELLA", "eLLa", " ella", "ella\t", "\u00a0ella\u3000", "ｅｌｌａ", "𝓮𝓵𝓵𝓪", "e\u0301lla", "éllà", "\ufeffella", "el\u200bla", "el\u00adla", "ⒺLLA"},
-		"groß": {"GROSS", "gross", "GROẞ", "ｇroß"},
-		"ἀρχή": {"ΑΡΧΗ", "αρχη", "ἈΡΧΉ"},
-		"kİng": {"king", "KING", "King", "kıng"},
+		"ella": {"ELLA", "eLLa", " ella", "ella\t", "\u00a0ella\u3000", "ｅｌｌａ", "𝓮𝓵𝓵𝓪", "e\u0301lla", "éllà", "\ufeffella", "el\u200bla", "el\u00adla", "ⒺLLA",
+			"el\u3164la", "el\U000e0001la", "el\ufe0fla", "el\u20ddla", "ella\u007f", "el\u009fla", "\u2028ella"},
+		"ella smith": {"ella  smith", "Ella\tSmith", "ella\u3000 smith ", "ella\u00a0smith"},
+		"søren":      {"soren", "SØREN", "SOREN"},
+		"Æsop":       {"aesop", "æsop", "ǽsop"},
+		"łukasz":     {"lukasz", "ŁUKASZ"},
+		"groß":       {"GROSS", "gross", "GROẞ", "ｇroß"},
+		"ἀρχή":       {"ΑΡΧΗ", "αρχη", "ἈΡΧΉ"},
+		"kİng":       {"king", "KING", "King", "kıng"},
 	} {
 		for _, spelling := range spellings {
 			if account(spelling) != account(name) {
@@ -940,7 +945,7 @@ func TestAnAccountIsTheSameHoweverItsNameIsSpelled(t *testing.T) {
 			}
 		}
 	}
-	for _, other := range []string{"ella2", "el la", "e", ""} {
+	for _, other := range []string{"ella2", "el la", "ella+2", "ella.", "e", ""} {
 		if account(other) == account("ella") {
 			t.Errorf("%q is ella", other)
 		}

@@ -4,6 +4,7 @@
 package flow
 
 import (
+	"context"
 	"time"
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
@@ -21,13 +22,16 @@ type flow struct {
 	// decide says what becomes of a call, as far as that is known without asking.
 	decide func(*Policy, *smapi.Call) Decision
 
+	// ask finds out the rest. Nil is by exchanging the call's credentials.
+	ask func(*Exchanger, context.Context, *Policy, *Decision, *Request)
+
 	// issued is the outcome where tokens were issued, and rejected what is told where credentials were.
 	issued   Outcome
 	rejected func(*Policy) Reply
 }
 
 // flows are all of them.
-var flows = [...]*flow{&upgrade, &session, &refresh}
+var flows = [...]*flow{&upgrade, &session, &refresh, &appLink, &deviceLinkCode, &poll}
 
 // OnRejected is what a player is told when its credentials were refused for good.
 type OnRejected string
@@ -59,9 +63,15 @@ type Policy struct {
 	// Vault tells that there is one.
 	Vault bool
 
+	// OldService says how calls of upgraded homes are put to the old service, nil if they are forwarded. It needs a vault.
+	OldService *OldService
+
 	// Exchanges say how each kind of credentials is exchanged, Refresh how tokens are refreshed.
 	Exchanges map[smapi.Kind]*Exchange
 	Refresh   *Exchange
+
+	// SignIn is how listeners sign in, nil where they do not do so here.
+	SignIn *SignIn
 
 	// AuthToken and PrivateKey are the fields of a token response that become the player's; PrivateKeyFallback is the
 	// privateKey where there is none, blank for no fallback.
@@ -132,6 +142,8 @@ func outcomeOf(class token.Class) Outcome {
 		return Rejected
 	case token.Misconfigured:
 		return Misconfigured
+	case token.Pending:
+		return LinkPending
 	case NotSent:
 		return Overloaded
 	case InDoubt:
@@ -146,6 +158,9 @@ func outcomeOf(class token.Class) Outcome {
 func (p *Policy) Reply(d *Decision) Reply {
 	if d.Outcome == Rejected && d.flow != nil {
 		return d.flow.rejected(p)
+	}
+	if d.Outcome == Expired && d.Call.Bearing != nil { // it is upgraded already
+		return signInAgain
 	}
 	return d.Outcome.Row().Reply
 }

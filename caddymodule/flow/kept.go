@@ -15,7 +15,16 @@ import (
 // Ask finds out what becomes of a call by the token endpoint and, where there is one, the vault.
 func (x *Exchanger) Ask(ctx context.Context, p *Policy, d *Decision, q *Request) {
 	deadline := d.Call.Arrived.Add(p.Timeout)
+	if q.Held > 0 {
+		if !x.State.hold(q.Held) {
+			p.Conclude(d, notSent(causeFull))
+			return
+		}
+		defer x.State.held.Add(int64(-q.Held))
+	}
 	switch {
+	case d.flow.ask != nil:
+		d.flow.ask(x, ctx, p, d, q)
 	case x.Vault == nil:
 		p.Conclude(d, x.Exchange(ctx, deadline, q))
 	case q.Type == token.Refresh:
@@ -45,19 +54,44 @@ func (x *Exchanger) upgradeKept(ctx context.Context, deadline time.Time, p *Poli
 		return
 	}
 	p.Conclude(d, x.Exchange(ctx, deadline, q))
+	if d.Outcome == d.flow.issued {
+		x.keepIssued(within, p, d, q.Account)
+	}
+}
+
+// keepIssued has the vault keep the tokens of an account that were just issued. A fallback for privateKey refreshes nothing
+// and is not kept.
+func (x *Exchanger) keepIssued(ctx context.Context, p *Policy, d *Decision, account string) {
 	refreshToken := d.Result.Fields[p.PrivateKey]
-	if d.Outcome != d.flow.issued || refreshToken == "" { // a fallback refreshes nothing
+	if refreshToken == "" {
 		return
 	}
-	p.keep(d, x.Vault.Upgraded(within, d.Call.HouseholdID, q.Account, vault.Tokens{
-		Access: d.AuthToken, Refresh: refreshToken, Life: d.Result.Life, Obtained: d.Result.At,
-	}))
+	t := vault.Tokens{Access: d.AuthToken, Refresh: refreshToken, Life: d.Result.Life, Obtained: d.Result.At}
+	if o := p.OldService; o != nil {
+		t.Fields = o.kept(d.Call, d.Result.Fields)
+		if missing := o.missing(t.Fields); missing != "" {
+			d.misconfigured("old_service needs "+missing+", which neither the call nor the answer has", fixLacks)
+			return
+		}
+	}
+	if d.Call.Credentials.Kind == smapi.Login {
+		account = d.Call.Credentials.Username // as it is spelled: a server may tell Ella from ella
+	}
+	p.keep(d, x.Vault.Upgraded(ctx, d.Call.HouseholdID, account, t))
 }
 
 // keep gives the player what the vault has for it.
 func (p *Policy) keep(d *Decision, got vault.Result) {
 	d.Outcome, d.AuthToken, d.PrivateKey = d.flow.issued, got.AuthToken, got.PrivateKey
 	d.Unsaved, d.Kept = got.Unsaved, got.Kept
+	if p.OldService != nil {
+		if !got.Kept { // a home that held the tokens themselves could not call the old service any more
+			d.AuthToken, d.PrivateKey = "", ""
+			d.Outcome, d.Result.Cause, d.Result.Fix = Unavailable, got.Unsaved.Error(), fixStorage
+			return
+		}
+		d.AuthToken = got.Reference
+	}
 	if err := smapi.CheckToken(d.PrivateKey); err != nil { // a refresh token that went out after all
 		d.misconfigured("the answer's field for privateKey: "+err.Error(), fixes[err])
 	}
@@ -81,7 +115,7 @@ func (x *Exchanger) refreshKept(ctx context.Context, deadline time.Time, p *Poli
 	key, presented := d.Call.Credentials.Key, d.Call.Credentials.Token
 	q.Account = key
 	var mine atomic.Pointer[Result] // if it was this call that asked
-	got, err := x.Vault.Refresh(ctx, d.Call.HouseholdID, key, presented,
+	got, err := x.Vault.RefreshFor(ctx, d.Call.HouseholdID, key, presented, p.OldService.ofResponse(),
 		func(ctx context.Context, refreshToken string, ready func() bool) (vault.Tokens, error) {
 			tried := Decision{Call: d.Call, Exchange: d.Exchange, Others: ready != nil, flow: d.flow}
 			p.Conclude(&tried, x.Exchange(ctx, deadline, q.with(refreshToken, ready)))
@@ -89,9 +123,13 @@ func (x *Exchanger) refreshKept(ctx context.Context, deadline time.Time, p *Poli
 			if tried.Outcome != d.flow.issued {
 				return vault.Tokens{}, &refused{tried.Outcome, tried.Result}
 			}
-			return vault.Tokens{
+			t := vault.Tokens{
 				Access: tried.AuthToken, Refresh: tried.Result.Fields[p.PrivateKey], Life: tried.Result.Life, Obtained: tried.Result.At,
-			}, nil
+			}
+			if p.OldService != nil {
+				t.Fields = p.OldService.kept(nil, tried.Result.Fields)
+			}
+			return t, nil
 		})
 	d.Others, q.Others = false, !got.Known
 	if err == nil {

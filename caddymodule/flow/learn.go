@@ -6,12 +6,12 @@ import (
 )
 
 // Learn notes for those who watch how a call of an account ended, if the endpoint was asked for it and had a fair time. A
-// caller that was slow is not the endpoint's failure.
+// caller that was slow is not the endpoint's failure, and who signs in is no account yet.
 //
 // Of credentials that may be others' to judge, and that anybody can make up, no more is noted than that they were good.
 func (x *Exchanger) Learn(q *Request, d *Decision) {
 	r := &d.Result
-	if r.Replayed || r.Took == 0 || r.Cause == token.CauseTimeout && r.Took < x.Fair {
+	if q.Type == token.DeviceCode || r.Replayed || r.Took == 0 || r.Cause == token.CauseTimeout && r.Took < x.Fair {
 		return
 	}
 	accounts := x.State.UpgradeAccounts

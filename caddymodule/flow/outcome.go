@@ -14,7 +14,12 @@ const (
 	undecided Outcome = iota
 	Upgraded
 	Refreshed
+	Translated
 	Expired
+	LinkStarted
+	LinkPending
+	Linked
+	LinkFailed
 	Observed
 	Reauthorized
 	Rejected
@@ -23,6 +28,7 @@ const (
 	Unavailable
 	Overloaded
 	Misconfigured
+	Refused
 	Forwarded
 
 	outcomes
@@ -55,9 +61,24 @@ var table = [outcomes]Row{
 	Refreshed: {"refreshed", pairOfTokens, zapcore.InfoLevel, true,
 		"`refreshAuthToken` with `refresh_auth_tokens`",
 		"200, the new pair; with the old `privateKey` where there is no new one"},
+	Translated: {"translated", upstream, zapcore.DebugLevel, false,
+		"a call of an upgraded home with `old_service`, put to the old service in its own terms",
+		"what the old service answers"},
 	Expired: {"expired", startUpgrade, zapcore.InfoLevel, false,
-		"`getSessionId` with `expire_session_ids`",
+		"`getSessionId` with `expire_session_ids`; with `old_service` a call of a home whose tokens or old credentials are refused",
 		"the fault `Client.AuthTokenExpired`"},
+	LinkStarted: {"link_started", whereToSignIn, zapcore.InfoLevel, true,
+		"`getAppLink` or `getDeviceLinkCode` with `sign_in`, and the server gave a code",
+		"200, the address and the code"},
+	LinkPending: {"link_pending", askAgain, zapcore.DebugLevel, true,
+		"a poll with `sign_in`: the listener has not signed in yet, it is too early to ask, or the token endpoint has no answer now",
+		"the fault `Client.NOT_LINKED_RETRY`"},
+	Linked: {"linked", pairOfTokens, zapcore.InfoLevel, true,
+		"a poll with `sign_in` that brought tokens, and they fit",
+		"200, the pair of tokens"},
+	LinkFailed: {"link_failed", linkFailed, zapcore.InfoLevel, true,
+		"a poll with `sign_in`: the listener refused, the code has expired or was used, or it is another home's",
+		"the fault `Client.NOT_LINKED_FAILURE`"},
 	Observed: {"observed", upstream, zapcore.InfoLevel, false,
 		"`mode observe`",
 		"what the old service answers"},
@@ -81,6 +102,9 @@ var table = [outcomes]Row{
 		"the fault `Server.ServiceUnavailable`"},
 	Misconfigured: {"misconfigured", tryLater, zapcore.ErrorLevel, true,
 		"the client was refused, a redirect, 404, a missing field, a token that no player can take",
+		"the fault `Server.ServiceUnavailable`"},
+	Refused: {"refused", tryLater, zapcore.WarnLevel, false,
+		"with `old_service` a request with a token of ours that is ambiguous, or no call of at most 64 KiB",
 		"the fault `Server.ServiceUnavailable`"},
 	Forwarded: {"forwarded", upstream, zapcore.DebugLevel, false,
 		"everything else",
@@ -130,13 +154,16 @@ type Reply struct {
 }
 
 var (
-	pairOfTokens = Reply{"the pair of tokens", "plays on with them", nil}
-	blankPair    = Reply{"a blank pair", "its listener signs in again", nil}
-	upstream     = Reply{"what the old service answers", "goes on as before", nil}
-	tryLater     = faulty(&smapi.ServiceUnavailable, "keeps what it has, and may ask again")
-	startUpgrade = faulty(&smapi.AuthTokenExpired, "upgrades, if it knows the new version")
-	signInAgain  = faulty(&smapi.AuthTokenExpired, "its listener signs in again")
-	linkAgain    = faulty(&smapi.NotLinkedFailure, "stops asking, until it is linked again")
+	pairOfTokens  = Reply{"the pair of tokens", "plays on with them", nil}
+	blankPair     = Reply{"a blank pair", "its listener signs in again", nil}
+	whereToSignIn = Reply{"the address and the code", "has its listener sign in there, and polls", nil}
+	upstream      = Reply{"what the old service answers", "goes on as before", nil}
+	tryLater      = faulty(&smapi.ServiceUnavailable, "keeps what it has, and may ask again")
+	startUpgrade  = faulty(&smapi.AuthTokenExpired, "upgrades, if it knows the new version")
+	signInAgain   = faulty(&smapi.AuthTokenExpired, "its listener signs in again")
+	askAgain      = faulty(&smapi.NotLinkedRetry, "asks again in some seconds, for seven minutes")
+	linkFailed    = faulty(&smapi.LinkFailed, "stops asking; its listener begins again")
+	linkAgain     = faulty(&smapi.NotLinkedFailure, "stops asking, until it is linked again")
 )
 
 func faulty(f *smapi.Fault, then string) Reply { return Reply{f.Code, then, f} }

@@ -31,7 +31,7 @@ func TestEveryOutcomeHasAWholeRow(t *testing.T) {
 
 // What cannot be taken back needs a definitive answer: rule 3.
 func TestOnlyADefinitiveAnswerSignsAListenerOut(t *testing.T) {
-	final := map[Reply]bool{blankPair: true, signInAgain: true, linkAgain: true}
+	final := map[Reply]bool{blankPair: true, signInAgain: true, linkAgain: true, linkFailed: true}
 	for _, onRejected := range []OnRejected{Reauthorize, NotLinked} {
 		p := &Policy{Mode: ModeUpgrade, Households: AllHouseholds, OnRejected: onRejected}
 		for _, f := range flows {

@@ -8,10 +8,10 @@ import (
 // home that households does not choose may be the old service's, so that one which is refused goes there.
 var refresh = flow{
 	method:  smapi.RefreshAuthToken,
-	inForce: func(p *Policy) bool { return p.RefreshAuthTokens && p.Mode != ModeReauthorize },
+	inForce: func(p *Policy) bool { return p.RefreshAuthTokens && (p.Mode != ModeReauthorize || p.SignIn != nil) },
 	hint: func(p *Policy) string {
 		if p.RefreshAuthTokens {
-			return "It is a refreshAuthToken, which refresh_auth_tokens does not answer in mode reauthorize."
+			return "It is a refreshAuthToken, which refresh_auth_tokens does not answer in mode reauthorize without sign_in."
 		}
 		return "It is a refreshAuthToken, which only refresh_auth_tokens answers."
 	},

@@ -46,10 +46,16 @@ func NewAccounts() *Accounts { return &Accounts{known: make(map[Account]*list.El
 func (a *Accounts) Note(account Account, end End) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	now := time.Now()
 	if earlier := a.known[account]; earlier != nil {
+		if one := earlier.Value.(*ended); one.end == end {
+			one.at = now
+			a.ended[end].MoveToBack(earlier)
+			a.expire(now)
+			return
+		}
 		a.forget(earlier)
 	}
-	now := time.Now()
 	a.known[account] = a.ended[end].PushBack(&ended{account, now, end})
 	a.expire(now)
 }

@@ -2,6 +2,7 @@ package pacing
 
 import (
 	"errors"
+	"sync/atomic"
 	"time"
 
 	"github.com/sony/gobreaker/v2"
@@ -17,12 +18,16 @@ const (
 	breakerShare    = 0.5
 	breakerOpen     = 2 * time.Second
 	breakerProbes   = 3
+	// breakerOthers is for how long, when it is half open, the first are those whose last trials did not all fail: else
+	// one at whose accounts the endpoint always fails could have it open again each time.
+	breakerOthers = time.Second
 )
 
 // breaker turns calls away while the token endpoint gives no definitive answers.
 type breaker struct {
 	*gobreaker.CircuitBreaker[Report]
 	failing recent
+	tried   atomic.Pointer[time.Time] // when it was last half open
 }
 
 var (
@@ -47,6 +52,10 @@ func newBreaker(opened func(), changed func(state string)) *breaker {
 			if to == gobreaker.StateOpen {
 				opened()
 			}
+			if to == gobreaker.StateHalfOpen {
+				now := time.Now()
+				b.tried.Store(&now)
+			}
 			if changed != nil {
 				go changed(to.String()) // not under the breaker's lock
 			}
@@ -60,7 +69,7 @@ func (b *breaker) pass(account Account, send func() Report) (sent bool) {
 	_, err := b.Execute(func() (Report, error) {
 		r := send()
 		switch {
-		case r.Unsent:
+		case r.Unsent, r.Failed && r.alone:
 			return r, errUncounted
 		case r.Failed:
 			b.failing.add(account, time.Now())
@@ -72,3 +81,8 @@ func (b *breaker) pass(account Account, send func() Report) (sent bool) {
 }
 
 func (b *breaker) open() bool { return b.State() == gobreaker.StateOpen }
+
+// halfOpen reports whether it has just become half open.
+func (b *breaker) halfOpen(now time.Time) bool {
+	return b.State() == gobreaker.StateHalfOpen && now.Sub(*b.tried.Load()) < breakerOthers
+}

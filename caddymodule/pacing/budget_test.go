@@ -127,8 +127,8 @@ func TestANetworkWhoseCallsSucceedKeepsItsPlace(t *testing.T) {
 	n, now := newNetworks(), time.Now()
 	const cloud, guesser, unknown = 1, 2, 3
 	for i := range 1000 {
-		n.note(cloud, i%5 == 0, now) // four of five fail
-		n.note(guesser, false, now)
+		n.note(cloud, Report{Accepted: i%5 == 0}, now) // four of five fail
+		n.note(guesser, Report{}, now)
 	}
 	if n.rank(cloud, now) != 0 || n.rank(guesser, now) != 1 || n.rank(unknown, now) != 0 || n.rank(0, now) != 0 {
 		t.Error("wrong order")

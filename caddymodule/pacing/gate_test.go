@@ -60,7 +60,7 @@ func TestWhoIsFoundToFailMovesBehindTheOthers(t *testing.T) {
 		t.Fatal("there is room left")
 	}
 	for range networkTrials {
-		if p.networks.note(guesser, false, time.Now()) {
+		if behind, _ := p.networks.note(guesser, Report{}, time.Now()); behind {
 			g.demote(guesser)
 		}
 	}

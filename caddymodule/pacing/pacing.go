@@ -88,15 +88,17 @@ type Report struct {
 	// be meant for the account alone: it holds the others only when several accounts are told so within seconds.
 	HoldBack  time.Duration
 	OfAccount bool
+
+	alone bool // its network is, with not being accepted
 }
 
 // Pass calls send when there is a place, and learns from what it reports. Otherwise it returns why there is none.
 // Waited is the time until then.
 func (p *Pacer) Pass(t *Trial, send func() Report) (a Admission, waited time.Duration) {
-	if p.breaker.open() {
+	arrived := time.Now()
+	if p.breaker.open() || p.breaker.halfOpen(arrived) && p.networks.inRow(t.Network) {
 		return Failing, 0
 	}
-	arrived := time.Now()
 	if p.accounts.held(t.Account, arrived) {
 		return Held, 0
 	}
@@ -121,10 +123,12 @@ func (p *Pacer) Pass(t *Trial, send func() Report) (a Admission, waited time.Dur
 			return r
 		}
 		definitive = !r.Failed
-		p.holdBack(t, r)
-		if definitive && p.networks.note(t.Network, r.Accepted, time.Now()) {
+		behind, alone := p.networks.note(t.Network, r, time.Now())
+		if behind {
 			p.gate.demote(t.Network)
 		}
+		p.holdBack(t, r, alone)
+		r.alone = alone
 		return r
 	}) {
 		return Failing, waited
@@ -132,12 +136,17 @@ func (p *Pacer) Pass(t *Trial, send func() Report) (a Admission, waited time.Dur
 	return In, waited
 }
 
-func (p *Pacer) holdBack(t *Trial, r Report) {
+// holdBack does as the endpoint has asked. What it says to a network that is alone with it is meant for nobody else.
+func (p *Pacer) holdBack(t *Trial, r Report, alone bool) {
 	if r.HoldBack <= 0 {
 		return
 	}
-	if now := time.Now(); r.OfAccount && !p.accounts.hold(t.Account, r.HoldBack, now) {
-		return
+	now := time.Now()
+	if alone || r.OfAccount {
+		p.accounts.hold(t.Account, r.HoldBack, now)
+		if alone || !p.accounts.tell(t.Account, now) {
+			return
+		}
 	}
 	p.gate.holdBack(r.HoldBack)
 }

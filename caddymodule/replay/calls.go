@@ -79,15 +79,8 @@ type Wanted struct {
 func (c *Calls[V]) Board(d Digest, deadline time.Time, want Wanted) (known V, f *Flight[V], lead bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if want.Accepted {
-		if known, ok := c.accepted.Get(d); ok {
-			return known, nil, false
-		}
-	}
-	if want.Rejected != nil {
-		if known, ok := c.rejected.Get(*want.Rejected); ok {
-			return known, nil, false
-		}
+	if known, ok := c.known(d, want); ok {
+		return known, nil, false
 	}
 	if f := c.flights[d]; f != nil {
 		f.waiters++
@@ -99,6 +92,25 @@ func (c *Calls[V]) Board(d Digest, deadline time.Time, want Wanted) (known V, f 
 	f = &Flight[V]{Done: make(chan struct{}), Abandoned: make(chan struct{}), waiters: 1, deadline: deadline}
 	c.flights[d] = f
 	return known, f, true
+}
+
+// Known returns the answer of the same call if one that is wanted is remembered.
+func (c *Calls[V]) Known(d Digest, want Wanted) (known V, ok bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.known(d, want)
+}
+
+func (c *Calls[V]) known(d Digest, want Wanted) (known V, ok bool) {
+	if want.Accepted {
+		if known, ok = c.accepted.Get(d); ok {
+			return known, true
+		}
+	}
+	if want.Rejected != nil {
+		return c.rejected.Get(*want.Rejected)
+	}
+	return known, false
 }
 
 // Leave takes a waiter from a flight and reports whether it has been sent. One that has not and that nobody

@@ -42,6 +42,9 @@ func (m *Memory[V]) Put(d Digest, value V, keep time.Duration) {
 	m.cache.Add(d, k)
 }
 
+// Forget has a value forgotten.
+func (m *Memory[V]) Forget(d Digest) { m.cache.Remove(d) }
+
 // Get returns a value that is kept.
 func (m *Memory[V]) Get(d Digest) (value V, ok bool) {
 	k, ok := m.cache.Get(d)

@@ -59,6 +59,26 @@ import (
 //		vault <key_file> {
 //			forget_after <duration>
 //		}
+//
+//		sign_in {
+//			device_endpoint   <url>
+//			client_id         <id>
+//			client_secret     <secret>
+//			client_auth       basic|basic_raw|post|private_key_jwt|tls|none
+//			scope             <scope...>
+//			param             <name> <value>
+//			app_url_string_id <id>
+//			show_link_code    on|off
+//			user_id           <field>
+//		}
+//
+//		old_service session_id|login|login_token|anonymous {
+//			username <template>
+//			password <template>
+//			token    <template>
+//			key      <template>
+//			grace    <duration>
+//		}
 //	}
 //
 // Only param, header, on_error and, for different credentials, exchange may be given more than once.
@@ -179,8 +199,15 @@ func (o *Options) unmarshalField(name string, d *caddyfile.Dispenser) error {
 		return flag(d, name, &o.ExpireSessionIDs)
 	case "refresh_auth_tokens":
 		return flag(d, name, &o.RefreshAuthTokens)
+	case "sign_in":
+		return o.unmarshalSignIn(d)
 	case "vault":
 		return o.unmarshalVault(d)
+	case "old_service":
+		return o.unmarshalOldService(d)
+	}
+	if meant := similar(name); meant != "" {
+		return d.Errf("unrecognized smapi_upgrade subdirective '%s'; it may be meant to be %s", name, meant)
 	}
 	return d.Errf("unrecognized smapi_upgrade subdirective '%s'; if it is a directive, a } is missing above", name)
 }

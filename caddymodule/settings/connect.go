@@ -76,7 +76,7 @@ func (o *Options) Connect(ctx caddy.Context, s *Settings, files *Files) (c token
 		Issuer:      s.Issuer,
 		Insecure:    o.InsecureHTTP,
 		Client:      client,
-		Fields:      []string{s.Policy.AuthToken, s.Policy.PrivateKey},
+		Fields:      append([]string{s.Policy.AuthToken, s.Policy.PrivateKey}, tokenFields(&s.Policy)...),
 		FormCharset: o.FormCharset,
 		Transport:   transport,
 		// Not the request's context: reverse_proxy, and so forward_auth, leaves there where to dial, and

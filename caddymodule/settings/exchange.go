@@ -51,7 +51,8 @@ func checkHeader(name string) error {
 }
 
 // exchanges are how every kind of credentials is exchanged, and how tokens are refreshed.
-func (o *Options) exchanges(r *resolver, p *flow.Policy) {
+func (o *Options) exchanges(r *resolver, s *Settings) {
+	p := &s.Policy
 	outside := r.params("param", o.Param, checkParam, identifiers, false)
 	header := r.params("header", o.Header, checkHeader, identifiers, true)
 	onError := r.onError("on_error", o.OnError)
@@ -72,7 +73,7 @@ func (o *Options) exchanges(r *resolver, p *flow.Policy) {
 		maps.Copy(meanings, r.onError(field, x.OnError))
 		completed := flow.NewExchange(flow.Exchange{
 			GrantType: r.text(field, x.GrantType), Params: params, Header: header, OnError: meanings,
-		}, x.Credentials, p.Households, p.AuthToken, p.PrivateKey, o.FormCharset)
+		}, x.Credentials, p.Households, append([]string{p.AuthToken, p.PrivateKey, o.FormCharset}, tokenFields(p)...)...)
 		if !completed.PassesCredentials() {
 			r.fail(field, errNoCredentials)
 		}
@@ -86,11 +87,9 @@ func (o *Options) exchanges(r *resolver, p *flow.Policy) {
 		Param:       map[string][]string{"refresh_token": {"{smapi.key}"}},
 	}, outside)
 
+	o.signIn(r, s, outside, header)
 	if len(o.Scope) > 0 {
-		scope := r.scope(o.Scope)
-		outside = append(outside, flow.Param{
-			Name: "scope", Value: flow.Template{{Text: func() string { return scope }}}, Source: scope,
-		})
+		outside = append(outside, scopeParam(r.scope(o.Scope)))
 	}
 	given := o.Exchange
 	if len(given) == 0 {
@@ -108,6 +107,10 @@ func (o *Options) exchanges(r *resolver, p *flow.Policy) {
 		}
 		p.Exchanges[x.Credentials] = complete(field, x.withDefaults(), outside)
 	}
+}
+
+func scopeParam(scope string) flow.Param {
+	return flow.Param{Name: "scope", Value: flow.Template{{Text: func() string { return scope }}}, Source: scope}
 }
 
 // identifiers are the placeholders that every kind of credentials has. They are no secrets.

@@ -161,13 +161,44 @@ type Options struct {
 	// token. The same token at the same time is refreshed once, and gets the same answer again for 60s. A refresh
 	// token that is dead is answered with the fault `Client.AuthTokenExpired`, or forwarded where `households` does not
 	// choose the home, because it may be the old service's. It needs `private_key` to be `refresh_token`, and is not
-	// answered in mode `reauthorize`.
+	// answered in mode `reauthorize` without `sign_in`.
 	RefreshAuthTokens bool `json:"refresh_auth_tokens,omitempty"`
 
 	// Keeps the refresh tokens here, sealed, so that players hold a handle as their `privateKey` that never changes.
 	// It is for servers that rotate refresh tokens, and for all instances of Caddy that share a storage. Needs
 	// `refresh_auth_tokens`. Default: nothing is kept on disk.
 	Vault *Vault `json:"vault,omitempty"`
+
+	// Answers `getAppLink`, `getDeviceLinkCode` and the polls after them: listeners sign in at the authorization server, by
+	// the device grant. It is for old services that sign nobody in by themselves. Default: these calls are forwarded.
+	SignIn *SignIn `json:"sign_in,omitempty"`
+
+	// Puts the calls of upgraded homes to the old service in its own terms, which can stay as it is. The player then holds
+	// a token that stands for a record in the vault. Needs `vault` and mode `upgrade`. Default: they are forwarded as they
+	// come, and the old service has to know the tokens of the authorization server.
+	OldService *OldService `json:"old_service,omitempty"`
+}
+
+// OldService says what the old service is told. Its values may have the placeholders of all kinds of exchanges, which are
+// filled by the upgrade call, and `{token.FIELD}`, a field of the token response, which is filled by a refresh too. What
+// fills them is kept in the vault, sealed.
+type OldService struct {
+	// The kind of credentials that the old service knows: `session_id` (sessions are begun by its getSessionId, one for
+	// each account, and kept in memory), `login`, `login_token` or `anonymous`. Required.
+	Credentials smapi.Kind `json:"credentials,omitempty"`
+
+	// The user name and the password of `session_id` and `login`. Default: `{smapi.username}` and `{smapi.password}`.
+	Username string `json:"username,omitempty"`
+	Password string `json:"password,omitempty"`
+
+	// The token and the key of `login_token`, which goes with the home of the upgrade call. Default: `{smapi.token}`
+	// and `{smapi.key}`.
+	Token string `json:"token,omitempty"`
+	Key   string `json:"key,omitempty"`
+
+	// For how long after the end of its access token a home is served on while the authorization server cannot be asked.
+	// Default: `24h`.
+	Grace caddy.Duration `json:"grace,omitempty"`
 }
 
 // Vault is where refresh tokens are kept: in Caddy's storage.

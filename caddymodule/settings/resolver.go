@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/secret"
 )
 
 // fieldError is a mistake in one field of the configuration. It never quotes what the field holds.
@@ -51,30 +53,33 @@ func (r *resolver) require(field, value string) {
 	}
 }
 
+// text replaces placeholders as a secret's are: with what is meant of variables and files, and with files read once.
 func (r *resolver) text(field, value string) string {
+	r.closed(field, value)
 	if r.repl == nil || value == "" {
 		return value
 	}
-	text, err := r.repl.ReplaceOrErr(value, true, true)
-	if err != nil {
-		r.fail(field, noValue(value)) // err quotes what may be a part of a secret with a brace in it
+	var config secret.Config
+	if r.files != nil {
+		config = r.files.config(field)
 	}
-	return text
+	text, err := secret.Text(config, value, r.repl.GetString)
+	if err != nil {
+		r.fail(field, err)
+		return ""
+	}
+	text.Close()
+	return text.Get()
 }
 
-// noValue says what is wrong with a placeholder, and names it where it cannot be a secret.
-func noValue(value string) error {
-	name := strings.TrimSuffix(strings.TrimPrefix(value, "{"), "}")
-	if strings.ContainsAny(name, "{}") || len(value) != len(name)+2 {
-		return errors.New("has a placeholder that is not known or is empty; a brace that is meant needs a backslash before it")
+// closed refuses a placeholder that lacks its closing brace: Caddy would take it for literal text.
+func (r *resolver) closed(field, value string) {
+	for _, kind := range [...]string{"{env.", "{file."} {
+		at := strings.LastIndex(value, kind)
+		if at >= 0 && !strings.Contains(value[at:], "}") && !strings.HasSuffix(value[:at], `\\`) {
+			r.fail(field, errUnclosed)
+		}
 	}
-	if variable, ok := strings.CutPrefix(name, "env."); ok {
-		return fmt.Errorf("the environment variable %s is not set, or blank", variable)
-	}
-	if file, ok := strings.CutPrefix(name, "file."); ok {
-		return fmt.Errorf("the file %s cannot be read, or is blank", file)
-	}
-	return errors.New("is a placeholder that is not known; {env.NAME} and {file./path} are")
 }
 
 // retention is 0 where it is off.

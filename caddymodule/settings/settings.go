@@ -51,6 +51,10 @@ type Settings struct {
 	Policy       flow.Policy
 	Methods      []smapi.Method // that are answered
 
+	// SignInClient is by whom listeners sign in, without Secret and Key, and DeviceURL where, nil where Issuer tells it.
+	SignInClient token.Client
+	DeviceURL    *url.URL
+
 	// VaultKeyFile is the file with the vault's keys, blank where there is no vault, and ForgetAfter how long its records
 	// are kept that nobody uses.
 	VaultKeyFile string
@@ -155,7 +159,8 @@ func (o *Options) Resolve(repl *caddy.Replacer, files *Files) (s Settings, err e
 		}
 		p.Households = *o.Households
 	}
-	o.exchanges(&r, p)
+	o.resolveOldService(&r, p)
+	o.exchanges(&r, &s)
 	later := repl == nil && strings.Contains(p.PrivateKey, "{")
 	if o.RefreshAuthTokens && p.PrivateKey != token.Refresh && !later {
 		r.fail("refresh_auth_tokens", errNoRefresh)
@@ -165,12 +170,17 @@ func (o *Options) Resolve(repl *caddy.Replacer, files *Files) (s Settings, err e
 	return s, r.err
 }
 
-// resolveEndpoint resolves where the token endpoint is. Only exchanges need one.
+// asks reports whether anybody is asked.
+func (o *Options) asks(s *Settings) bool {
+	return s.Policy.Mode == ModeUpgrade || s.Policy.Mode == ModeReauthorize && o.SignIn != nil
+}
+
+// resolveEndpoint resolves where the token endpoint is.
 func (o *Options) resolveEndpoint(r *resolver, s *Settings) {
 	switch {
 	case o.TokenEndpoint != "" && o.Issuer != "":
 		r.fail("issuer", errTwoEndpoints)
-	case o.TokenEndpoint == "" && o.Issuer == "" && s.Policy.Mode == ModeUpgrade:
+	case o.TokenEndpoint == "" && o.Issuer == "" && o.asks(s):
 		r.fail("token_endpoint", errNoEndpoint)
 	}
 	s.URL = r.url("token_endpoint", o.TokenEndpoint, o.InsecureHTTP, token.ParseURL)
@@ -182,7 +192,8 @@ func (o *Options) resolveEndpoint(r *resolver, s *Settings) {
 func (o *Options) resolveClient(r *resolver, s *Settings) {
 	oneOf(r, "client_auth", s.Client.Auth, token.Basic, token.BasicRaw, token.Post, token.PrivateKeyJWT, token.TLS, token.None)
 	secret, key := s.Client.Auth.NeedsSecret(), s.Client.Auth == token.PrivateKeyJWT
-	if s.Policy.Mode == ModeUpgrade {
+	r.closed("client_secret", o.ClientSecret)
+	if o.asks(s) {
 		r.require("client_id", o.ClientID)
 		if secret {
 			r.require("client_secret", o.ClientSecret)

@@ -12,6 +12,7 @@ import (
 const (
 	ofCall    = "smapi."
 	ofRequest = "http."
+	ofToken   = "token."
 )
 
 // template reads a text that may have these placeholders of a call and, if it may, those of the HTTP request.
@@ -27,12 +28,18 @@ func (r *resolver) template(field, text string, allowed []string, request bool) 
 			continue
 		}
 		name, after, found := strings.Cut(rest[i+1:], "}")
-		ours := strings.HasPrefix(name, ofCall) || strings.HasPrefix(name, ofRequest)
+		member, isMember := strings.CutPrefix(name, ofToken)
+		isMember = isMember && slices.Contains(allowed, anyField)
+		ours := strings.HasPrefix(name, ofCall) || strings.HasPrefix(name, ofRequest) || isMember
 		switch {
 		case !ours:
 			continue
 		case !found:
 			r.fail(field, errUnclosed)
+		case isMember:
+			if member == "" {
+				r.fail(field, errTokenField)
+			}
 		case strings.HasPrefix(name, ofCall):
 			if !slices.Contains(allowed, name) {
 				r.fail(field, errPlaceholder(name, allowed))
@@ -51,6 +58,7 @@ func (r *resolver) template(field, text string, allowed []string, request bool) 
 // literal returns a text as it is whenever it is asked for: the files in it are followed where that is wanted.
 func (r *resolver) literal(field, text string) func() string {
 	if r.files != nil && strings.Contains(text, "{file.") {
+		r.closed(field, text)
 		get, err := r.files.text(field, text)
 		if err != nil {
 			r.fail(field, err)
@@ -70,7 +78,8 @@ func errPlaceholder(name string, allowed []string) error {
 }
 
 var (
-	errUnclosed      = errors.New("has a placeholder without its closing brace")
+	errUnclosed      = errors.New("has a placeholder without its closing brace; a brace that is meant needs a backslash before it")
+	errTokenField    = errors.New("{token.} needs the name of a field of the token response, such as {token.legacy_password}")
 	errRequest       = errors.New("has a placeholder of the HTTP request, which only header can have")
 	errNoCredentials = errors.New("no param of it holds the account's credentials, as in param subject_token {smapi.token}")
 )

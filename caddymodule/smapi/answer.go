@@ -2,6 +2,7 @@ package smapi
 
 import (
 	"errors"
+	"strconv"
 	"strings"
 	"unicode/utf8"
 
@@ -58,13 +59,85 @@ var escape = strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;")
 // pairOf is the answer to a method before, between and behind its two tokens.
 func pairOf(method Method) []string {
 	const token = "$token"
-	return strings.Split(string(envelope(func(body *etree.Element) {
-		response := body.CreateElement(string(method) + "Response")
-		response.CreateAttr("xmlns", sonosNamespace)
-		result := response.CreateElement(string(method) + "Result")
+	return strings.Split(string(answer(method, func(result *etree.Element) {
 		result.CreateElement("authToken").SetText(token)
 		result.CreateElement("privateKey").SetText(token)
 	})), token)
+}
+
+// Link is where a listener signs in. All texts are ones that XML can carry; CheckLink tells.
+type Link struct {
+	// URL is the page, in the listener's browser.
+	URL string
+
+	// Code is what the listener types in there, of at most MaxLinkCode characters. Show has the app show it.
+	Code string
+	Show bool
+
+	// DeviceID comes back with every Poll, and is shown to nobody. It has at most MaxLinkDeviceID characters.
+	DeviceID string
+}
+
+// The reasons why CheckLink refuses.
+var (
+	ErrLinkCode = errors.New("the code is blank, longer than the 32 characters that apps accept, or has characters that XML cannot carry")
+	ErrLinkID   = errors.New("the linkDeviceId is longer than the 1024 characters that players accept")
+	ErrLinkURL  = errors.New("the address has characters that XML cannot carry")
+)
+
+// CheckLink reports whether an app can be given a link.
+func CheckLink(l *Link) error {
+	switch {
+	case strings.TrimSpace(l.Code) == "" || utf8.RuneCountInString(l.Code) > MaxLinkCode || strings.ContainsFunc(l.Code, notXML):
+		return ErrLinkCode
+	case len(l.DeviceID) > MaxLinkDeviceID:
+		return ErrLinkID
+	case strings.ContainsFunc(l.URL, notXML):
+		return ErrLinkURL
+	}
+	return nil
+}
+
+// AppLink is the answer to GetAppLink: urlStringID names the text for the link in the service's localization resources.
+func AppLink(l *Link, urlStringID string) []byte {
+	return answer(GetAppLink, func(result *etree.Element) {
+		account := result.CreateElement("authorizeAccount")
+		account.CreateElement("appUrlStringId").SetText(urlStringID)
+		l.write(account.CreateElement("deviceLink"))
+	})
+}
+
+// DeviceLinkCode is the answer to GetDeviceLinkCode.
+func DeviceLinkCode(l *Link) []byte { return answer(GetDeviceLinkCode, l.write) }
+
+// write writes the elements in the order of Sonos's schema.
+func (l *Link) write(to *etree.Element) {
+	to.CreateElement("regUrl").SetText(l.URL)
+	to.CreateElement("linkCode").SetText(l.Code)
+	to.CreateElement("showLinkCode").SetText(strconv.FormatBool(l.Show))
+	to.CreateElement("linkDeviceId").SetText(l.DeviceID)
+}
+
+// SignedIn is the answer to a Poll whose listener has signed in. CheckToken holds for both tokens. The userIDHash stands
+// for the user, has at most 256 characters, and is left out where it is blank. There is no nickname: the listener may have
+// chosen one.
+func SignedIn(authToken, privateKey, userIDHash string) []byte {
+	return answer(GetDeviceAuthToken, func(result *etree.Element) {
+		result.CreateElement("authToken").SetText(authToken)
+		result.CreateElement("privateKey").SetText(privateKey)
+		if userIDHash != "" {
+			result.CreateElement("userInfo").CreateElement("userIdHashCode").SetText(userIDHash)
+		}
+	})
+}
+
+// answer is the answer to a method.
+func answer(method Method, fill func(result *etree.Element)) []byte {
+	return envelope(func(body *etree.Element) {
+		response := body.CreateElement(string(method) + "Response")
+		response.CreateAttr("xmlns", sonosNamespace)
+		fill(response.CreateElement(string(method) + "Result"))
+	})
 }
 
 // Fault is a SOAP fault, which goes out with HTTP status 500 whatever its cause.
@@ -89,6 +162,16 @@ var (
 		Code:       "Client.NOT_LINKED_FAILURE",
 		SonosError: "6",
 		Text:       "The account could not be upgraded and has to be linked again",
+	}
+	NotLinkedRetry = Fault{
+		Code:       "Client.NOT_LINKED_RETRY",
+		SonosError: "5",
+		Text:       "The listener has not signed in yet, ask again",
+	}
+	LinkFailed = Fault{
+		Code:       NotLinkedFailure.Code,
+		SonosError: NotLinkedFailure.SonosError,
+		Text:       "The listener has not signed in, begin again",
 	}
 	ServiceUnavailable = Fault{
 		Code: "Server.ServiceUnavailable",

@@ -11,14 +11,20 @@ import (
 )
 
 func TestAnswersAreAsRecorded(t *testing.T) {
+	link := Link{URL: "https://auth.example.com/device?user_code=ABCD-EFGH", Code: "ABCD-EFGH", Show: true, DeviceID: "sealed"}
 	for file, got := range map[string][]byte{
-		"upgraded.xml":            Pair(GetDeviceAuthToken, "new-token", "new-key"),
-		"upgraded-escaped.xml":    Pair(GetDeviceAuthToken, `<&>"'`, "音楽 ]]>"),
-		"reauthorize.xml":         Pair(GetDeviceAuthToken, "", ""),
-		"refreshed.xml":           Pair(RefreshAuthToken, "new-token", "new-key"),
-		"auth-token-expired.xml":  AuthTokenExpired.Envelope("REFERENC"),
-		"not-linked-failure.xml":  NotLinkedFailure.Envelope("REFERENC"),
-		"service-unavailable.xml": ServiceUnavailable.Envelope("REFERENC"),
+		"upgraded.xml":             Pair(GetDeviceAuthToken, "new-token", "new-key"),
+		"upgraded-escaped.xml":     Pair(GetDeviceAuthToken, `<&>"'`, "音楽 ]]>"),
+		"reauthorize.xml":          Pair(GetDeviceAuthToken, "", ""),
+		"refreshed.xml":            Pair(RefreshAuthToken, "new-token", "new-key"),
+		"get-app-link.xml":         AppLink(&link, "SIGN_IN"),
+		"get-device-link-code.xml": DeviceLinkCode(&link),
+		"signed-in.xml":            SignedIn("new-token", "new-key", "0123456789abcdef"),
+		"not-linked-retry.xml":     NotLinkedRetry.Envelope("REFERENC"),
+		"link-failed.xml":          LinkFailed.Envelope("REFERENC"),
+		"auth-token-expired.xml":   AuthTokenExpired.Envelope("REFERENC"),
+		"not-linked-failure.xml":   NotLinkedFailure.Envelope("REFERENC"),
+		"service-unavailable.xml":  ServiceUnavailable.Envelope("REFERENC"),
 	} {
 		want, err := os.ReadFile(filepath.Join("../../testdata/answers", file))
 		if err != nil {

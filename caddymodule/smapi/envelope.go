@@ -34,7 +34,7 @@ var (
 
 // once are the names that a call has at most one of, wherever it stands and whatever its namespace: a
 // second one might be the one that the old service looks at. The same holds for calls.
-var once = [...]string{"credentials", "username", "password"}
+var once = [...]string{"credentials", "username", "password", "linkCode", "linkDeviceId"}
 
 // parse reads an envelope. Everything that is not positively a call of one of the methods, understood by all
 // readers in the same way, is an error: a NoCall where it is positively something else.
@@ -54,10 +54,13 @@ func parse(body []byte, methods []Method) (*Call, error) {
 		return nil, errEnvelope
 	}
 	for _, m := range known {
-		if !d.is(el, sonos, string(m.name)) || !slices.Contains(methods, m.name) {
+		if !d.is(el, sonos, string(m.name.element())) || !slices.Contains(methods, m.name) {
 			continue
 		}
-		if err := d.poll(); err != nil {
+		switch err := d.poll(); {
+		case err == poll && m.name == GetDeviceAuthToken && slices.Contains(methods, Poll):
+			continue
+		case err != nil && (err != poll || m.name != Poll):
 			return nil, err
 		}
 		if d.repeats() {
@@ -132,7 +135,7 @@ func (d document) repeats() bool {
 			seen[n] = true
 		}
 		for _, m := range known {
-			if string(d[i].local) == string(m.name) {
+			if m.name != Poll && string(d[i].local) == string(m.name) {
 				calls++
 			}
 		}

@@ -1,7 +1,6 @@
 package smapi
 
-// GetDeviceAuthToken upgrades an account when it has no linkCode; with one it polls for a listener who is
-// signing in, and is no Call.
+// GetDeviceAuthToken upgrades an account when it has no linkCode; with one it is a Poll.
 const GetDeviceAuthToken Method = "getDeviceAuthToken"
 
 var getDeviceAuthToken = method{

@@ -1,7 +1,15 @@
 package smapi
 
-// Method is a SMAPI method.
+// Method is a SMAPI method. Poll is a form of one.
 type Method string
+
+// element is the name of a method on the wire.
+func (m Method) element() Method {
+	if m == Poll {
+		return GetDeviceAuthToken
+	}
+	return m
+}
 
 // method is how a SMAPI method is read and answered.
 type method struct {
@@ -16,7 +24,7 @@ type method struct {
 }
 
 // known are the methods that can be calls. Each has a file of its own.
-var known = [...]*method{&getDeviceAuthToken, &getSessionID, &refreshAuthToken}
+var known = [...]*method{&getDeviceAuthToken, &pollDeviceAuthToken, &getSessionID, &refreshAuthToken, &getAppLink, &getDeviceLinkCode}
 
 // methodOf finds a known method, nil where the name is none's.
 func methodOf(name Method) *method {

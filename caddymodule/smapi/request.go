@@ -3,6 +3,7 @@ package smapi
 import (
 	"bytes"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -31,7 +32,7 @@ const (
 // many bytes of its body have been read to find that out.
 type Then func(call *Call, peeked int, why error) error
 
-// Serve finds the call that r makes, if it is one of these methods, calls then with it once, and returns what that
+// Serve finds the call that r makes, if it is one of these methods (Poll only beside GetDeviceAuthToken), calls then with it once, and returns what that
 // returns.
 //
 // Otherwise then gets why r is none: a NoCall, or another error where r resembles such a call but is malformed or
@@ -84,7 +85,7 @@ func understand(r *http.Request, action Method, body []byte, methods []Method) (
 	switch {
 	case !mentions(body, methods):
 		return nil, otherMentions
-	case polls(body):
+	case !slices.Contains(methods, Poll) && polls(body):
 		return nil, poll
 	case !encodingFits(r.Header["Content-Type"], body):
 		return nil, errEncoding
@@ -92,7 +93,7 @@ func understand(r *http.Request, action Method, body []byte, methods []Method) (
 	if call, why = parse(body, methods); why != nil {
 		return nil, why
 	}
-	if action != "" && action != call.Method {
+	if action != "" && action != call.Method.element() {
 		return nil, errAction
 	}
 	if c := &call.Credentials; c.Kind == LoginToken && c.Token == "" {
@@ -106,21 +107,29 @@ func understand(r *http.Request, action Method, body []byte, methods []Method) (
 // mayCall tells by HTTP method and headers alone why r cannot be a call of one of the methods or, if the headers
 // say so, of which one it can be.
 func mayCall(r *http.Request, methods []Method) (action Method, why error) {
-	if r.Method != http.MethodPost || r.ContentLength == 0 || r.ContentLength > MaxBody {
-		return "", noPost
+	if why = mayRead(r); why == noPost {
+		return "", why
 	}
 	action, ok := actionOf(r.Header["Soapaction"], methods)
-	switch {
-	case !ok:
+	if !ok {
 		return "", otherAction
-	case !typeAllows(r.Header["Content-Type"]):
-		return "", otherType
-	case !encodingAllows(r.Header["Content-Encoding"]):
-		return "", otherCoding
-	case len(r.Trailer) > 0:
-		return "", trailers // net/http writes to them when it has read the body, beside whoever copies them
 	}
-	return action, nil
+	return action, why
+}
+
+// mayRead tells by HTTP method and headers alone why the body of r cannot be a call of any method.
+func mayRead(r *http.Request) (why error) {
+	switch {
+	case r.Method != http.MethodPost || r.ContentLength == 0 || r.ContentLength > MaxBody:
+		return noPost
+	case !typeAllows(r.Header["Content-Type"]):
+		return otherType
+	case !encodingAllows(r.Header["Content-Encoding"]):
+		return otherCoding
+	case len(r.Trailer) > 0:
+		return trailers // net/http writes to them when it has read the body, beside whoever copies them
+	}
+	return nil
 }
 
 // actionOf finds the method that a SOAPAction names in its fragment, which Sonos's own examples spell in more
@@ -137,8 +146,8 @@ func actionOf(values []string, methods []Method) (action Method, ok bool) {
 		return "", true
 	}
 	for _, method := range methods {
-		if strings.EqualFold(name, string(method)) {
-			return method, true
+		if strings.EqualFold(name, string(method.element())) {
+			return method.element(), true
 		}
 	}
 	return "", false
@@ -146,7 +155,7 @@ func actionOf(values []string, methods []Method) (action Method, ok bool) {
 
 func mentions(body []byte, methods []Method) bool {
 	for _, method := range methods {
-		if bytes.Contains(body, []byte(method)) {
+		if method != Poll && bytes.Contains(body, []byte(method)) {
 			return true
 		}
 	}

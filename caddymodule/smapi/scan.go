@@ -56,6 +56,10 @@ type element struct {
 	text        []byte // all of it, markup resolved, but not that of elements in it
 	first, next int    // child, sibling
 	last        int
+
+	// Where it stands in the body: its start tag begins at from and its end tag ends at to; open and shut are where what is
+	// between them begins and ends. An empty element tag has nothing between, and open, shut and to are its end.
+	from, open, shut, to int32
 }
 
 // document is the elements in their order; the one at 0 stands for the document itself.
@@ -77,6 +81,8 @@ type scanner struct {
 	elements document
 	open     []opened
 	bindings []binding
+
+	size int // of the body
 
 	steps, attributes, references int // so far
 
@@ -115,6 +121,7 @@ func (s *scanner) release() {
 
 // scan reads a document, whole or not at all.
 func (s *scanner) scan(body []byte) (document, error) {
+	s.size = len(body)
 	body = bytes.TrimPrefix(body, byteOrderMark)
 	if err := checkCharacters(body); err != nil {
 		return nil, err
@@ -143,6 +150,9 @@ func (s *scanner) scan(body []byte) (document, error) {
 	}
 	return s.elements, nil
 }
+
+// at is where in the body the next byte to read stands.
+func (s *scanner) at() int32 { return int32(s.size - len(s.rest)) }
 
 const blank = " \t\r\n"
 
@@ -365,7 +375,7 @@ func referenced(name []byte) rune {
 
 // start reads a start tag, whose "<" has been read.
 func (s *scanner) start() error {
-	whole := s.rest
+	whole, from := s.rest, s.at()-1
 	prefix, local, ok := s.name()
 	if !ok {
 		return errMalformed
@@ -416,7 +426,8 @@ func (s *scanner) start() error {
 		s.elements[parent.last].next = index
 	}
 	parent.last = index
-	s.elements = append(s.elements, element{namespace: in.namespace, local: local})
+	at := s.at()
+	s.elements = append(s.elements, element{namespace: in.namespace, local: local, from: from, open: at, shut: at, to: at})
 	if empty {
 		s.bindings = s.bindings[:around]
 	} else {
@@ -427,7 +438,7 @@ func (s *scanner) start() error {
 
 // end reads an end tag, whose "</" has been read.
 func (s *scanner) end() error {
-	last := s.open[len(s.open)-1]
+	last, from := s.open[len(s.open)-1], s.at()-int32(len("</"))
 	if len(s.open) == 1 || !bytes.HasPrefix(s.rest, last.name) {
 		return errMalformed
 	}
@@ -436,6 +447,8 @@ func (s *scanner) end() error {
 	if !s.skip(">") {
 		return errMalformed
 	}
+	ended := &s.elements[last.index]
+	ended.shut, ended.to = from, s.at()
 	s.open = s.open[:len(s.open)-1]
 	s.bindings = s.bindings[:last.bindings]
 	return nil

@@ -29,6 +29,8 @@ const (
 	LoginToken Kind = "login_token"
 	// Anonymous is a player that has no account, only its device id.
 	Anonymous Kind = "anonymous"
+	// None is a call whose credentials are not looked at, because its listener is signing in.
+	None Kind = "none"
 )
 
 // Call is one call about an account's credentials.
@@ -39,10 +41,18 @@ type Call struct {
 	Arrived time.Time
 
 	// HouseholdID names the home, and with a suffix a second account of it. It is opaque and has at most 255
-	// characters. GetDeviceAuthToken always has one, RefreshAuthToken may, GetSessionID never does.
+	// characters. RefreshAuthToken may have one, GetSessionID never does, the others always do.
 	HouseholdID string
 
+	// LinkDeviceID is what a Poll sends back of the answer that its listener signs in by. It is a secret, not blank, and
+	// blank for other methods.
+	LinkDeviceID string
+
 	Credentials Credentials
+
+	// Bearing is set where the credentials are a token of ours, by Ours.Serve alone. Then the method may be any, the
+	// credentials are a LoginToken, and HouseholdID is that of the loginToken where the method has none.
+	Bearing *Bearing
 }
 
 // Credentials are those of a call's account, by its SOAP header. All values are as sent, never

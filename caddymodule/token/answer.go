@@ -64,7 +64,7 @@ func broken(status int, class Class, cause, fix string) Answer {
 func newAnswer(response *http.Response, content []byte, wanted []string) Answer {
 	now := time.Now()
 	a := Answer{Status: response.StatusCode, HoldBack: holdBack(response, "", now)}
-	a.RetryAfter = response.Header.Get("Retry-After") != ""
+	a.RetryAfter = len(response.Header["Retry-After"]) > 0
 	a.Empty = len(bytes.TrimSpace(content)) == 0
 	content = bytes.TrimPrefix(content, byteOrderMark)
 	if a.Readable = json.Valid(content); !a.Readable {

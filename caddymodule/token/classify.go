@@ -20,6 +20,8 @@ const (
 	Unavailable Class = "unavailable"
 	// Misconfigured: the server refuses the client, not the credentials. The operator has to act.
 	Misconfigured Class = "misconfigured"
+	// Pending: the listener has not signed in yet. The endpoint is well, and is to be asked again.
+	Pending Class = "pending"
 )
 
 // TokenExchange is the grant type of RFC 8693, Refresh that of RFC 6749 section 6.
@@ -62,6 +64,9 @@ type Verdict struct {
 
 	// ByOnError is true where OnError has decided.
 	ByOnError bool
+
+	// Refused is true where the credentials were refused, whatever OnError makes of that.
+	Refused bool
 }
 
 // judge reads an answer by its error first and by its status second, because servers agree more on the former.
@@ -69,7 +74,7 @@ func judge(g *Grant, auth ClientAuth, a *Answer) Verdict {
 	if a.Failure != nil {
 		return Verdict{Class: a.Failure.Class, Cause: a.Failure.Cause, Fix: a.Failure.Fix}
 	}
-	v := Verdict{Error: g.known(a.Error)}
+	v := Verdict{Error: g.known(a)}
 	status, code := a.Status, a.Error
 	subject := g.Type == Refresh || g.Type == TokenExchange
 	// fosite says invalid_request of an assertion whose key it does not know, and invalid_grant of a dead token.
@@ -78,8 +83,14 @@ func judge(g *Grant, auth ClientAuth, a *Answer) Verdict {
 	}
 	success := status >= 200 && status <= 299
 
+	if g.Type == DeviceCode { // before OnError: servers say that they wait by statuses that mean a refusal elsewhere
+		if class, cause := deviceClass(code); class != "" {
+			return v.is(class, cause, "")
+		}
+	}
 	for _, name := range [...]string{code + "/" + a.Suberror, code} {
 		if class := g.OnError[name]; class != "" && code != "" {
+			v.Refused = name == "invalid_grant"
 			return v.byOnError(class)
 		}
 	}
@@ -126,6 +137,7 @@ func judge(g *Grant, auth ClientAuth, a *Answer) Verdict {
 
 func (v Verdict) is(class Class, cause, fix string) Verdict {
 	v.Class, v.Cause, v.Fix = class, cause, fix
+	v.Refused = v.Refused || class == Rejected
 	return v
 }
 
@@ -142,18 +154,34 @@ func meaningful(code string) bool {
 
 var errorName = regexp.MustCompile(`^[a-z0-9_.-]{1,40}$`)
 
-// known returns the error if it is a name, and nothing of what was sent: a server may put anything into it.
-func (g *Grant) known(code string) string {
+// known returns the error if it is a name, and nothing of what was sent or issued: a server may put anything into it.
+func (g *Grant) known(a *Answer) string {
+	code := a.Error
 	if code == "" || meaningful(code) {
 		return code
-	}
-	for _, p := range g.Params {
-		if len(p.Value) > 2 && strings.Contains(code, strings.ToLower(p.Value)) {
-			return "other"
-		}
 	}
 	if !errorName.MatchString(code) {
 		return "other"
 	}
+	for _, p := range g.Params {
+		if quotes(code, p.Value) {
+			return "other"
+		}
+	}
+	for _, values := range g.Header {
+		if slices.ContainsFunc(values, func(value string) bool { return quotes(code, value) }) {
+			return "other"
+		}
+	}
+	for _, value := range a.Fields {
+		if quotes(code, value) {
+			return "other"
+		}
+	}
 	return code
+}
+
+// quotes reports whether an error has a secret in it.
+func quotes(code, secret string) bool {
+	return len(secret) > 2 && strings.Contains(code, strings.ToLower(secret))
 }

@@ -24,16 +24,19 @@ const (
 	metadataTimeout = 10 * time.Second
 )
 
-// Metadata is what an issuer has said of its token endpoint. It outlives Endpoints, so that one that works is not lost
+// Metadata is what an issuer has said of its endpoints. It outlives Endpoints, so that one that works is not lost
 // with a new configuration. The zero Metadata knows nothing. It is safe for concurrent use.
 type Metadata struct {
 	asking singleflight.Group
 
 	mu      sync.Mutex
-	found   *url.URL
+	found   *endpoints
 	failed  Answer // in the place of found
 	expires time.Time
 }
+
+// endpoints are those of one authorization server. Device is nil where it has none.
+type endpoints struct{ token, device *url.URL }
 
 // expire has it looked for again.
 func (m *Metadata) expire() {
@@ -52,27 +55,36 @@ type discovery struct {
 	get      func(context.Context, *url.URL) (Answer, map[string]string)
 }
 
-// metadataFields are what is kept of an issuer's metadata, and mtlsTokenEndpoint is where its alias for client
-// certificates is kept.
-var metadataFields = []string{"issuer", "token_endpoint"}
+// metadataFields are what is kept of an issuer's metadata. The aliases for client certificates are kept by aliases and
+// their names.
+var metadataFields = []string{"issuer", tokenEndpoint, deviceEndpoint}
 
-const mtlsTokenEndpoint = "mtls_endpoint_aliases.token_endpoint"
+const (
+	tokenEndpoint  = "token_endpoint"
+	deviceEndpoint = "device_authorization_endpoint" // RFC 8628 section 4
+	aliases        = "mtls_endpoint_aliases."
+)
 
-// addAlias adds the token endpoint for client certificates, if the metadata has one.
-func addAlias(to map[string]string, metadata []byte) {
-	var members, aliases map[string]json.RawMessage
+// addAliases adds the endpoints for client certificates that the metadata has.
+func addAliases(to map[string]string, metadata []byte) {
+	if to == nil {
+		return
+	}
+	var members, given map[string]json.RawMessage
 	_ = json.Unmarshal(bytes.TrimPrefix(metadata, byteOrderMark), &members) // none of another kind
-	_ = json.Unmarshal(members["mtls_endpoint_aliases"], &aliases)
-	if alias := textOf(aliases["token_endpoint"]); alias != "" && to != nil {
-		to[mtlsTokenEndpoint] = alias
+	_ = json.Unmarshal(members["mtls_endpoint_aliases"], &given)
+	for _, name := range [...]string{tokenEndpoint, deviceEndpoint} {
+		if alias := textOf(given[name]); alias != "" {
+			to[aliases+name] = alias
+		}
 	}
 }
 
 const causeNoMetadata = "the issuer's metadata is not available"
 
-// locate returns the token endpoint, or what came in between: unavailable where there was no answer,
+// locate returns the endpoints, or what came in between: unavailable where there was no answer,
 // misconfigured where there was one of no use.
-func (d *discovery) locate(ctx context.Context) (*url.URL, *Answer) {
+func (d *discovery) locate(ctx context.Context) (*endpoints, *Answer) {
 	u, failed, fresh := d.known()
 	if fresh {
 		return u, failed
@@ -103,7 +115,7 @@ func (d *discovery) locate(ctx context.Context) (*url.URL, *Answer) {
 // learn keeps what the issuer says, or that it does not, even if the transport panics.
 func (d *discovery) learn(ctx context.Context) {
 	failed := broken(0, Unavailable, "the request for the issuer's metadata broke off", "")
-	var u *url.URL
+	var u *endpoints
 	defer func() {
 		_ = recover() // singleflight would end the process
 		d.mu.Lock()
@@ -123,7 +135,7 @@ func (d *discovery) learn(ctx context.Context) {
 
 // known returns what is known, and whether that is still fresh. The last good endpoint stays in force: an issuer whose
 // metadata is gone is no reason to leave an endpoint alone that works.
-func (d *discovery) known() (u *url.URL, failed *Answer, fresh bool) {
+func (d *discovery) known() (u *endpoints, failed *Answer, fresh bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	fresh = time.Now().Before(d.expires)
@@ -137,7 +149,7 @@ func (d *discovery) known() (u *url.URL, failed *Answer, fresh bool) {
 	return nil, &a, fresh
 }
 
-func (d *discovery) ask(ctx context.Context) (*url.URL, Answer) {
+func (d *discovery) ask(ctx context.Context) (*endpoints, Answer) {
 	issuer, err := url.Parse(d.issuer)
 	if err != nil {
 		return nil, broken(0, Misconfigured, "no metadata at the issuer", "check issuer")
@@ -171,22 +183,31 @@ func (d *discovery) ask(ctx context.Context) (*url.URL, Answer) {
 	return nil, none
 }
 
-// read takes the token endpoint from metadata that is the issuer's own: RFC 8414 section 3.3.
-func (d *discovery) read(status int, metadata map[string]string) (*url.URL, Answer) {
+// read takes the endpoints from metadata that is the issuer's own: RFC 8414 section 3.3.
+func (d *discovery) read(status int, metadata map[string]string) (*endpoints, Answer) {
 	if metadata["issuer"] != d.issuer {
 		return nil, broken(status, Misconfigured, "the metadata is that of another issuer",
 			"give issuer as the server itself spells it, to the slash at its end")
 	}
-	endpoint := metadata["token_endpoint"]
-	if alias := metadata[mtlsTokenEndpoint]; d.mtls && alias != "" {
-		endpoint = alias
-	}
-	u, err := ParseURL(endpoint, d.insecure)
-	if err == nil && u.Scheme == "http" && strings.HasPrefix(d.issuer, "https:") {
-		err = errHTTP // not even on loopback
-	}
+	token, err := d.parse(metadata, tokenEndpoint)
 	if err != nil {
 		return nil, broken(status, Misconfigured, "the token endpoint in the issuer's metadata "+err.Error(), "give the token endpoint instead of issuer")
 	}
-	return u, Answer{}
+	device, _ := d.parse(metadata, deviceEndpoint) // one of no use is as none
+	return &endpoints{token, device}, Answer{}
+}
+
+func (d *discovery) parse(metadata map[string]string, name string) (*url.URL, error) {
+	endpoint := metadata[name]
+	if alias := metadata[aliases+name]; d.mtls && alias != "" {
+		endpoint = alias
+	}
+	u, err := ParseURL(endpoint, d.insecure)
+	if err != nil {
+		return nil, err
+	}
+	if u.Scheme == "http" && strings.HasPrefix(d.issuer, "https:") {
+		return nil, errHTTP // not even on loopback
+	}
+	return u, nil
 }

@@ -34,6 +34,9 @@ type Config struct {
 	Issuer   string
 	Insecure bool
 
+	// DeviceURL is the device authorization endpoint, which only Authorize needs. Without it the metadata of Issuer tells.
+	DeviceURL *url.URL
+
 	// Metadata is what is known of Issuer. Endpoints may share it that have the same Issuer and Insecure, and a client
 	// that is TLS in all of them or in none. A new Endpoint uses what it knows, and looks for it again. Nil is one of
 	// its own.
@@ -75,7 +78,7 @@ func (g *Grant) Size() (n int) {
 
 // Endpoint exchanges at one token endpoint as one client. It is safe for concurrent use.
 type Endpoint struct {
-	url            *url.URL
+	url, device    *url.URL
 	discovery      *discovery // in the place of url
 	client         Client
 	fields         []string
@@ -89,7 +92,7 @@ type Endpoint struct {
 // New returns an Endpoint. It does no network I/O.
 func New(c Config) *Endpoint {
 	e := &Endpoint{
-		url: c.URL, client: c.Client, fields: c.Fields, formType: "application/x-www-form-urlencoded",
+		url: c.URL, device: c.DeviceURL, client: c.Client, fields: c.Fields, formType: "application/x-www-form-urlencoded",
 		transport: c.Transport, context: c.Context,
 	}
 	if c.FormCharset != "" {
@@ -121,44 +124,52 @@ func (e *Endpoint) Exchange(deadline time.Time, g *Grant, commit func() (time.Ti
 		return a, false
 	}
 	begun := time.Now()
-	a = e.post(deadline, where, g)
+	a, _ = e.post(deadline, where.token, where.token, formOf(g), g.Header)
 	a.Took = time.Since(begun)
 	return a, true
 }
 
 // Judge says what an answer means for the account that g is about.
-func (e *Endpoint) Judge(g *Grant, a *Answer) Verdict { return judge(g, e.client.Auth, a) }
+func (e *Endpoint) Judge(g *Grant, a *Answer) Verdict {
+	v := judge(g, e.client.Auth, a)
+	if v.Error != "" && !meaningful(v.Error) && e.client.Auth.NeedsSecret() && quotes(v.Error, e.client.Secret()) {
+		v.Error = "other"
+	}
+	return v
+}
 
-// locate returns the token endpoint, or why it is not known.
-func (e *Endpoint) locate(deadline time.Time) (*url.URL, *Answer) {
+// locate returns the endpoints, or why they are not known.
+func (e *Endpoint) locate(deadline time.Time) (*endpoints, *Answer) {
 	if e.discovery == nil {
-		return e.url, nil
+		return &endpoints{token: e.url}, nil
 	}
 	ctx, cancel := context.WithDeadline(e.context, deadline)
 	defer cancel()
 	return e.discovery.locate(ctx)
 }
 
-func (e *Endpoint) post(deadline time.Time, where *url.URL, g *Grant) Answer {
+// post sends a form and reads the answer, of which content is all, nil where there is no whole one. The audience is that of an
+// assertion.
+func (e *Endpoint) post(deadline time.Time, where, audience *url.URL, form string, extra http.Header) (a Answer, content []byte) {
 	ctx, cancel := context.WithDeadline(e.context, deadline)
 	defer cancel()
-	request, err := e.request(ctx, where, g)
+	request, err := e.request(ctx, where, audience, form, extra)
 	if err != nil {
-		return broken(0, Misconfigured, "the client's assertion cannot be signed", "check client_key")
+		return broken(0, Misconfigured, "the client's assertion cannot be signed", "check client_key"), nil
 	}
 	response, err := e.transport.RoundTrip(request.Request)
 	if err != nil && !request.body.read.Load() && pause(ctx) {
 		response, err = e.transport.RoundTrip(request.Request)
 	}
 	if err != nil {
-		return unanswered(0, err)
+		return unanswered(0, err), nil
 	}
 	e.http1.Store(response.ProtoMajor == 1)
 	content, failed := read(response)
 	if failed != nil {
-		return *failed
+		return *failed, nil
 	}
-	return newAnswer(response, content, e.fields)
+	return newAnswer(response, content, e.fields), content
 }
 
 // read reads an answer, whole or not at all.
@@ -198,7 +209,7 @@ func (e *Endpoint) get(ctx context.Context, from *url.URL) (a Answer, metadata m
 		return *failed, nil
 	}
 	a = newAnswer(response, content, metadataFields)
-	addAlias(a.Fields, content)
+	addAliases(a.Fields, content)
 	return a, a.Fields
 }
 
@@ -233,18 +244,18 @@ type tokenRequest struct {
 	body *formBody
 }
 
-func (e *Endpoint) request(ctx context.Context, where *url.URL, g *Grant) (tokenRequest, error) {
-	client, err := e.client.authenticate(where, e.formType, e.authentication.Load())
+func (e *Endpoint) request(ctx context.Context, where, audience *url.URL, form string, extra http.Header) (tokenRequest, error) {
+	client, err := e.client.authenticate(audience, e.formType, e.authentication.Load())
 	if err != nil {
 		return tokenRequest{}, err
 	}
 	e.authentication.Store(client)
 	header := client.header
-	if g.Header != nil {
+	if extra != nil {
 		header = maps.Clone(header)
-		maps.Copy(header, g.Header)
+		maps.Copy(header, extra)
 	}
-	form := formOf(g) + client.ending
+	form += client.ending
 	body := &formBody{Reader: strings.NewReader(form)}
 	r := tokenPost.WithContext(ctx)
 	r.URL, r.Host, r.Header = where, where.Host, header

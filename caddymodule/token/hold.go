@@ -25,8 +25,10 @@ func holdBack(answer *http.Response, code string, now time.Time) time.Duration {
 		!slices.Contains(errorsPassing, code) {
 		return 0
 	}
-	if hold, ok := retryAfter(answer.Header.Get("Retry-After"), now); ok {
-		return hold
+	for _, value := range answer.Header["Retry-After"] {
+		if hold, ok := retryAfter(value, now); ok {
+			return hold
+		}
 	}
 	for _, name := range resetHeaders {
 		if seconds, ok := readSeconds(answer.Header.Get(name)); ok {
@@ -39,21 +41,29 @@ func holdBack(answer *http.Response, code string, now time.Time) time.Duration {
 	return 0
 }
 
+// dates are those of RFC 9110 section 5.6.7, also in UTC or with a day of one digit, and what else is in use.
+var dates = [...]string{"Mon, 2 Jan 2006 15:04:05 MST", time.RFC1123Z, time.RFC850, time.ANSIC, time.RFC3339}
+
 func retryAfter(value string, now time.Time) (time.Duration, bool) {
 	if seconds, ok := readSeconds(value); ok {
 		return bounded(seconds), true
 	}
-	for _, layout := range [...]string{http.TimeFormat, time.RFC1123, time.RFC1123Z, time.RFC850, time.ANSIC} {
-		if date, err := time.Parse(layout, value); err == nil {
+	if parts := strings.SplitN(value, ",", 3); len(parts) == 3 { // a proxy has added a second date
+		value = parts[0] + "," + parts[1]
+	}
+	for _, layout := range dates {
+		if date, err := time.Parse(layout, strings.TrimSpace(value)); err == nil {
 			return bounded(date.Sub(now).Seconds()), true
 		}
 	}
 	return 0, false
 }
 
-// readSeconds reads a number, also one with a fraction, and the first where a proxy has added a second.
+// readSeconds reads a number, also one with a fraction or with parameters, and the first where a proxy has added a second.
 func readSeconds(value string) (float64, bool) {
-	value, _, _ = strings.Cut(value, ",")
+	if end := strings.IndexAny(value, ",;"); end >= 0 {
+		value = value[:end]
+	}
 	seconds, err := strconv.ParseFloat(strings.TrimSpace(value), 64)
 	return seconds, err == nil && seconds >= 0 && !math.IsInf(seconds, 0)
 }

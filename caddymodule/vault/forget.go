@@ -259,8 +259,9 @@ func (v *Vault) ForgetHousehold(ctx context.Context, home string) (removed int, 
 }
 
 // ForgetAccount removes all that is kept for an account, in whatever home, and returns how many records there were. The
-// account is as for Upgraded. Records that were taken in do not say which account they are of: their homes do.
-func (v *Vault) ForgetAccount(ctx context.Context, account string) (removed int, err error) {
+// account is as for Upgraded, and counted what its failed logins are counted by. Records that were taken in, or made when a
+// listener signed in, do not say which account they are of: their homes do.
+func (v *Vault) ForgetAccount(ctx context.Context, account, counted string) (removed int, err error) {
 	keys := v.config.Keys()
 	for i := range keys.namers {
 		n := &keys.namers[i]
@@ -271,7 +272,7 @@ func (v *Vault) ForgetAccount(ctx context.Context, account string) (removed int,
 				return removed, unavailable(err)
 			}
 		}
-		if err := v.storage.remove(ctx, n.failures(account)); err != nil {
+		if err := v.storage.remove(ctx, n.failures(counted)); err != nil {
 			return removed, unavailable(err)
 		}
 	}

@@ -144,7 +144,7 @@ func TestAHomeAndAnAccountCanBeForgotten(t *testing.T) {
 	if n, err := v.ForgetHousehold(t.Context(), "h1"); n != 3 || err != nil || len(s.keys(tokens)) != 0 {
 		t.Errorf("%d of the home, %v", n, err)
 	}
-	if n, err := v.ForgetAccount(t.Context(), "a1"); n != 2 || err != nil || len(s.keys(failed)) != 0 {
+	if n, err := v.ForgetAccount(t.Context(), "a1", "a1"); n != 2 || err != nil || len(s.keys(failed)) != 0 {
 		t.Errorf("%d of the account, %v", n, err)
 	}
 	if n, err := v.ForgetHousehold(t.Context(), "nobody"); n != 0 || err != nil || len(s.keys(records)) != 2 {

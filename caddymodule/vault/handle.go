@@ -13,7 +13,15 @@ const (
 	handlePrefix = "smv1"
 	partSize     = 10 // bytes of a digest that make a name: a million homes share one by a chance of 1 in 10^12
 	tagSize      = 12
-	handleSize   = len(handlePrefix) + (2*partSize+tagSize)*4/3 + 1
+	handleSize   = len(handlePrefix) + textSize
+	textSize     = (2*partSize+tagSize)*4/3 + 1
+
+	referencePrefix = handlePrefix + "." // which no base64url has
+	referenceSize   = len(referencePrefix) + textSize
+
+	// What the tags are of.
+	ofHandle    = "handle"
+	ofReference = "reference"
 )
 
 // name is that of a record.
@@ -37,10 +45,15 @@ const (
 
 func (m *name) bytes() []byte { return append(m.home[:len(m.home):len(m.home)], m.account[:]...) }
 
-func (m *name) tag() []byte { return m.namer.digest("handle", string(m.bytes()))[:tagSize] }
+func (m *name) tag(kind string) []byte { return m.namer.digest(kind, string(m.bytes()))[:tagSize] }
 
-func (m *name) handle() string {
-	return handlePrefix + base64.RawURLEncoding.EncodeToString(append(m.bytes(), m.tag()...))
+func (m *name) handle() string { return m.as(handlePrefix, ofHandle) }
+
+// reference is what a player has as its authToken where the real one stays here. It never changes either, and is no handle.
+func (m *name) reference() string { return m.as(referencePrefix, ofReference) }
+
+func (m *name) as(prefix, kind string) string {
+	return prefix + base64.RawURLEncoding.EncodeToString(append(m.bytes(), m.tag(kind)...))
 }
 
 // text is the name as one word.
@@ -89,13 +102,30 @@ func (n *namer) of(raw []byte) name {
 // openHandle returns the name of the record that a handle stands for. What has not the form of a handle is none, and one
 // that these keys have not made is ErrMadeUp.
 func (k *Keys) openHandle(key string) (m name, handle bool, err error) {
-	raw, ok := decodeHandle(key)
-	if !ok {
+	text, ok := strings.CutPrefix(key, handlePrefix)
+	if !ok || len(key) != handleSize {
+		return m, false, nil
+	}
+	return k.openAs(text, ofHandle)
+}
+
+// openReference is openHandle for a reference.
+func (k *Keys) openReference(token string) (m name, reference bool, err error) {
+	text, ok := strings.CutPrefix(token, referencePrefix)
+	if !ok || len(token) != referenceSize {
+		return m, false, nil
+	}
+	return k.openAs(text, ofReference)
+}
+
+func (k *Keys) openAs(text, kind string) (m name, formed bool, err error) {
+	raw, err := base64.RawURLEncoding.Strict().DecodeString(text)
+	if err != nil || len(raw) != 2*partSize+tagSize {
 		return m, false, nil
 	}
 	for i := range k.namers {
 		m := k.namers[i].of(raw)
-		if hmac.Equal(m.tag(), raw[2*partSize:]) {
+		if hmac.Equal(m.tag(kind), raw[2*partSize:]) {
 			return m, true, nil
 		}
 	}
@@ -104,15 +134,10 @@ func (k *Keys) openHandle(key string) (m name, handle bool, err error) {
 
 // IsHandle tells whether a key has the form of a handle, whoever made it.
 func IsHandle(key string) bool {
-	_, ok := decodeHandle(key)
-	return ok
-}
-
-func decodeHandle(key string) (raw []byte, ok bool) {
 	text, ok := strings.CutPrefix(key, handlePrefix)
 	if !ok || len(key) != handleSize {
-		return nil, false
+		return false
 	}
-	raw, err := base64.RawURLEncoding.Strict().DecodeString(text)
-	return raw, err == nil && len(raw) == 2*partSize+tagSize
+	_, err := base64.RawURLEncoding.Strict().DecodeString(text)
+	return err == nil
 }

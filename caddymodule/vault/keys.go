@@ -9,8 +9,10 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"errors"
+	"hash"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/go-jose/go-jose/v4"
 )
@@ -163,14 +165,27 @@ func (k *Keys) open(sealed []byte, content any) (kid string, err error) {
 	return kid, nil
 }
 
+// Seal returns the JSON of a content, sealed by the first key: a JWE in its compact form, for what goes through the hands of
+// others.
+func (k *Keys) Seal(content any) (string, error) {
+	sealed, err := k.seal(content)
+	return string(sealed), err
+}
+
+// Open opens what Seal has made, by whichever key. ErrKey is a key that is not in the key file.
+func (k *Keys) Open(sealed string, content any) error {
+	_, err := k.open([]byte(sealed), content)
+	return err
+}
+
 // namer makes names that say nothing, by a key. What it makes is the same at every instance and for ever.
 type namer struct {
-	key []byte
-	dir string // in the storage, of all that it names
+	macs *sync.Pool // of hash.Hash, keyed
+	dir  string     // in the storage, of all that it names
 }
 
 func newNamer(key []byte) namer {
-	n := namer{key: key}
+	n := namer{macs: &sync.Pool{New: func() any { return hmac.New(sha256.New, key) }}}
 	n.dir = prefix + "/" + lower.EncodeToString(n.digest("vault")[:10])
 	return n
 }
@@ -180,10 +195,18 @@ var lower = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(b
 
 // digest is keyed, so that nobody without the key can try out what it is of.
 func (n *namer) digest(kind string, parts ...string) []byte {
-	mac := hmac.New(sha256.New, n.key)
-	for _, part := range append([]string{kind}, parts...) {
-		_ = binary.Write(mac, binary.LittleEndian, uint64(len(part)))
+	mac := n.macs.Get().(hash.Hash)
+	defer n.macs.Put(mac)
+	mac.Reset()
+	write := func(part string) {
+		var size [8]byte
+		binary.LittleEndian.PutUint64(size[:], uint64(len(part)))
+		mac.Write(size[:])
 		mac.Write([]byte(part))
+	}
+	write(kind)
+	for _, part := range parts {
+		write(part)
 	}
 	return mac.Sum(nil)
 }

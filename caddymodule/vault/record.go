@@ -1,6 +1,8 @@
 package vault
 
 import (
+	"maps"
+	"slices"
 	"time"
 )
 
@@ -36,9 +38,10 @@ type record struct {
 	// Source is what the record was made by: upgrade or refresh.
 	Source string `json:"source,omitempty"`
 
-	// Dead and Fields are for what puts calls to the old service in its own terms.
-	Dead   bool              `json:"dead,omitempty"`
+	// Fields are what calls to the old service are made of, nil where there was none when the tokens were issued. Dead tells that
+	// the account has to sign in again: neither its tokens nor these are good any more.
 	Fields map[string]string `json:"fields,omitempty"`
+	Dead   bool              `json:"dead,omitempty"`
 }
 
 const (
@@ -59,13 +62,22 @@ func (r *record) serves(presented string, now time.Time) bool {
 	return r.alive(now)
 }
 
+func (r *record) hasFields(fields []string) bool {
+	return !slices.ContainsFunc(fields, func(name string) bool { return r.Fields[name] == "" })
+}
+
 func (r *record) alive(now time.Time) bool {
-	ends := r.Expires
-	if ends.IsZero() {
-		ends = r.Refreshed.Add(assumedLife)
-	}
-	margin := min(maxMargin, ends.Sub(r.Refreshed)/10)
+	ends, margin := r.ends()
 	return ends.Sub(now) > margin
+}
+
+// ends is when the access token ends, and how long before that it is refreshed.
+func (r *record) ends() (at time.Time, margin time.Duration) {
+	at = r.Expires
+	if at.IsZero() {
+		at = r.Refreshed.Add(assumedLife)
+	}
+	return at, min(maxMargin, at.Sub(r.Refreshed)/10)
 }
 
 // unusedSince is when the record was last known to be needed. A token that lives for years is in use all along.
@@ -93,6 +105,14 @@ func (r *record) take(t *Tokens, now time.Time) {
 		r.Expires = t.Obtained.Add(min(t.Life, maxLife)).UTC()
 	}
 	r.Refreshed, r.Used, r.Dead = t.Obtained.UTC(), now.UTC(), false
+	if t.Fields != nil {
+		fields := maps.Clone(r.Fields) // which others may be reading
+		if fields == nil {
+			fields = make(map[string]string, len(t.Fields))
+		}
+		maps.Copy(fields, t.Fields)
+		r.Fields = fields
+	}
 }
 
 // maxLife bounds what a server can say of its tokens.

@@ -21,12 +21,18 @@ type Tokens struct {
 
 	// Obtained is when they were issued. Zero is now.
 	Obtained time.Time
+
+	// Fields are kept beside the tokens, and take the place of those before them of the same name. They may be secrets.
+	Fields map[string]string
 }
 
 // Result is what a player gets.
 type Result struct {
 	// AuthToken and PrivateKey are the player's. PrivateKey is a handle, or the refresh token where Kept is false.
 	AuthToken, PrivateKey string
+
+	// Reference stands for AuthToken where that is to stay here. It is blank where Kept is false.
+	Reference string
 
 	// Known tells that the key that the player presented is the vault's.
 	Known bool
@@ -78,6 +84,17 @@ func (v *Vault) Upgraded(ctx context.Context, home, account string, t Tokens) Re
 		return result
 	}
 	return Result{AuthToken: t.Access, PrivateKey: t.Refresh, Asked: true, Unsaved: unavailable(errRestless)}
+}
+
+// Recent returns the tokens of an account of a home that were issued since a time, false where there are none or the
+// storage does not say. The account is as for Upgraded.
+func (v *Vault) Recent(ctx context.Context, home, account string, since time.Time) (Result, bool) {
+	m := v.config.Keys().namers[0].record(home, ofAccount, account)
+	r, err := v.record(ctx, m)
+	if err != nil || r.Refreshed.Before(since) {
+		return Result{}, false
+	}
+	return m.result(r), true
 }
 
 // afterAll has what follows upon an issue of tokens go on when the player has gone, and gives it some time in any case.
@@ -158,13 +175,15 @@ func (v *Vault) put(unlock func(), keep bool, m *name, r *record, t *Tokens) (Re
 		result.Kept = true
 	}
 	if !result.Kept {
-		result.PrivateKey = r.RefreshToken
+		result.PrivateKey, result.Reference = r.RefreshToken, ""
+	} else {
+		v.opened.put(m, r, v.now())
 	}
 	return result, nil
 }
 
 func (m *name) result(r *record) Result {
-	return Result{AuthToken: r.AccessToken, PrivateKey: m.handle(), Known: true, Kept: true}
+	return Result{AuthToken: r.AccessToken, PrivateKey: m.handle(), Reference: m.reference(), Known: true, Kept: true}
 }
 
 // Refresh returns tokens for a player that presents a key, with an access token that does it no good any more. A record
@@ -174,6 +193,11 @@ func (m *name) result(r *record) Result {
 // in for this home when that succeeds; Known is false until then. It is found again, since households keep the key that
 // they were given first.
 func (v *Vault) Refresh(ctx context.Context, home, key, presented string, ask Ask) (Result, error) {
+	return v.RefreshFor(ctx, home, key, presented, nil, ask)
+}
+
+// RefreshFor is Refresh for tokens that have to have come with these fields.
+func (v *Vault) RefreshFor(ctx context.Context, home, key, presented string, fields []string, ask Ask) (Result, error) {
 	m, known, err := v.config.Keys().openHandle(key)
 	if err != nil {
 		return Result{}, err
@@ -204,7 +228,7 @@ func (v *Vault) Refresh(ctx context.Context, home, key, presented string, ask As
 		if err != nil {
 			return Result{Known: true}, err
 		}
-		if r.serves(presented, v.now()) {
+		if r.serves(presented, v.now()) && r.hasFields(fields) {
 			return m.result(r), nil
 		}
 		result, err := v.fly(ctx, flightKey{m.key(), r.Generation}, func(ctx context.Context) (Result, error) {

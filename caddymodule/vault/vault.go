@@ -68,6 +68,7 @@ type Vault struct {
 	storage  *storage
 	probes   singleflight.Group
 	unknown  chan struct{} // a place for each look-up of a key that may be made up
+	opened   *openedRecords
 
 	mu      sync.Mutex
 	flights map[flightKey]*flight
@@ -92,6 +93,7 @@ func New(c Config) *Vault {
 		flights:  make(map[flightKey]*flight),
 		pending:  make(map[string]*unwritten),
 		marked:   make(map[string]bool),
+		opened:   newOpenedRecords(maxOpened),
 	}
 	if v.now == nil {
 		v.now = time.Now

@@ -35,10 +35,14 @@ type house struct {
 	withAddr  string // the same behind smapi_upgrade
 	tokenSite string // reverse_proxy to the token endpoint
 	vaultAddr string // smapi_upgrade with a vault
+	oldAddr   string // smapi_upgrade with an old service
 }
 
 const tokens = `{"access_token":"` + token + `","token_type":"Bearer","expires_in":3600,"refresh_token":"` + token + `"}`
 const token = "YWVMODAYZWUTYMY0YS0ZYZLJLTKXZMETYMRHOTGZYTE4ZDMZ"
+
+const session = `<s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/"><s:Body><getSessionIdResponse xmlns="http://www.sonos.com/Services/1.1">` +
+	`<getSessionIdResult>` + token + `</getSessionIdResult></getSessionIdResponse></s:Body></s:Envelope>`
 
 func newHouse() (*house, error) {
 	dir, err := os.MkdirTemp("", "smapi-bench-")
@@ -49,6 +53,10 @@ func newHouse() (*house, error) {
 	h.service, h.serviceAddr, err = serve(func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body)
 		w.Header().Set("Content-Type", "text/xml; charset=utf-8")
+		if strings.Contains(r.Header.Get("SOAPAction"), "getSessionId") {
+			_, _ = io.WriteString(w, session)
+			return
+		}
 		_, _ = io.WriteString(w, "<ok/>")
 	})
 	if err != nil {
@@ -63,7 +71,7 @@ func newHouse() (*house, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, address := range []*string{&h.bareAddr, &h.withAddr, &h.tokenSite, &h.vaultAddr} {
+	for _, address := range []*string{&h.bareAddr, &h.withAddr, &h.tokenSite, &h.vaultAddr, &h.oldAddr} {
 		if *address, err = freeAddress(); err != nil {
 			return nil, err
 		}
@@ -142,9 +150,21 @@ http://%s {
 	}
 	reverse_proxy %s
 }
+http://%s {
+	bind 127.0.0.1
+	smapi_upgrade http://%s/token {
+		client_id a-third-client
+		client_secret {env.SMAPI_BENCH_SECRET}
+		scope offline_access
+		refresh_auth_tokens
+		vault %s
+		old_service session_id
+	}
+	reverse_proxy %s
+}
 `, h.bareAddr, h.serviceAddr, h.withAddr, h.tokenAddr, h.serviceAddr, h.tokenSite, h.tokenAddr,
-		h.vaultAddr, h.tokenAddr, keyFile, h.serviceAddr),
-		h.bareAddr, h.withAddr, h.tokenSite, h.vaultAddr)
+		h.vaultAddr, h.tokenAddr, keyFile, h.serviceAddr, h.oldAddr, h.tokenAddr, keyFile, h.serviceAddr),
+		h.bareAddr, h.withAddr, h.tokenSite, h.vaultAddr, h.oldAddr)
 }
 
 // launch starts a Caddy with these sites and waits for their addresses.
@@ -257,32 +277,68 @@ func (h *house) pairs() []pair {
 			bare: load{h.withAddr, soap("getDeviceAuthToken", upgrade)(h.withAddr), "<authToken>" + token},
 			with: load{h.vaultAddr, soap("getDeviceAuthToken", upgrade)(h.vaultAddr), "<authToken>" + token},
 		},
+		{
+			name: "a call of an upgraded home, put to the old service",
+			bare: load{h.bareAddr, soap("getMetadata", metadata)(h.bareAddr), "<ok/>"},
+			with: load{h.oldAddr, h.translated(soap("getDeviceAuthToken", upgrade)(h.oldAddr), metadata), "<ok/>"},
+		},
+		{
+			name: "a call of another home, with an old service",
+			bare: load{h.bareAddr, soap("getMetadata", metadata)(h.bareAddr), "<ok/>"},
+			with: load{h.oldAddr, soap("getMetadata", metadata)(h.oldAddr), "<ok/>"},
+		},
+		{
+			name: "a download, with an old service",
+			bare: load{h.bareAddr, get(h.bareAddr), "<ok/>"},
+			with: load{h.oldAddr, get(h.oldAddr), "<ok/>"},
+		},
 	}
 }
 
-// refresh is a call with the handle that an upgrade was answered with, and an old token. It is blank, which no side
-// answers, where there is none.
+// refresh is a call with the handle that an upgrade was answered with, and an old token.
 func (h *house) refresh(upgrade []byte) []byte {
-	conn, err := net.Dial("tcp", h.vaultAddr)
+	_, handle := pairOf(h.vaultAddr, upgrade)
+	return post(h.vaultAddr, "text/xml; charset=utf-8", "refreshAuthToken", withTokens("<ns:refreshAuthToken/>", "old", handle))
+}
+
+// translated is a call with the pair that an upgrade was answered with.
+func (h *house) translated(upgrade []byte, call string) []byte {
+	reference, handle := pairOf(h.oldAddr, upgrade)
+	return post(h.oldAddr, "text/xml; charset=utf-8", "getMetadata", withTokens(call, reference, handle))
+}
+
+// pairOf upgrades, and returns the pair. It is blank, which no side answers, where there is none.
+func pairOf(address string, upgrade []byte) (authToken, privateKey string) {
+	conn, err := net.Dial("tcp", address)
 	if err != nil {
-		return nil
+		return "", ""
 	}
 	defer conn.Close()
 	if _, err := conn.Write(upgrade); err != nil {
-		return nil
+		return "", ""
 	}
 	response, err := http.ReadResponse(bufio.NewReader(conn), nil)
 	if err != nil {
-		return nil
+		return "", ""
 	}
 	body, _ := io.ReadAll(response.Body)
-	_, handle, _ := strings.Cut(string(body), "<privateKey>")
-	handle, _, _ = strings.Cut(handle, "<")
-	call := envelope("<ns:refreshAuthToken/>")
+	part := func(name string) string {
+		_, text, _ := strings.Cut(string(body), "<"+name+">")
+		text, _, _ = strings.Cut(text, "<")
+		return text
+	}
+	return part("authToken"), part("privateKey")
+}
+
+func withTokens(call, token, key string) string {
+	call = envelope(call)
 	login := call[strings.Index(call, "<ns:login>") : strings.Index(call, "</ns:login>")+len("</ns:login>")]
-	call = strings.Replace(call, login, "<ns:loginToken><ns:token>old</ns:token><ns:key>"+handle+
+	return strings.Replace(call, login, "<ns:loginToken><ns:token>"+token+"</ns:token><ns:key>"+key+
 		"</ns:key><ns:householdId>Sonos_abc123</ns:householdId></ns:loginToken>", 1)
-	return post(h.vaultAddr, "text/xml; charset=utf-8", "refreshAuthToken", call)
+}
+
+func get(host string) []byte {
+	return []byte("GET /art.jpg HTTP/1.1\r\nHost: " + host + "\r\nUser-Agent: Linux UPnP/1.0 Sonos/83.1-61240 (ZPS9)\r\n\r\n")
 }
 
 func envelope(call string) string {

@@ -1,6 +1,6 @@
 // Command sandbox shows an upgrade on one machine: an old music service, an OAuth server, and Caddy in front
-// of both with the repository's Caddyfile.example. It plays a player that is upgraded, and then stays up to
-// be tried by hand. With -services it starts only the two services, for a Caddy of your own. Everything listens
+// of both with the repository's Caddyfile.example. It plays a player that is upgraded, and a listener who signs in, and
+// then stays up to be tried by hand. With -services it starts only the two services, for a Caddy of your own. Everything listens
 // on free loopback ports, and nothing is left behind.
 package main
 
@@ -80,6 +80,7 @@ func run(ctx context.Context, config string, once, services bool) error {
 	}
 	env := map[string]string{
 		"SMAPI_TOKEN_ENDPOINT":     oauthURL + "/token",
+		"SMAPI_DEVICE_ENDPOINT":    oauthURL + authserver.DevicePath,
 		"SMAPI_CLIENT_ID":          clientID,
 		"SMAPI_CLIENT_SECRET_FILE": secretFile,
 		"SMAPI_CLIENT_AUTH":        "basic_raw", // what this OAuth server wants
@@ -92,13 +93,13 @@ func run(ctx context.Context, config string, once, services bool) error {
 		<-ctx.Done()
 		return nil
 	}
-	caddyURL, stopCaddy, err := startCaddy(config, dir, env)
+	caddyURL, admin, stopCaddy, err := startCaddy(config, dir, env)
 	if err != nil {
 		return err
 	}
 	defer stopCaddy()
 
-	fmt.Printf("old service   %s\nOAuth server  %s\nCaddy         %s   (%s)\n", legacyURL, oauthURL, caddyURL, config)
+	fmt.Printf("old service   %s\nOAuth server  %s\nCaddy         %s   (%s, with its sign_in turned on)\n", legacyURL, oauthURL, caddyURL, config)
 	if failed := tour(legacyURL, caddyURL); failed > 0 {
 		return fmt.Errorf("%d of the steps were not answered as they should be", failed)
 	}
@@ -106,7 +107,12 @@ func run(ctx context.Context, config string, once, services bool) error {
 		return nil
 	}
 	fmt.Printf("\nAll of it is still up. Try it, and end it with Ctrl-C:\n\n"+
-		"  curl -i -H 'Content-Type: text/xml' --data-binary @testdata/requests/upgrade.xml %s\n\n", caddyURL)
+		"  curl -i -H 'Content-Type: text/xml' --data-binary @testdata/requests/upgrade.xml %s\n"+
+		"  go run ./cmd/caddy smapi-upgrade status --address %s\n"+
+		"  cat %s\n\n", caddyURL, admin, logFile(dir))
+	if page := newLink(caddyURL); page != "" {
+		fmt.Printf("Sign in yourself, as testuser with 12345:\n\n  %s\n\n", page)
+	}
 	fmt.Printf("Or with a Caddyfile of your own: %s/token, client_id %s, client_secret %s, client_auth basic_raw\n\n",
 		oauthURL, clientID, clientSecret)
 	<-ctx.Done()

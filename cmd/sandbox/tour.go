@@ -4,71 +4,113 @@ import (
 	"bytes"
 	"encoding/xml"
 	"fmt"
+	"html"
 	"io"
 	"net/http"
+	"net/url"
 	"os"
 	"regexp"
+	"strconv"
 	"strings"
+	"time"
 )
 
 // tour plays a player, step by step, and returns how many steps were not answered as they should be.
-func tour(legacyURL, caddyURL string) (failed int) {
-	var sessionID string
-	for i, step := range []struct {
-		title, url, action, header, body string
-		status                           int
-		want                             *regexp.Regexp
-	}{
-		{
-			"The old service alone: it does not know the upgrade call", legacyURL,
-			"getDeviceAuthToken", login("testuser", "12345"), household, 500, regexp.MustCompile(`faultcode`),
-		},
-		{
-			"The same call through Caddy: the account is upgraded", caddyURL,
-			"getDeviceAuthToken", login("testuser", "12345"), household, 200,
-			regexp.MustCompile(`<authToken>[^<]+</authToken><privateKey>[^<]+</privateKey>`),
-		},
-		{
-			"A wrong password: the Sonos app asks the listener to sign in again", caddyURL,
-			"getDeviceAuthToken", login("testuser", "wrong"), household, 200,
-			regexp.MustCompile(`<authToken></authToken><privateKey></privateKey>`),
-		},
-		{
-			"With a linkCode it is a listener who signs in: forwarded", caddyURL,
-			"getDeviceAuthToken", "", household + "<linkCode>ABC-123</linkCode>", 500,
-			regexp.MustCompile(`Client\.NOT_LINKED_RETRY`),
-		},
-		{
-			"Other calls: forwarded, here for a session", caddyURL,
-			"getSessionId", "", "<username>testuser</username><password>12345</password>", 200,
-			regexp.MustCompile(`<getSessionIdResult>(\w+)</getSessionIdResult>`),
-		},
-		{
-			"And with it, for something to play", caddyURL,
-			"getMetadata", "<sessionId>$sessionID</sessionId>", "<id>root</id><index>0</index><count>10</count>", 200,
-			regexp.MustCompile(`New releases`),
-		},
-	} {
-		header := strings.ReplaceAll(step.header, "$sessionID", sessionID)
-		fmt.Printf("\n%s\n", paint(bold, fmt.Sprintf("%d. %s", i+1, step.title)))
-		fmt.Printf("   %s %s\n", paint(cyan, "→ "+step.action), inShort(header+step.body))
-		status, answer, err := call(step.url, step.action, header, step.body)
-		found := step.want.FindStringSubmatch(answer)
-		switch {
-		case err != nil:
-			failed++
-			fmt.Printf("   %s %v\n", paint(red, "✗ no answer:"), err)
-		case status != step.status || found == nil:
-			failed++
-			fmt.Printf("   %s %d %s\n", paint(red, "✗ not as it should be:"), status, inShort(answer))
-		default:
-			fmt.Printf("   %s %s\n", paint(green, fmt.Sprintf("← %d", status)), inShort(answer))
-		}
-		if len(found) > 1 {
-			sessionID = found[1]
+func tour(legacyURL, caddyURL string) int {
+	var t tourist
+	t.step("The old service alone: it does not know the upgrade call", legacyURL,
+		"getDeviceAuthToken", login("testuser", "12345"), household, 500, `faultcode`)
+	t.step("The same call through Caddy: the account is upgraded", caddyURL,
+		"getDeviceAuthToken", login("testuser", "12345"), household, 200, pairOfTokens)
+	t.step("A wrong password: the Sonos app asks the listener to sign in again", caddyURL,
+		"getDeviceAuthToken", login("testuser", "wrong"), household, 200, `<authToken></authToken><privateKey></privateKey>`)
+	link := t.step("So the app asks where, which the old service could not say", caddyURL,
+		"getAppLink", "", household, 200, linkOfListener)
+	poll := household
+	if link != nil {
+		poll += "<linkCode>" + link[2] + "</linkCode><linkDeviceId>" + link[3] + "</linkDeviceId>"
+	}
+	t.step("And the player asks whether the listener has signed in: not yet", caddyURL,
+		"getDeviceAuthToken", "", poll, 500, `Client\.NOT_LINKED_RETRY`)
+	if link != nil {
+		t.page("The listener signs in on the OAuth server's page", html.UnescapeString(link[1]), "testuser", "12345")
+	}
+	time.Sleep(1100 * time.Millisecond) // the interval of this server
+	t.step("The next time there are tokens", caddyURL, "getDeviceAuthToken", "", poll, 200, pairOfTokens)
+	t.step("A linkCode that is not Caddy's: forwarded, for a service that signs listeners in by itself", caddyURL,
+		"getDeviceAuthToken", "", household+"<linkCode>ABC-123</linkCode>", 500, `Client\.NOT_LINKED_RETRY`)
+	session := t.step("Other calls: forwarded, here for a session", caddyURL,
+		"getSessionId", "", "<username>testuser</username><password>12345</password>", 200, `<getSessionIdResult>(\w+)</getSessionIdResult>`)
+	sessionID := ""
+	if session != nil {
+		sessionID = session[1]
+	}
+	t.step("And with it, for something to play", caddyURL,
+		"getMetadata", "<sessionId>"+sessionID+"</sessionId>", "<id>root</id><index>0</index><count>10</count>", 200, `New releases`)
+	return t.failed
+}
+
+const (
+	pairOfTokens   = `<authToken>[^<]+</authToken><privateKey>[^<]+</privateKey>`
+	linkOfListener = `<regUrl>([^<]+)</regUrl><linkCode>([^<]+)</linkCode><showLinkCode>true</showLinkCode><linkDeviceId>([^<]+)</linkDeviceId>`
+)
+
+type tourist struct{ steps, failed int }
+
+func (t *tourist) title(title string) {
+	t.steps++
+	fmt.Printf("\n%s\n", paint(bold, fmt.Sprintf("%d. %s", t.steps, title)))
+}
+
+// step makes a call, and returns what it finds in its answer, nil where that is not as it should be.
+func (t *tourist) step(title, url, action, header, body string, status int, want string) []string {
+	t.title(title)
+	fmt.Printf("   %s %s\n", paint(cyan, "→ "+action), inShort(header+body))
+	got, answer, err := call(url, action, header, body)
+	found := regexp.MustCompile(want).FindStringSubmatch(answer)
+	switch {
+	case err != nil:
+		t.failed++
+		fmt.Printf("   %s %v\n", paint(red, "✗ no answer:"), err)
+	case got != status || found == nil:
+		t.failed++
+		fmt.Printf("   %s %d %s\n", paint(red, "✗ not as it should be:"), got, inShort(answer))
+	default:
+		fmt.Printf("   %s %s\n", paint(green, fmt.Sprintf("← %d", got)), inShort(answer))
+	}
+	return found
+}
+
+// page fills in the page, as a listener does in a browser.
+func (t *tourist) page(title, address, username, password string) {
+	t.title(title)
+	fmt.Printf("   %s %s\n", paint(cyan, "→ "+address), "username="+strconv.Quote(username))
+	where, err := url.Parse(address)
+	var text []byte
+	if err == nil {
+		form := url.Values{"user_code": {where.Query().Get("user_code")}, "username": {username}, "password": {password}}
+		var response *http.Response
+		if response, err = http.PostForm(address, form); err == nil {
+			text, err = io.ReadAll(response.Body)
+			response.Body.Close()
 		}
 	}
-	return failed
+	if err != nil || !bytes.Contains(text, []byte("You are signed in")) {
+		t.failed++
+		fmt.Printf("   %s %v\n", paint(red, "✗ not as it should be:"), err)
+		return
+	}
+	fmt.Printf("   %s You are signed in. Go back to the Sonos app.\n", paint(green, "←"))
+}
+
+// newLink returns a page for whoever wants to try it, blank where there is none.
+func newLink(caddyURL string) string {
+	_, answer, err := call(caddyURL, "getAppLink", "", household)
+	found := regexp.MustCompile(linkOfListener).FindStringSubmatch(answer)
+	if err != nil || found == nil {
+		return ""
+	}
+	return html.UnescapeString(found[1])
 }
 
 const household = "<householdId>Sonos_abc123</householdId>"

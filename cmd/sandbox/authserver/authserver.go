@@ -1,4 +1,4 @@
-// Package authserver is a real OAuth 2.0 authorization server for one machine: password grant and refresh,
+// Package authserver is a real OAuth 2.0 authorization server for one machine: password grant, device grant and refresh,
 // accounts with bcrypt passwords, everything in memory.
 package authserver
 
@@ -16,8 +16,8 @@ import (
 	"golang.org/x/crypto/bcrypt"
 )
 
-// New returns the token endpoint of a server with one client, which proves itself by HTTP Basic without
-// form encoding, and these accounts: passwords by user name.
+// New returns the token endpoint of a server, with its device authorization endpoint and its page beside, with one client,
+// which proves itself by HTTP Basic without form encoding, and these accounts: passwords by user name.
 func New(clientID, clientSecret string, accounts map[string]string) (http.Handler, error) {
 	hashes := make(map[string][]byte, len(accounts))
 	for username, password := range accounts {
@@ -42,13 +42,28 @@ func New(clientID, clientSecret string, accounts map[string]string) (http.Handle
 	srv := server.NewServer(server.NewConfig(), manager)
 	srv.SetAllowedGrantType(oauth2.PasswordCredentials, oauth2.Refreshing)
 	srv.SetClientInfoHandler(server.ClientBasicHandler)
+	login := func(username, password string) bool {
+		return bcrypt.CompareHashAndPassword(hashes[username], []byte(password)) == nil
+	}
 	srv.SetPasswordAuthorizationHandler(func(_ context.Context, _, username, password string) (string, error) {
-		if bcrypt.CompareHashAndPassword(hashes[username], []byte(password)) != nil {
+		if !login(username, password) {
 			return "", errors.ErrInvalidGrant
 		}
 		return username, nil
 	})
+	d := &devices{server: srv, login: login}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case r.URL.Path == DevicePath && r.Method == http.MethodPost:
+			d.authorize(w, r)
+			return
+		case r.URL.Path == PagePath:
+			d.sign(w, r)
+			return
+		case r.PostFormValue("grant_type") == deviceGrant:
+			d.token(w, r)
+			return
+		}
 		if err := srv.HandleTokenRequest(w, r); err != nil {
 			log.Printf("authorization server: %v", err)
 		}

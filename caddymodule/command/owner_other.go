@@ -1,6 +1,0 @@
-//go:build !unix
-
-package command
-
-// keepOwner leaves the owner to the folder.
-func keepOwner(string, string) error { return nil }

@@ -1,0 +1,70 @@
+package page
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/player"
+)
+
+// Summary prints what became of the calls of simulate.
+func Summary(p *Page, s *player.Summary) {
+	lost := 0
+	if s.Again != nil {
+		lost = s.Again.Lost
+	}
+	fmt.Fprintf(p, "%s of %s in %s, in %s: %s calls/s\n", Number(s.Calls+lost, "call"), Number(s.Accounts, "account"),
+		Number(s.Households, "home"), brief(s.Seconds), figures(s.CallsPerSecond))
+	if s.Ended {
+		fmt.Fprintf(p, "Ended early: %s had no turn", Number(s.Accounts-s.Calls-s.GivenUp, "account"))
+		if s.GivenUp > 0 {
+			fmt.Fprintf(p, ", %s under way given up", Number(s.GivenUp, "call"))
+		}
+		fmt.Fprintln(p)
+	}
+	if s.Calls > 0 {
+		printOutcomes(p, s)
+	}
+	if a := s.Again; a != nil {
+		fmt.Fprintf(p, "\n%s thrown away and asked for again: %d got one, %d of them tokens\n",
+			Number(a.Lost, "answer"), a.Answered, a.Upgraded)
+	}
+	if l := s.Latency; l != nil {
+		fmt.Fprintf(p, "\nLatency   p50 %s   p90 %s   p99 %s   max %s\n", brief(l.P50), brief(l.P90), brief(l.P99), brief(l.Max))
+	}
+	if len(s.References) > 0 {
+		fmt.Fprintf(p, "\nReferences for support: %s\n", strings.Join(s.References, ", "))
+	}
+}
+
+func printOutcomes(p *Page, s *player.Summary) {
+	const row = "%-20s %7s %7s   "
+	fmt.Fprintf(p, "\n"+row+"and\n", "The player gets", "calls", "share")
+	for _, o := range player.Rows() {
+		c := s.Outcomes[o.Outcome]
+		if c == nil || c.Calls == 0 {
+			continue
+		}
+		p.Wrapped("", fmt.Sprintf(row, o.Title, fmt.Sprint(c.Calls), percent(c.Share)), o.Then)
+		printReasons(p, c.Reasons)
+	}
+}
+
+// maxReasons is how many reasons are printed for one outcome.
+const maxReasons = 5
+
+func printReasons(p *Page, reasons map[string]int) {
+	names := slices.SortedFunc(maps.Keys(reasons), func(a, b string) int {
+		return cmp.Or(cmp.Compare(reasons[b], reasons[a]), cmp.Compare(a, b))
+	})
+	for i, name := range names {
+		if i == maxReasons {
+			fmt.Fprintf(p, "%28s   and %d more reasons\n", "", len(names)-i)
+			return
+		}
+		p.Wrapped("", fmt.Sprintf("%28d   ", reasons[name]), name)
+	}
+}

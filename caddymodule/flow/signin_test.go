@@ -1,0 +1,521 @@
+package flow
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	mathrand "math/rand/v2"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/token"
+)
+
+const (
+	home    = "Sonos_abc123"
+	pending = `{"error":"authorization_pending"}`
+)
+
+// authorizer is a stand-in for an authorization server with the device grant.
+type authorizer struct {
+	mu       sync.Mutex
+	codes    int
+	answer   func(n int) string // to a device authorization, in the place of a usual one
+	says     func(code string) (int, http.Header, string)
+	asked    map[string][]time.Time // by code
+	refuse   bool                   // everything, by 503
+	deviceIn chan struct{}          // closed to let device authorizations go on
+}
+
+func (a *authorizer) RoundTrip(r *http.Request) (*http.Response, error) {
+	return stub(func(form url.Values) (int, http.Header, string) {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		if a.refuse {
+			return 503, nil, ""
+		}
+		if !form.Has("grant_type") {
+			if a.deviceIn != nil {
+				a.mu.Unlock()
+				<-a.deviceIn
+				a.mu.Lock()
+			}
+			a.codes++
+			if a.answer != nil {
+				return 200, nil, a.answer(a.codes)
+			}
+			return 200, nil, fmt.Sprintf(`{"device_code":"device-%d","user_code":"USER-%d","verification_uri":"https://auth.example.com/device",`+
+				`"verification_uri_complete":"https://auth.example.com/device?user_code=USER-%d","expires_in":300,"interval":5}`, a.codes, a.codes, a.codes)
+		}
+		if form.Get("grant_type") == "password" {
+			return 200, nil, issued
+		}
+		code := form.Get("device_code")
+		if a.asked == nil {
+			a.asked = map[string][]time.Time{}
+		}
+		a.asked[code] = append(a.asked[code], time.Now())
+		if a.says == nil {
+			return 400, nil, pending
+		}
+		return a.says(code)
+	}).RoundTrip(r)
+}
+
+func (a *authorizer) polls() (n int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, times := range a.asked {
+		n += len(times)
+	}
+	return n
+}
+
+func (a *authorizer) set(f func()) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	f()
+}
+
+// instance is one that listeners sign in by.
+type instance struct {
+	*Exchanger
+	*Policy
+	t *testing.T
+}
+
+func signingIn(t *testing.T, a *authorizer, secret func() string, change ...func(*config)) *instance {
+	t.Helper()
+	x := at(a, change...).Exchanger
+	fields := []string{"access_token", "refresh_token", IDToken}
+	client := token.Client{ID: "the id", Auth: token.Basic, Secret: func() string { return "s" }}
+	where := &url.URL{Scheme: "https", Host: "auth.example.com"}
+	x.SignIn = token.New(token.Config{URL: where, DeviceURL: where, Client: client, Fields: fields, Transport: a, Context: context.Background()})
+	s := &SignIn{AppURLStringID: "SIGN_IN", ShowLinkCode: true, Seals: NewSecretSeals(secret)}
+	s.Start, s.Poll = NewSignIn(nil, nil, nil, fields...)
+	return &instance{x, &Policy{
+		Mode: ModeUpgrade, Households: AllHouseholds, AuthToken: "access_token", PrivateKey: "refresh_token",
+		Timeout: 15 * time.Second, SignIn: s,
+	}, t}
+}
+
+func secret() string { return "a client's secret" }
+
+func (i *instance) call(method smapi.Method, home, linkDeviceID string) *Decision {
+	i.t.Helper()
+	call := &smapi.Call{Method: method, Arrived: time.Now(), HouseholdID: home, LinkDeviceID: linkDeviceID, Credentials: smapi.Credentials{Kind: smapi.None}}
+	d := i.Decide(call)
+	if d.Exchange != nil {
+		q := d.Exchange.Request(call, nil)
+		i.Ask(i.t.Context(), i.Policy, &d, &q)
+		i.Learn(&q, &d)
+	}
+	return &d
+}
+
+func (i *instance) begin(home string) *smapi.Link {
+	i.t.Helper()
+	d := i.call(smapi.GetAppLink, home, "")
+	if d.Outcome != LinkStarted {
+		i.t.Fatalf("no link: %s, %+v", d.Outcome, d.Result)
+	}
+	return d.Link
+}
+
+func (i *instance) polls(want Outcome, l *smapi.Link) *Decision {
+	i.t.Helper()
+	d := i.call(smapi.Poll, home, l.DeviceID)
+	if d.Outcome != want {
+		i.t.Errorf("a poll is %s and not %s: %+v, %+v", d.Outcome, want, d.Result, d.Reason)
+	}
+	return d
+}
+
+func tokens(string) (int, http.Header, string) { return 200, nil, issued }
+
+func TestAListenerSignsInAtWhicheverInstance(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := new(authorizer)
+		first, second := signingIn(t, a, secret), signingIn(t, a, secret)
+		l := first.begin(home)
+		if l.URL != "https://auth.example.com/device?user_code=USER-1" || l.Code != "USER-1" || !l.Show {
+			t.Errorf("the link is %+v", l)
+		}
+		for range 3 {
+			time.Sleep(5 * time.Second)
+			second.polls(LinkPending, l)
+		}
+		a.set(func() { a.says = tokens })
+		time.Sleep(5 * time.Second)
+		d := first.polls(Linked, l)
+		if d.AuthToken != "new" || d.PrivateKey != "key" || a.polls() != 4 {
+			t.Errorf("%+v after %d polls", d, a.polls())
+		}
+	})
+}
+
+func TestAPollThatIsTooEarlyAsksNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := new(authorizer)
+		i := signingIn(t, a, secret)
+		l := i.begin(home)
+		for range 5 { // at 0 s to 4 s
+			i.polls(LinkPending, l)
+			time.Sleep(time.Second)
+		}
+		if a.polls() != 1 {
+			t.Errorf("%d polls in one interval", a.polls())
+		}
+		a.set(func() { a.says = func(string) (int, http.Header, string) { return 429, nil, `{"error":"slow_down"}` } })
+		i.polls(LinkPending, l) // at 5 s
+		time.Sleep(9 * time.Second)
+		i.polls(LinkPending, l)
+		if a.polls() != 2 {
+			t.Errorf("%d polls though the server wanted fewer", a.polls())
+		}
+		time.Sleep(time.Second)
+		i.polls(LinkPending, l)
+		if a.polls() != 3 {
+			t.Errorf("%d polls, and the last was not too early", a.polls())
+		}
+	})
+}
+
+func TestWhoWaitsIsNoFailureAndHoldsNobody(t *testing.T) {
+	for _, status := range []int{400, 401, 403, 429} {
+		for _, body := range []string{pending, `{"error":"slow_down"}`} {
+			synctest.Test(t, func(t *testing.T) {
+				a := &authorizer{says: func(string) (int, http.Header, string) {
+					return status, http.Header{"Retry-After": {"300"}}, body
+				}}
+				i := signingIn(t, a, secret)
+				for n := range 3 * breakerCalls {
+					l := i.begin(fmt.Sprint("home ", n))
+					if d := i.call(smapi.Poll, fmt.Sprint("home ", n), l.DeviceID); d.Outcome != LinkPending || d.Result.Status != status {
+						t.Fatalf("%d %s: %s, %+v", status, body, d.Outcome, d.Result)
+					}
+				}
+				if s := i.State.Polls.Status(); s.Breaker != "closed" || !s.Hold.IsZero() || a.polls() != 3*breakerCalls {
+					t.Errorf("%d %s: %+v after %d polls", status, body, s, a.polls())
+				}
+				if n := i.State.UpgradeAccounts.Count(); n != [len(n)]int{} {
+					t.Errorf("%d %s: who signs in is counted as an account: %v", status, body, n)
+				}
+			})
+		}
+	}
+}
+
+func TestAnOutageIsPendingUntilTheCodeHasExpired(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := new(authorizer)
+		i := signingIn(t, a, secret)
+		l := i.begin(home)
+		a.set(func() { a.refuse = true })
+		for range 59 {
+			time.Sleep(5 * time.Second)
+			i.polls(LinkPending, l)
+		}
+		if d := i.call(smapi.GetAppLink, home, ""); d.Outcome != Unavailable {
+			t.Errorf("a link in an outage: %s", d.Outcome)
+		}
+		time.Sleep(5 * time.Second)
+		a.set(func() { a.refuse, a.says = false, tokens })
+		i.polls(LinkFailed, l)
+		if a.polls() != 0 {
+			t.Error("a code was asked for that has expired")
+		}
+	})
+}
+
+func TestARefusalEndsASignInAndWeighsOnNoFuse(t *testing.T) {
+	for _, code := range []string{"access_denied", "authorization_declined", "expired_token", "invalid_grant", "bad_verification_code"} {
+		synctest.Test(t, func(t *testing.T) {
+			a := &authorizer{says: func(string) (int, http.Header, string) { return 403, nil, `{"error":"` + code + `"}` }}
+			i := signingIn(t, a, secret, func(c *config) { c.Fuse = 50 })
+			for n := range 100 {
+				h := fmt.Sprint("home ", n)
+				l := i.begin(h)
+				if d := i.call(smapi.Poll, h, l.DeviceID); d.Outcome != LinkFailed {
+					t.Errorf("%s: %s, %+v", code, d.Outcome, d.Result)
+				}
+			}
+			if i.State.LoginFuse.Blown() || i.State.RefreshFuse.Blown() {
+				t.Error("a fuse is blown by who did not sign in")
+			}
+		})
+	}
+}
+
+// Keycloak and oidc-provider give the tokens once.
+func TestALostAnswerIsGivenAgainForAMinute(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		given := false
+		a := &authorizer{says: func(string) (int, http.Header, string) {
+			if given {
+				return 400, nil, `{"error":"invalid_grant"}`
+			}
+			given = true
+			return 200, nil, issued
+		}}
+		i := signingIn(t, a, secret)
+		l := i.begin(home)
+		i.polls(Linked, l)
+		for range 11 {
+			time.Sleep(5 * time.Second)
+			if d := i.polls(Linked, l); d.AuthToken != "new" || !d.Result.Replayed {
+				t.Errorf("%+v", d)
+			}
+		}
+		time.Sleep(6 * time.Second)
+		i.polls(LinkFailed, l)
+		if a.polls() != 2 {
+			t.Errorf("%d polls", a.polls())
+		}
+	})
+}
+
+func TestPollsAtOnceAreOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := &authorizer{says: func(string) (int, http.Header, string) { time.Sleep(8 * time.Second); return tokens("") }}
+		i := signingIn(t, a, secret)
+		l := i.begin(home)
+		var wait sync.WaitGroup
+		for n := range 4 {
+			wait.Go(func() {
+				time.Sleep(time.Duration(n) * 2 * time.Second)
+				want := Linked // one asks, and the one at 6 s has its answer
+				if n == 1 || n == 2 {
+					want = LinkPending
+				}
+				i.polls(want, l)
+			})
+		}
+		wait.Wait()
+		if a.polls() != 1 {
+			t.Errorf("%d polls", a.polls())
+		}
+	})
+}
+
+func TestALinkIsOfItsHomeAndOfOurs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := new(authorizer)
+		now := "first"
+		i := signingIn(t, a, func() string { return now })
+		l := i.begin(home)
+		if d := i.call(smapi.Poll, home+"_1", l.DeviceID); d.Outcome != LinkFailed || d.Exchange != nil {
+			t.Errorf("another home: %s", d.Outcome)
+		}
+		others := signingIn(t, a, func() string { return "another's" }).begin(home)
+		for name, id := range map[string]string{
+			"another's": others.DeviceID, "no text of ours": "old-service-7", "damaged": l.DeviceID[:len(l.DeviceID)-3] + "abc",
+			"not encrypted": "eyJhbGciOiJub25lIn0.e30.", "blank": "",
+		} {
+			if d := i.call(smapi.Poll, home, id); d.Outcome != Forwarded {
+				t.Errorf("%s: %s", name, d.Outcome)
+			}
+		}
+		now = "second"
+		i.polls(LinkPending, l) // the secret was changed in between
+		if i.begin(home); a.polls() != 1 {
+			t.Errorf("%d polls", a.polls())
+		}
+		if strings.Contains(l.DeviceID, "device-1") || strings.Contains(l.DeviceID, base64.RawURLEncoding.EncodeToString([]byte("device-1"))) {
+			t.Error("the device_code can be read")
+		}
+	})
+}
+
+// Entra's device codes have 420 characters, and it has no complete address.
+func TestTheLongestCodesFit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		code := strings.Repeat("x", 420)
+		a := &authorizer{answer: func(int) string {
+			return `{"device_code":"` + code + `","user_code":"ABC","verification_uri":"https://auth.example.com/device","expires_in":900}`
+		}}
+		i := signingIn(t, a, secret)
+		i.Policy.SignIn.ShowLinkCode = false
+		longest := strings.Repeat("Ü", 255)
+		d := i.call(smapi.GetDeviceLinkCode, longest, "")
+		if d.Outcome != LinkStarted || len(d.Link.DeviceID) > smapi.MaxLinkDeviceID || d.Link.URL != "https://auth.example.com/device" || !d.Link.Show {
+			t.Fatalf("%s, %d characters: %+v", d.Outcome, len(d.Link.DeviceID), d.Result)
+		}
+		t.Logf("a device_code of 420 characters is sealed in %d", len(d.Link.DeviceID))
+		if d := i.call(smapi.Poll, longest, d.Link.DeviceID); d.Outcome != LinkPending || len(a.asked[code]) != 1 {
+			t.Errorf("%s, %+v", d.Outcome, d.Result)
+		}
+		for name, answer := range map[string]string{
+			"a long user_code":   `{"device_code":"d","user_code":"` + strings.Repeat("x", 33) + `","verification_uri":"https://a.example"}`,
+			"a long device_code": `{"device_code":"` + strings.Repeat("x", 800) + `","user_code":"ABC","verification_uri":"https://a.example"}`,
+		} {
+			a.set(func() { a.answer = func(int) string { return answer } })
+			if d := i.call(smapi.GetAppLink, home, ""); d.Outcome != Misconfigured || d.Result.Fix == "" || d.Link != nil {
+				t.Errorf("%s: %s, %+v", name, d.Outcome, d.Result)
+			}
+		}
+	})
+}
+
+// unsealed are Seals for who counts, and not for what is told.
+type unsealed struct{}
+
+func (unsealed) Seal(content any) (string, error) {
+	text, err := json.Marshal(content)
+	return base64.StdEncoding.EncodeToString(text), err
+}
+
+func (unsealed) Open(text string, content any) error {
+	raw, err := base64.StdEncoding.DecodeString(text)
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal(raw, content)
+}
+
+func TestAThousandHomesAskOnceInAnInterval(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const homes, interval = 1000, 5 * time.Second
+		a := new(authorizer)
+		a.answer = func(n int) string {
+			return fmt.Sprintf(`{"device_code":"device-%d","user_code":"U","verification_uri":"https://a.example","expires_in":600}`, n)
+		}
+		i := signingIn(t, a, secret, func(c *config) { c.MaxInFlight = 64 })
+		i.Policy.SignIn.Seals = unsealed{}
+		links := make([]*smapi.Link, homes)
+		for n := range homes {
+			links[n] = i.begin(fmt.Sprint("home ", n))
+		}
+		end := time.Now().Add(7 * time.Minute)
+		var wait sync.WaitGroup
+		for n, l := range links {
+			random := mathrand.New(mathrand.NewPCG(1, uint64(n)))
+			wait.Go(func() {
+				for time.Now().Before(end) {
+					if d := i.call(smapi.Poll, fmt.Sprint("home ", n), l.DeviceID); d.Outcome != LinkPending {
+						t.Errorf("%s, %+v", d.Outcome, d.Result)
+					}
+					time.Sleep(interval - 500*time.Millisecond + time.Duration(random.Int64N(int64(time.Second)))) // players are not exact
+				}
+			})
+		}
+		wait.Wait()
+		asked := 0
+		for code, times := range a.asked {
+			asked += len(times)
+			for k := 1; k < len(times); k++ {
+				if gap := times[k].Sub(times[k-1]); gap < interval {
+					t.Errorf("%s was asked for again after %v", code, gap)
+				}
+			}
+		}
+		t.Logf("%d POSTs for %d homes in 84 intervals", asked, homes)
+		if len(a.asked) != homes || asked > homes*84 || asked < homes*40 {
+			t.Errorf("%d codes were asked for %d times", len(a.asked), asked)
+		}
+	})
+}
+
+// Nobody has to be anybody to ask for a link.
+func TestAStrangerWhoAsksWithoutEndDelaysSignInsAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := &authorizer{deviceIn: make(chan struct{})}
+		i := signingIn(t, a, secret, func(c *config) { c.MaxInFlight = 8 })
+		var wait sync.WaitGroup
+		for n := range 100 {
+			wait.Go(func() { i.call(smapi.GetAppLink, fmt.Sprint("made up ", n), "") })
+		}
+		synctest.Wait()
+		if s := i.State.Links.Status(); s.InFlight != 2 || s.Waiting != 98 {
+			t.Errorf("%+v", s)
+		}
+		if r := i.Exchange(t.Context(), soon(), &ella); r.Class != token.Issued || r.Waited != 0 {
+			t.Errorf("a login meanwhile: %+v", r)
+		}
+		close(a.deviceIn)
+		wait.Wait()
+
+		before := a.codes
+		for n := range linksOfHome + 10 {
+			if d := i.call(smapi.GetAppLink, home, ""); (d.Outcome == LinkStarted) != (n < linksOfHome) {
+				t.Errorf("link %d of a home: %s", n, d.Outcome)
+			}
+		}
+		if a.codes != before+linksOfHome {
+			t.Errorf("%d codes for one home", a.codes-before)
+		}
+		i.begin("another home")
+		time.Sleep(linksWithin)
+		i.begin(home)
+	})
+}
+
+func TestWhoHasSignedInIsHashed(t *testing.T) {
+	jwt := "e30." + base64.RawURLEncoding.EncodeToString([]byte(`{"sub":"ella"}`)) + ".c2ln"
+	for name, test := range map[string]struct{ field, more, want string }{
+		"a claim":        {"sub", `,"id_token":"` + jwt + `"`, "hash of ella"},
+		"no field":       {"sub", ``, ""},
+		"no such claim":  {"name", `,"id_token":"` + jwt + `"`, ""},
+		"nobody asks":    {"", `,"id_token":"` + jwt + `"`, ""},
+		"a field itself": {"refresh_token", ``, "hash of key"},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			a := &authorizer{says: func(string) (int, http.Header, string) {
+				return 200, nil, strings.TrimSuffix(issued, "}") + test.more + "}"
+			}}
+			i := signingIn(t, a, secret)
+			i.Policy.SignIn.UserID, i.Policy.SignIn.HashUser = test.field, func(user string) string { return "hash of " + user }
+			if d := i.polls(Linked, i.begin(home)); d.UserIDHash != test.want {
+				t.Errorf("%s: %q", name, d.UserIDHash)
+			}
+		})
+	}
+}
+
+func TestLinksAreOfTheHomesThatAreChosen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := new(authorizer)
+		i := signingIn(t, a, secret)
+		l := i.begin(home)
+		i.Households = 0
+		if d := i.call(smapi.GetAppLink, home, ""); d.Outcome != Forwarded {
+			t.Errorf("a link: %s", d.Outcome)
+		}
+		i.polls(LinkPending, l) // what has begun goes on
+		i.Policy.SignIn = nil
+		for _, method := range []smapi.Method{smapi.GetAppLink, smapi.GetDeviceLinkCode, smapi.Poll} {
+			if d := i.call(method, home, l.DeviceID); d.Outcome != Forwarded || i.Hint(method) == "" {
+				t.Errorf("%s without sign_in: %s", method, d.Outcome)
+			}
+		}
+	})
+}
+
+// FuzzLinkDeviceID holds that nobody makes a link but us.
+func FuzzLinkDeviceID(f *testing.F) {
+	ours, err := NewSecretSeals(secret).Seal(link{Code: "device", End: 1})
+	if err != nil {
+		f.Fatal(err)
+	}
+	others, err := NewSecretSeals(func() string { return "another's" }).Seal(link{Code: "device"})
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, text := range []string{ours, others, "", "a.b.c.d.e", "eyJhbGciOiJub25lIn0.e30.", `{"c":"device"}`} {
+		f.Add(text)
+	}
+	ofNobody := rand.Text() // so that nothing is ours
+	f.Fuzz(func(t *testing.T, text string) {
+		if err := NewSecretSeals(func() string { return ofNobody }).Open(text, new(link)); err == nil {
+			t.Errorf("%q was opened", text)
+		}
+	})
+}

@@ -1,0 +1,142 @@
+package legacy
+
+import (
+	"bytes"
+	"compress/gzip"
+	"io"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+)
+
+// MaxHeld is how many bytes of an answer are held back. One that is longer is no fault, and goes on as it comes.
+const MaxHeld = 64 << 10
+
+// Answer is a ResponseWriter that holds an answer of status 500 back, which every SOAP fault has, until Release. All others
+// go on as they come. NewAnswer makes one. It is for one goroutine, as a ResponseWriter is.
+type Answer struct {
+	w      http.ResponseWriter
+	header http.Header // until it is sent, then that of w
+	body   []byte
+	state  state
+}
+
+type state uint8
+
+const (
+	open state = iota // nothing but headers
+	held
+	sent
+)
+
+// NewAnswer returns an Answer that writes to w. What it holds back leaves no trace in w.
+func NewAnswer(w http.ResponseWriter) *Answer {
+	return &Answer{w: w, header: w.Header().Clone()}
+}
+
+// Header is that of the answer.
+func (a *Answer) Header() http.Header {
+	if a.header == nil {
+		a.header = make(http.Header)
+	}
+	return a.header
+}
+
+// WriteHeader begins the answer, or hands on one of 1xx that comes before it.
+func (a *Answer) WriteHeader(status int) {
+	switch {
+	case a.state != open:
+	case status >= 100 && status < 200 && status != http.StatusSwitchingProtocols:
+		header := a.w.Header()
+		before := maps.Clone(header)
+		replace(header, a.header)
+		a.w.WriteHeader(status)
+		replace(header, before)
+	case status == http.StatusInternalServerError:
+		a.state = held
+	default:
+		a.send(status)
+	}
+}
+
+func (a *Answer) send(status int) {
+	header := a.w.Header()
+	replace(header, a.header)
+	a.header, a.state = header, sent // so that trailers get there
+	a.w.WriteHeader(status)
+}
+
+func replace(header, by http.Header) {
+	clear(header)
+	maps.Copy(header, by)
+}
+
+func (a *Answer) Write(p []byte) (int, error) {
+	if a.state == open {
+		a.WriteHeader(http.StatusOK)
+	}
+	if a.state == held {
+		if len(a.body)+len(p) <= MaxHeld {
+			a.body = append(a.body, p...)
+			return len(p), nil
+		}
+		if err := a.Release(); err != nil {
+			return 0, err
+		}
+	}
+	return a.w.Write(p)
+}
+
+// FlushError sends what there is, unless it is held back.
+func (a *Answer) FlushError() error {
+	if a.state == open {
+		a.WriteHeader(http.StatusOK)
+	}
+	if a.state == held {
+		return nil
+	}
+	return http.NewResponseController(a.w).Flush()
+}
+
+// Flush is FlushError for who asks for an http.Flusher.
+func (a *Answer) Flush() { _ = a.FlushError() }
+
+// Unwrap is for http.ResponseController.
+func (a *Answer) Unwrap() http.ResponseWriter { return a.w }
+
+// Held reports whether the answer is held back.
+func (a *Answer) Held() bool { return a.state == held }
+
+// Release sends an answer that is held back. There is nothing to release of another.
+func (a *Answer) Release() error {
+	if a.state != held {
+		return nil
+	}
+	body := a.body
+	a.body = nil
+	a.send(http.StatusInternalServerError)
+	_, err := a.w.Write(body)
+	return err
+}
+
+// Text is the body of an answer that is held back, without the gzip that it may have been sent with. It is nil where it
+// cannot be read, or is more than 4 * MaxHeld.
+func (a *Answer) Text() []byte {
+	codings := a.header["Content-Encoding"]
+	if len(codings) == 0 || slices.Equal(codings, []string{"identity"}) {
+		return a.body
+	}
+	if len(codings) > 1 || !strings.EqualFold(codings[0], "gzip") {
+		return nil
+	}
+	r, err := gzip.NewReader(bytes.NewReader(a.body))
+	if err != nil {
+		return nil
+	}
+	text, err := io.ReadAll(io.LimitReader(r, 4*MaxHeld+1))
+	if err != nil || len(text) > 4*MaxHeld {
+		return nil
+	}
+	return text
+}

@@ -1,0 +1,125 @@
+package legacy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func TestOneSessionIsBegunForAllCallsOfAnAccount(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := NewSessions(10, time.Now)
+		begin := func() (string, time.Duration, error) {
+			time.Sleep(time.Second)
+			return fmt.Sprint("session-", s.Begun()), 0, nil
+		}
+		get := func(refused, want string) {
+			var all sync.WaitGroup
+			for range 100 {
+				all.Go(func() {
+					if got, err := s.Get(t.Context(), AccountOf("a"), refused, begin); got != want || err != nil {
+						t.Errorf("%q, %v, want %q", got, err, want)
+					}
+				})
+			}
+			all.Wait()
+		}
+		get("", "session-1")
+		get("session-1", "session-2") // the old service forgot it
+		get("session-1", "session-2") // and calls that were under way with the first one come late
+		if s.Begun() != 2 || s.Len() != 1 {
+			t.Errorf("%d were begun, %d are known", s.Begun(), s.Len())
+		}
+	})
+}
+
+func TestWhatRefusesASessionIsAskedAgainOnlyAfterAWhile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := NewSessions(10, time.Now)
+		refusal := errors.New("refused")
+		hold := 30 * time.Second
+		begin := func() (string, time.Duration, error) { return "", hold, refusal }
+		for range 10 {
+			if _, err := s.Get(t.Context(), AccountOf("a"), "", begin); err != refusal {
+				t.Fatal(err)
+			}
+		}
+		if s.Begun() != 1 {
+			t.Errorf("%d were begun", s.Begun())
+		}
+		time.Sleep(hold)
+		hold = 0
+		for range 2 {
+			_, _ = s.Get(t.Context(), AccountOf("a"), "", begin)
+		}
+		if s.Begun() != 3 {
+			t.Errorf("%d were begun", s.Begun())
+		}
+	})
+}
+
+func TestSessionsAreBounded(t *testing.T) {
+	s := NewSessions(10, time.Now)
+	for i := range 100 {
+		_, _ = s.Get(t.Context(), AccountOf(fmt.Sprint(i)), "", func() (string, time.Duration, error) { return "s", 0, nil })
+	}
+	if s.Len() != 10 {
+		t.Errorf("%d are kept", s.Len())
+	}
+}
+
+func TestNobodyWaitsForASessionLongerThanItsCall(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := NewSessions(10, time.Now)
+		go func() {
+			_, _ = s.Get(t.Context(), AccountOf("a"), "", func() (string, time.Duration, error) {
+				time.Sleep(time.Minute)
+				return "s", 0, nil
+			})
+		}()
+		synctest.Wait()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if _, err := s.Get(ctx, AccountOf("a"), "", nil); !errors.Is(err, context.DeadlineExceeded) {
+			t.Error(err)
+		}
+		time.Sleep(time.Minute)
+		if got, err := s.Get(t.Context(), AccountOf("a"), "", nil); got != "s" || err != nil {
+			t.Error(got, err)
+		}
+	})
+}
+
+func TestABeginThatPanicsHoldsNobodyUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := NewSessions(10, time.Now)
+		go func() {
+			defer func() { _ = recover() }()
+			_, _ = s.Get(t.Context(), AccountOf("a"), "", func() (string, time.Duration, error) {
+				time.Sleep(time.Second)
+				panic("at the disco")
+			})
+		}()
+		synctest.Wait()
+		if _, err := s.Get(t.Context(), AccountOf("a"), "", nil); err != errBroken {
+			t.Error(err)
+		}
+		if got, _ := s.Get(t.Context(), AccountOf("a"), "", func() (string, time.Duration, error) { return "s", 0, nil }); got != "s" {
+			t.Error(got)
+		}
+	})
+}
+
+func TestAccountsAreToldApartByEveryPart(t *testing.T) {
+	seen := make(map[Account]bool)
+	for _, parts := range [][]string{{"a", "b"}, {"ab", ""}, {"", "ab"}, {"a", "b", ""}, {"b", "a"}} {
+		seen[AccountOf(parts...)] = true
+	}
+	if len(seen) != 5 {
+		t.Error(len(seen))
+	}
+}

@@ -1,0 +1,128 @@
+package settings
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
+)
+
+const (
+	oldService   = "old_service"
+	defaultGrace = 24 * time.Hour
+	maxGrace     = 30 * 24 * time.Hour
+
+	// anyField stands for a field of the token response among the placeholders of a template.
+	anyField = "token.FIELD"
+)
+
+var (
+	errOldVault    = errors.New("needs vault, where it keeps what the old service wants to know")
+	errOldMode     = errors.New("needs mode upgrade, because upgraded homes go on calling; households 0% upgrades nobody else")
+	errOldFallback = errors.New("cannot be combined with a fallback of private_key, because every home has to be able to refresh")
+	errOldKind     = errors.New("needs what the old service knows, one of session_id, login, login_token and anonymous")
+	errGrace       = errors.New("its grace must be at most 720h")
+)
+
+// parts are the templates, by their names.
+func (o *OldService) parts() map[string]*string {
+	return map[string]*string{"username": &o.Username, "password": &o.Password, "token": &o.Token, "key": &o.Key}
+}
+
+var defaultParts = map[string]string{
+	"username": "{smapi.username}", "password": "{smapi.password}", "token": "{smapi.token}", "key": "{smapi.key}",
+}
+
+// resolveOldService settles how calls of upgraded homes are put to the old service.
+func (o *Options) resolveOldService(r *resolver, p *flow.Policy) {
+	old := o.OldService
+	if old == nil {
+		return
+	}
+	kind := old.Credentials
+	switch grace := time.Duration(old.Grace); {
+	case !slices.Contains(flow.Kinds, kind):
+		r.fail(oldService, errOldKind)
+		return
+	case o.Vault == nil:
+		r.fail(oldService, errOldVault)
+	case p.Mode != ModeUpgrade:
+		r.fail(oldService, errOldMode)
+	case o.PrivateKeyFallback != "":
+		r.fail(oldService, errOldFallback)
+	case grace < 0 || grace > maxGrace:
+		r.fail(oldService, errGrace)
+	}
+	allowed := append(flow.OldPlaceholders(), anyField)
+	values := map[string]flow.Template{}
+	given := old.parts()
+	for _, name := range slices.Sorted(maps.Keys(given)) {
+		used := slices.Contains(flow.OldParts(kind), name)
+		switch {
+		case used:
+			values[name] = r.template(oldService, orDefault(*given[name], defaultParts[name]), allowed, false)
+		case *given[name] != "":
+			r.fail(oldService, fmt.Errorf("its %s is not used for %s", name, kind))
+		}
+	}
+	p.OldService = flow.NewOldService(kind, values, orDefault(time.Duration(old.Grace), defaultGrace))
+}
+
+// tokenFields are the fields of a token response that are kept for the old service.
+func tokenFields(p *flow.Policy) []string {
+	if p.OldService == nil {
+		return nil
+	}
+	return p.OldService.TokenFields()
+}
+
+func (o *Options) unmarshalOldService(d *caddyfile.Dispenser) error {
+	o.OldService = new(OldService)
+	kind := ""
+	if err := text(d, oldService, &kind); err != nil {
+		return err
+	}
+	o.OldService.Credentials = smapi.Kind(kind)
+	parts, grace := o.OldService.parts(), false
+	for d.NextBlock(1) {
+		name := d.Val()
+		part := parts[name]
+		switch {
+		case part == nil && name != "grace":
+			return d.Errf("unrecognized old_service subdirective '%s'", name)
+		case part != nil && *part != "", part == nil && grace:
+			return d.Errf("%s is given twice", name)
+		case part == nil:
+			grace = true
+			if err := parsed(d, name, &o.OldService.Grace, parseDuration); err != nil {
+				return err
+			}
+			continue
+		}
+		if err := text(d, name, part); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Unfilled says for each kind of credentials that is exchanged which placeholders of old_service an upgrade of it does not
+// fill.
+func (s *Settings) Unfilled() map[smapi.Kind][]string {
+	unfilled := map[smapi.Kind][]string{}
+	if s.Policy.OldService == nil {
+		return unfilled
+	}
+	for kind := range s.Policy.Exchanges {
+		if lacks := s.Policy.OldService.Lacks(kind); len(lacks) > 0 {
+			unfilled[kind] = lacks
+		}
+	}
+	return unfilled
+}

@@ -1,0 +1,189 @@
+package smapi
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+)
+
+// Bearing is where a call has a token of ours, so that other credentials can be put in its place. It holds the body.
+type Bearing struct {
+	// Only tells that no more is known of the call: it is none of the methods that were asked for.
+	Only bool
+
+	body  []byte
+	ascii bool // is declared, so that nothing else can be written
+
+	name     string // of the element credentials, with its prefix
+	from, to int    // of the loginToken, which is cut out
+	at       int    // where the other credentials go
+	empty    bool   // credentials is an empty element, whose "/>" is from at
+}
+
+// before are the elements that stand before an account's in credentials, by Sonos's schema.
+var before = [...]string{"zonePlayerId", "deviceId", "deviceProvider", "deviceCert"}
+
+// places finds where the account is in credentials, 0 where there is none, and where it should be: behind the elements that
+// the schema has before it. Old services that go by the schema's order drop what is elsewhere.
+func (d document) places(body []byte, credentials, account int) *Bearing {
+	el := &d[credentials]
+	b := &Bearing{body: body, name: tagName(body[el.from:])}
+	if el.open == el.to {
+		b.empty, b.at = true, int(el.to)-len("/>")
+		return b
+	}
+	last, unknown := 0, false // unknown: there is something between the last of them and the account
+	for i := range d.children(credentials) {
+		switch {
+		case i == account:
+			account = 0
+			b.from, b.to = int(d[i].from), int(d[i].to)
+			if !unknown {
+				b.at = b.from
+			}
+		case d[i].namespace == sonos && precedes(string(d[i].local)):
+			last, unknown, b.at = i, false, 0
+		default:
+			unknown = true
+		}
+	}
+	switch {
+	case b.at != 0:
+	case last != 0:
+		b.at = int(d[last].to)
+	case b.from != 0:
+		b.at = b.from
+	default:
+		b.at = int(el.open)
+	}
+	return b
+}
+
+func precedes(name string) bool {
+	for _, b := range before {
+		if b == name {
+			return true
+		}
+	}
+	return false
+}
+
+// tagName is the name in a start tag, with its prefix.
+func tagName(tag []byte) string {
+	r := reader{tag[len("<"):]}
+	_, _, _ = r.name()
+	return string(tag[len("<") : len(tag)-len(r.rest)])
+}
+
+// without is the body without the account.
+func (b *Bearing) without() []byte {
+	return append(append(make([]byte, 0, len(b.body)), b.body[:b.from]...), b.body[b.to:]...)
+}
+
+// ErrNotWritable is a credential that XML cannot carry.
+var ErrNotWritable = errors.New("the old credentials have characters that XML cannot carry")
+
+// Translate has r make the same call with other credentials: those of the kind, and for a LoginToken with that householdId.
+// Every other byte of the body stays. The header Authorization goes, and the length is set. It may be called for any number
+// of clones of a request. Its error is ErrNotWritable, and then r is as it was.
+func (b *Bearing) Translate(r *http.Request, c *Credentials, householdID string) error {
+	body, err := b.with(c, householdID)
+	if err != nil {
+		return err
+	}
+	r.Header.Del("Authorization")
+	r.Header.Set("Content-Length", strconv.Itoa(len(body)))
+	r.ContentLength, r.TransferEncoding = int64(len(body)), nil
+	r.Body = io.NopCloser(bytes.NewReader(body))
+	return nil
+}
+
+// with is the body with other credentials.
+func (b *Bearing) with(c *Credentials, householdID string) ([]byte, error) {
+	prefix := ""
+	if colon := strings.IndexByte(b.name, ':'); colon >= 0 {
+		prefix = b.name[:colon+1]
+	}
+	w := writer{prefix: prefix, ascii: b.ascii}
+	switch c.Kind {
+	case Login:
+		w.open("login")
+		w.element("username", c.Username)
+		w.element("password", c.Password)
+		w.shut("login")
+	case SessionID:
+		w.element("sessionId", c.SessionID)
+	case LoginToken:
+		w.open("loginToken")
+		w.element("token", c.Token)
+		if c.Key != "" {
+			w.element("key", c.Key)
+		}
+		w.element("householdId", householdID)
+		w.shut("loginToken")
+	}
+	if w.broken {
+		return nil, ErrNotWritable
+	}
+	out := make([]byte, 0, len(b.body)+w.out.Len()+len(b.name)+len("></>"))
+	switch {
+	case b.empty && w.out.Len() == 0:
+		return append(out, b.body...), nil
+	case b.empty:
+		out = append(append(append(out, b.body[:b.at]...), '>'), w.out.Bytes()...)
+		out = append(append(append(out, "</"...), b.name...), '>')
+		return append(out, b.body[b.at+len("/>"):]...), nil
+	case b.at <= b.from:
+		out = append(append(append(out, b.body[:b.at]...), w.out.Bytes()...), b.body[b.at:b.from]...)
+		return append(out, b.body[b.to:]...), nil
+	}
+	out = append(append(out, b.body[:b.from]...), b.body[b.to:b.at]...)
+	return append(append(out, w.out.Bytes()...), b.body[b.at:]...), nil
+}
+
+// writer writes elements of Sonos's with a prefix that is in force.
+type writer struct {
+	out    bytes.Buffer
+	prefix string
+	ascii  bool
+	broken bool // something could not be written
+}
+
+func (w *writer) open(name string) { w.out.WriteString("<" + w.prefix + name + ">") }
+func (w *writer) shut(name string) { w.out.WriteString("</" + w.prefix + name + ">") }
+
+func (w *writer) element(name, text string) {
+	w.open(name)
+	for i, r := range text {
+		switch {
+		case r == '&':
+			w.out.WriteString("&amp;")
+		case r == '<':
+			w.out.WriteString("&lt;")
+		case r == '>':
+			w.out.WriteString("&gt;")
+		case r == utf8.RuneError && strings.HasPrefix(text[i:], "\uFFFD"), !notXML(r) && r != '\r':
+			if w.ascii && r >= utf8.RuneSelf {
+				w.out.WriteString("&#" + strconv.Itoa(int(r)) + ";")
+			} else {
+				w.out.WriteRune(r)
+			}
+		case r == '\r': // which readers would turn into a line feed
+			w.out.WriteString("&#13;")
+		default:
+			w.broken = true
+		}
+	}
+	w.shut(name)
+}
+
+// declaresASCII reports whether a body says that it is ASCII.
+func declaresASCII(types []string, body []byte) bool {
+	declaration, _, _ := bytes.Cut(body, []byte("?>"))
+	return len(types) == 1 && bytes.Contains(bytes.ToLower([]byte(types[0])), []byte(ascii)) ||
+		len(declaration) < len(body) && bytes.Contains(bytes.ToLower(declaration), []byte(ascii))
+}

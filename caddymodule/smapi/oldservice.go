@@ -1,0 +1,77 @@
+package smapi
+
+import (
+	"bytes"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+)
+
+// The faults of an old service that say something of a session or an account, as FaultCode returns them.
+const (
+	SessionIDInvalid = "Client.SessionIdInvalid"
+	LoginInvalid     = "Client.LoginInvalid" // a password that is no longer right
+)
+
+// AskForSession has r, a clone of a player's request, ask for a session as a player of a Session ID service does.
+func AskForSession(r *http.Request, username, password string) {
+	var w writer
+	w.element("username", username)
+	w.element("password", password)
+	body := []byte(`<?xml version="1.0" encoding="utf-8"?><s:Envelope xmlns:s="` + soapNamespace + `"><s:Body><` + string(GetSessionID) +
+		` xmlns="` + sonosNamespace + `">` + w.out.String() + `</` + string(GetSessionID) + `></s:Body></s:Envelope>`)
+	for _, name := range []string{"Authorization", "Accept-Encoding", "Content-Encoding", "Expect", "Te"} {
+		r.Header.Del(name)
+	}
+	r.Header.Set("Content-Type", "text/xml; charset=utf-8")
+	r.Header.Set("SOAPAction", `"`+sonosNamespace+"#"+string(GetSessionID)+`"`)
+	r.Header.Set("Content-Length", strconv.Itoa(len(body)))
+	r.Method, r.ContentLength, r.TransferEncoding = http.MethodPost, int64(len(body)), nil
+	r.Body = io.NopCloser(bytes.NewReader(body))
+}
+
+// SessionIDOf returns the session id of the answer to AskForSession, blank where it has none.
+func SessionIDOf(answer []byte) (id string) {
+	inAnswer(answer, func(d document, _ int) {
+		for i := range d {
+			if string(d[i].local) == "getSessionIdResult" && d[i].first == 0 {
+				id = string(bytes.TrimSpace(d[i].text))
+			}
+		}
+	})
+	return id
+}
+
+// FaultCode returns the code of a SOAP fault, such as Client.SessionIdInvalid, without the prefix that some stacks put in front of
+// it. It is blank where an answer is none.
+func FaultCode(answer []byte) (code string) {
+	if !bytes.Contains(answer, []byte("faultcode")) {
+		return ""
+	}
+	inAnswer(answer, func(d document, content int) {
+		fault := d[content].first
+		if fault == 0 || !d.is(fault, soap, "Fault") {
+			return
+		}
+		for i := range d.children(fault) {
+			if string(d[i].local) == "faultcode" {
+				code = string(bytes.TrimSpace(d[i].text))
+			}
+		}
+	})
+	return code[strings.LastIndexByte(code, ':')+1:]
+}
+
+// inAnswer calls f with the document of an answer and its SOAP body, if it is one.
+func inAnswer(answer []byte, f func(d document, content int)) {
+	s := scanners.Get().(*scanner)
+	defer s.release()
+	d, err := s.scan(bytes.TrimSpace(answer))
+	if err != nil {
+		return
+	}
+	if _, content, err := d.envelope(); err == nil {
+		f(d, content)
+	}
+}

@@ -1,0 +1,72 @@
+package smapi
+
+import (
+	"io"
+	"net/http/httptest"
+	"testing"
+)
+
+func TestASessionIsAskedForAsPlayersDo(t *testing.T) {
+	for _, account := range [][2]string{{"testuser", "12345"}, {`<&>"'`, " \r\n\t\u00df]]> "}} {
+		r := httptest.NewRequest("POST", "/smapi?a=b", nil)
+		r.Header.Set("Authorization", "Bearer secret")
+		r.Header.Set("Accept-Encoding", "gzip")
+		r.Header.Set("User-Agent", "Linux UPnP/1.0 Sonos/70.0")
+		AskForSession(r, account[0], account[1])
+		body, _ := io.ReadAll(r.Body)
+		d, err := new(scanner).scan(body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, content, err := d.envelope()
+		if err != nil || !d.is(d[content].first, sonos, "getSessionId") {
+			t.Fatalf("%v: %s", err, body)
+		}
+		var c Credentials
+		if err := d.login(d[content].first, &c); err != nil || c.Username != account[0] || c.Password != account[1] {
+			t.Errorf("%v: %+v", err, c)
+		}
+		if r.ContentLength != int64(len(body)) || r.Header.Get("Authorization")+r.Header.Get("Accept-Encoding") != "" ||
+			r.Header.Get("User-Agent") == "" || r.Header.Get("SOAPAction") != `"http://www.sonos.com/Services/1.1#getSessionId"` {
+			t.Errorf("%+v", r.Header)
+		}
+	}
+}
+
+func TestTheCodeOfAFaultIsRead(t *testing.T) {
+	fault := func(code string) string {
+		return `<?xml version="1.0"?>` + "\n" + `<s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/"><s:Body><s:Fault>` + code +
+			`<faultstring>Client.Other</faultstring></s:Fault></s:Body></s:Envelope>` + "\n"
+	}
+	for answer, want := range map[string]string{
+		fault(`<faultcode>Client.SessionIdInvalid</faultcode>`):                        SessionIDInvalid,
+		fault(`<faultcode> s:Client.SessionIdInvalid </faultcode>`):                    SessionIDInvalid,
+		fault(`<faultcode xmlns="http://a/">SOAP-ENV:Client.LoginInvalid</faultcode>`): LoginInvalid,
+		string(ServiceUnavailable.Envelope("ref")):                                     "Server.ServiceUnavailable",
+		fault(``): "",
+		`<faultcode>Client.SessionIdInvalid</faultcode>`: "",
+		"<html>faultcode": "",
+		"":                "",
+	} {
+		if got := FaultCode([]byte(answer)); got != want {
+			t.Errorf("%s: %q", answer, got)
+		}
+	}
+}
+
+func TestTheSessionOfAnAnswerIsRead(t *testing.T) {
+	answer := func(result string) string {
+		return `<s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/"><s:Body><getSessionIdResponse xmlns="http://www.sonos.com/Services/1.1">` +
+			result + `</getSessionIdResponse></s:Body></s:Envelope>`
+	}
+	for text, want := range map[string]string{
+		answer(`<getSessionIdResult>abc&amp;d</getSessionIdResult>`): "abc&d",
+		answer(`<getSessionIdResult/>`):                              "",
+		answer(``):                                                   "",
+		"<html>":                                                     "",
+	} {
+		if got := SessionIDOf([]byte(text)); got != want {
+			t.Errorf("%s: %q", text, got)
+		}
+	}
+}

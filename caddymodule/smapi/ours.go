@@ -1,0 +1,248 @@
+package smapi
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"net/http"
+	"slices"
+	"sync/atomic"
+	"time"
+)
+
+// Ours reports whether a text has a token of ours in it: what stands for an upgraded account here, and must not reach the old
+// service. It has to know a token by its first 64 bytes at most. It is called for every body that may be a call, and has to be
+// cheap. A nil Ours knows none.
+type Ours func(text []byte) bool
+
+// Refuse is why a request must not be forwarded: it has a token of ours in it, and is no call that all readers
+// understand in the same way.
+type Refuse string
+
+func (r Refuse) Error() string { return string(r) }
+
+// Why a request is refused beside what makes a call ambiguous.
+const (
+	refuseBody     Refuse = "a token of ours in a request that is no call of at most 64 KiB"
+	refusePlace    Refuse = "a token of ours out of place"
+	refuseOthers   Refuse = "a token of ours beside other credentials"
+	refuseMethod   Refuse = "a token of ours in an envelope without one call of Sonos's"
+	refuseAction   Refuse = "a token of ours, and a SOAPAction that names another method than the body"
+	refuseEncoding Refuse = "a token of ours in a body that is not in the encoding that is declared"
+)
+
+// ErrTokenInBody ends the body of a request in which a token of ours comes that could not be looked for before.
+var ErrTokenInBody = errors.New("a token of ours in a body that is not understood")
+
+// Serve is like the function Serve, and finds the calls of every method whose credentials are a token of ours. They have a
+// Bearing. A request that has such a token in it and is not understood is a Refuse, which must not be forwarded. Of one
+// that is forwarded without having been read as a whole, the body ends with ErrTokenInBody where such a token comes.
+func (o Ours) Serve(w http.ResponseWriter, r *http.Request, methods []Method, then Then) error {
+	if o == nil {
+		return Serve(w, r, methods, then)
+	}
+	unread := func(_ *Call, peeked int, why error) error {
+		if o.authorizes(r) {
+			return then(nil, peeked, refuseBody)
+		}
+		o.guard(r)
+		return then(nil, peeked, why)
+	}
+	if why := mayRead(r); why != nil {
+		return unread(nil, 0, why)
+	}
+	arrived := time.Now()
+	body, late, why := peek(w, r, unread)
+	if late != nil {
+		return late.await()
+	}
+	if why != nil {
+		return unread(nil, len(body), why)
+	}
+	action, named := actionOf(r.Header["Soapaction"], methods)
+	var call *Call
+	if why = otherAction; named {
+		call, why = understand(r, action, body, methods)
+	}
+	if o.mayBear(r, body) {
+		bearing, refuse := o.find(r, body)
+		switch {
+		case refuse != nil:
+			call, why = nil, refuse
+		case bearing != nil && (action != "" && action != bearing.Method || !named && slices.Contains(methods, bearing.Method)):
+			call, why = nil, refuseAction
+		case bearing != nil && call == nil:
+			call, why = bearing, nil
+			call.Bearing.Only = true
+		case bearing != nil:
+			call.Bearing = bearing.Bearing
+		}
+	}
+	if call != nil {
+		call.Arrived = arrived
+	}
+	return then(call, len(body), why)
+}
+
+// MayCall tells whether Serve would do more than hand r on, by its HTTP method and headers alone.
+func (o Ours) MayCall(r *http.Request, methods []Method) bool {
+	if o == nil {
+		return MayCall(r, methods)
+	}
+	return r.ContentLength != 0 || o.authorizes(r)
+}
+
+// authorizes reports whether a token of ours stands in the header Authorization.
+func (o Ours) authorizes(r *http.Request) bool {
+	for _, value := range r.Header["Authorization"] {
+		if o([]byte(value)) {
+			return true
+		}
+	}
+	return false
+}
+
+var (
+	declarations = []byte("<!")
+	reference    = []byte("&#")
+)
+
+// mayBear reports whether a request may have a token of ours in it. No player writes one by references or in pieces.
+func (o Ours) mayBear(r *http.Request, body []byte) bool {
+	return o(body) || o.authorizes(r) || bytes.Contains(body, reference) || bytes.Contains(body, declarations)
+}
+
+// find reads a call whose credentials are a token of ours, nil where there is none of ours in it.
+func (o Ours) find(r *http.Request, body []byte) (*Call, error) {
+	s := scanners.Get().(*scanner)
+	defer s.release()
+	d, err := s.scan(body)
+	clear := o(body) || o.authorizes(r)
+	if err != nil || !encodingFits(r.Header["Content-Type"], body) {
+		if clear {
+			return nil, refuseEnvelope(err)
+		}
+		return nil, nil
+	}
+	if !clear && !slices.ContainsFunc(d, func(e element) bool { return o(e.text) }) {
+		return nil, nil
+	}
+	call, err := o.bearing(d, body, r.Header["Authorization"])
+	if err != nil {
+		return nil, refuseEnvelope(err)
+	}
+	call.Bearing.ascii = declaresASCII(r.Header["Content-Type"], body)
+	return call, nil
+}
+
+// refuseEnvelope says of an envelope with a token of ours why it is not understood.
+func refuseEnvelope(err error) error {
+	if err == nil {
+		return refuseEncoding
+	}
+	if refuse, ok := err.(Refuse); ok {
+		return refuse
+	}
+	return Refuse("a token of ours in an envelope that is not understood: " + err.Error())
+}
+
+// bearing reads a document that has a token of ours in it, or the header Authorization has.
+func (o Ours) bearing(d document, body []byte, authorization []string) (*Call, error) {
+	header, content, err := d.envelope()
+	if err != nil {
+		return nil, err
+	}
+	el := d[content].first
+	if el == 0 || d[el].next != 0 || d[el].namespace != sonos || d.strayText(content) {
+		return nil, refuseMethod
+	}
+	if d.repeats() {
+		return nil, errTwice
+	}
+	c, account, err := d.credentials(header)
+	switch {
+	case err != nil:
+		return nil, err
+	case c.Kind != LoginToken && c.Kind != Anonymous, d.names("username", "password"):
+		return nil, refuseOthers
+	case len(authorization) > 1:
+		return nil, refuseOthers
+	case len(authorization) == 1:
+		token, err := bearer(authorization)
+		if err != nil || token == "" || c.Token != "" && c.Token != token {
+			return nil, refuseOthers
+		}
+		c.Kind, c.Token = LoginToken, token
+	}
+	if !o([]byte(c.Token)) && !o([]byte(c.Key)) {
+		return nil, refusePlace
+	}
+	call := &Call{Method: Method(d[el].local), Credentials: c}
+	if account != 0 {
+		if call.HouseholdID, err = d.household(account); err != nil {
+			return nil, err
+		}
+	}
+	credentials, err := d.child(header, "credentials")
+	if err != nil {
+		return nil, err
+	}
+	for i := range d {
+		in := account != 0 && d[i].from >= d[account].from && d[i].to <= d[account].to
+		if !in && o(d[i].text) {
+			return nil, refusePlace
+		}
+	}
+	if call.Bearing = d.places(body, credentials, account); o(call.Bearing.without()) {
+		return nil, refusePlace
+	}
+	return call, nil
+}
+
+// names reports whether some element has one of these names, whatever its namespace.
+func (d document) names(locals ...string) bool {
+	return slices.ContainsFunc(d, func(e element) bool { return slices.Contains(locals, string(e.local)) })
+}
+
+// guard ends the body of r where a token of ours comes.
+func (o Ours) guard(r *http.Request) {
+	if r.Body != nil && r.Body != http.NoBody {
+		r.Body = &guarded{ReadCloser: r.Body, ours: o}
+	}
+}
+
+// Met reports whether a token of ours has come in the body of a request that was forwarded without having been read.
+func Met(body io.ReadCloser) bool {
+	b, ok := body.(*guarded)
+	return ok && b.met.Load()
+}
+
+// guarded is a body that is looked through while it is read.
+type guarded struct {
+	io.ReadCloser
+	ours Ours
+	tail []byte // the end of what was read
+	met  atomic.Bool
+}
+
+// maxTail is how much of what was read is looked at again with what comes next.
+const maxTail = 128
+
+func (b *guarded) Read(p []byte) (int, error) {
+	if b.met.Load() {
+		return 0, ErrTokenInBody
+	}
+	n, err := b.ReadCloser.Read(p)
+	b.tail = append(b.tail, p[:min(n, maxTail)]...)
+	if b.ours(b.tail) || b.ours(p[:n]) {
+		b.met.Store(true)
+		clear(p[:n])
+		return 0, ErrTokenInBody
+	}
+	end := b.tail
+	if n > maxTail {
+		end = p[:n]
+	}
+	b.tail = append(b.tail[:0], end[max(0, len(end)-maxTail):]...)
+	return n, err
+}

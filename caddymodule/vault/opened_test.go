@@ -1,0 +1,143 @@
+package vault
+
+import (
+	"context"
+	"errors"
+	"regexp"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// fields are what an old service's calls are made of.
+var fields = map[string]string{"smapi.username": "marker-user", "smapi.password": "marker-password"}
+
+func withFields(t Tokens) Tokens {
+	t.Fields = fields
+	return t
+}
+
+func TestAReferenceStandsForTheSameRecordAndIsNoHandle(t *testing.T) {
+	s, oauth, keys := newStorage(), newServer(), newKeys(t)
+	v := open(t, keys, s)
+	first := v.Upgraded(call(t), home, account, withFields(oauth.login("a")))
+	again := open(t, keys, s).Upgraded(call(t), home, account, withFields(oauth.login("a")))
+	if first.Reference != again.Reference || !regexp.MustCompile(`^smv1\.[A-Za-z0-9_-]{43}$`).MatchString(first.Reference) {
+		t.Errorf("%s at first, and %s again", first.Reference, again.Reference)
+	}
+	for _, token := range []string{first.Reference, first.PrivateKey} {
+		o, err := open(t, keys, s).Open(call(t), token, false)
+		if err != nil || o.Household != home || o.Fields["smapi.password"] != "marker-password" || o.Dead ||
+			o.Reference() != first.Reference || o.Handle() != first.PrivateKey || !o.Alive(time.Now()) {
+			t.Errorf("opened %+v, %v", o, err)
+		}
+		if !Bears([]byte("<a>" + token + "</a>")) {
+			t.Errorf("%s is not seen", token)
+		}
+	}
+	for _, token := range []string{
+		"smv1." + first.PrivateKey[4:], "smv1" + first.Reference[5:], first.Reference + "x", first.Reference[:47], "", first.AuthToken,
+	} {
+		if o, err := v.Open(call(t), token, false); !errors.Is(err, ErrMadeUp) {
+			t.Errorf("%s opened %+v, %v", token, o, err)
+		}
+	}
+	if got, err := v.Refresh(call(t), home, first.PrivateKey, first.Reference, oauth.ask); err != nil || got.Reference != first.Reference || got.Asked {
+		t.Errorf("a refresh got %+v, %v", got, err)
+	}
+}
+
+func TestARecordIsOpenedOnceAndThenFromMemory(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, oauth, keys := newStorage(), newServer(), newKeys(t)
+		here, elsewhere := open(t, keys, s), open(t, keys, s)
+		token := elsewhere.Upgraded(call(t), home, account, withFields(oauth.login("a"))).Reference
+		var o *Opened
+		looks := func(fresh bool) int {
+			before := s.count()
+			var err error
+			if o, err = here.Open(call(t), token, fresh); err != nil {
+				t.Fatal(err)
+			}
+			return s.count() - before
+		}
+		if n := looks(false); n == 0 {
+			t.Error("nobody looked")
+		}
+		if n := looks(false) + looks(false); n != 0 {
+			t.Errorf("it cost %d looks", n)
+		}
+		_ = elsewhere.Upgraded(call(t), home, account, func() Tokens {
+			tokens := oauth.login("a")
+			tokens.Fields = map[string]string{"smapi.password": "another"}
+			return tokens
+		}())
+		if n := looks(false); n != 0 || o.Fields["smapi.password"] != "marker-password" {
+			t.Errorf("%d looks, %v", n, o.Fields)
+		}
+		if n := looks(true); n == 0 || o.Fields["smapi.password"] != "another" || o.Fields["smapi.username"] != "marker-user" {
+			t.Errorf("%d looks, %v", n, o.Fields)
+		}
+		time.Sleep(maxOpenedAge)
+		if looks(false) == 0 {
+			t.Error("it is never looked at again")
+		}
+	})
+}
+
+func TestADeadRecordIsDeadForAllUntilThereAreNewTokens(t *testing.T) {
+	s, oauth, keys := newStorage(), newServer(), newKeys(t)
+	here, elsewhere := open(t, keys, s), open(t, keys, s)
+	token := here.Upgraded(call(t), home, account, withFields(oauth.login("a"))).Reference
+	stale, err := elsewhere.Open(call(t), token, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o, err := here.Open(call(t), token, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if o, err = here.Bury(call(t), o); err != nil || !o.Dead {
+		t.Fatal(o, err)
+	}
+	if o, err = elsewhere.Open(call(t), token, true); err != nil || !o.Dead {
+		t.Errorf("elsewhere it is %+v, %v", o, err)
+	}
+	elsewhere.Upgraded(call(t), home, account, withFields(oauth.login("a")))
+	if o, err = here.Open(call(t), token, false); err != nil || o.Dead {
+		t.Errorf("here it is still %+v, %v", o, err)
+	}
+	if o, err = elsewhere.Bury(call(t), stale); err != nil || o.Dead {
+		t.Errorf("one that was opened before was buried: %+v, %v", o, err)
+	}
+}
+
+func TestTextsThatBearNothingAreTold(t *testing.T) {
+	for text, want := range map[string]bool{
+		"":                            false,
+		"smv1":                        false,
+		"smv1.":                       false,
+		"smv1.0123456789abcde":        false,
+		"smv1.0123456789abcdef":       true,
+		"smv10123456789abcdef":        true,
+		"smv1smv1smv1smv10":           false,
+		"smv1 smv1.0123456789abcdef ": true,
+		"smv1..0123456789abcdef":      false,
+	} {
+		if got := Bears([]byte(text)); got != want {
+			t.Errorf("%s: %v", text, got)
+		}
+	}
+}
+
+func BenchmarkOpen(b *testing.B) {
+	s, oauth, keys := newStorage(), newServer(), newKeys(b)
+	v := open(b, keys, s)
+	token := v.Upgraded(context.Background(), home, account, withFields(oauth.login("a"))).Reference
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := v.Open(context.Background(), token, false); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -1,0 +1,179 @@
+//go:build nobadger
+
+package integration
+
+import (
+	"context"
+	"encoding/xml"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/zitadel/oidc/v3/pkg/oidc"
+	"github.com/zitadel/oidc/v3/pkg/op"
+)
+
+// The device grant of zitadel/oidc. Its page is that of whoever uses it, and stands for the listener here.
+
+func (s *zitadelStorage) StoreDeviceAuthorization(_ context.Context, client, deviceCode, userCode string, expires time.Time, scopes []string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.devices[deviceCode] = &op.DeviceAuthorizationState{ClientID: client, Expires: expires, Scopes: scopes}
+	s.userCodes[userCode] = deviceCode
+	return nil
+}
+
+// GetDeviceAuthorizatonState gives a code up with its success, as most servers do.
+func (s *zitadelStorage) GetDeviceAuthorizatonState(_ context.Context, client, deviceCode string) (*op.DeviceAuthorizationState, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	state := s.devices[deviceCode]
+	if state == nil || state.ClientID != client {
+		return nil, errUnknown
+	}
+	if state.Done {
+		delete(s.devices, deviceCode)
+	}
+	return state, nil
+}
+
+// listener types a code in, and allows or denies.
+func (s *zitadelStorage) listener(t testing.TB, userCode string, allows bool) {
+	t.Helper()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	state := s.devices[s.userCodes[userCode]]
+	if state == nil {
+		t.Fatalf("the server does not know the code %q", userCode)
+	}
+	state.Done, state.Denied, state.Subject, state.AuthTime = allows, !allows, "testuser", time.Now()
+}
+
+const signInOption = "sign_in {\n\t\t\tapp_url_string_id SIGN_IN\n\t\t}"
+
+// signIn is a Caddy that signs listeners in at a server of zitadel's.
+func signIn(t *testing.T, life time.Duration) (site, *server, *zitadelStorage) {
+	oauth, store := newZitadelWithStorage(t, zitadelClient{auth: oidc.AuthMethodBasic, codeLife: life})
+	return caddyRun(t, "", "issuer "+oauth.url, bySecret, keepSignedIn, signInOption), oauth, store
+}
+
+type link struct {
+	URL      string `xml:"regUrl"`
+	Code     string `xml:"linkCode"`
+	Show     bool   `xml:"showLinkCode"`
+	DeviceID string `xml:"linkDeviceId"`
+}
+
+func (s site) link(t testing.TB) (l link) {
+	t.Helper()
+	response, err := http.DefaultTransport.RoundTrip(s.request(t, "getAppLink", "<householdId>Sonos_abc123</householdId>", ""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var answer struct {
+		Link link `xml:"Body>getAppLinkResponse>getAppLinkResult>authorizeAccount>deviceLink"`
+	}
+	if err := xml.Unmarshal(body, &answer); err != nil || response.StatusCode != http.StatusOK || answer.Link.DeviceID == "" {
+		t.Fatalf("no link: %d %s, %v", response.StatusCode, body, err)
+	}
+	return answer.Link
+}
+
+func (s site) poll(t testing.TB, l link) answer {
+	t.Helper()
+	const method = "getDeviceAuthToken"
+	return do(t, method, s.request(t, method, "<householdId>Sonos_abc123</householdId><linkCode>"+l.Code+"</linkCode><linkDeviceId>"+l.DeviceID+"</linkDeviceId>", ""))
+}
+
+// pollUntil polls as a player does, until the answer is another than not yet.
+func (s site) pollUntil(t testing.TB, l link) (got answer) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(200 * time.Millisecond) {
+		if got = s.poll(t, l); got != notYet || time.Now().After(deadline) {
+			return got
+		}
+	}
+}
+
+var (
+	notYet = answer{status: http.StatusInternalServerError, fault: "Client.NOT_LINKED_RETRY"}
+	never  = answer{status: http.StatusInternalServerError, fault: "Client.NOT_LINKED_FAILURE"}
+)
+
+func TestAListenerSignsInByTheDeviceGrant(t *testing.T) {
+	s, oauth, store := signIn(t, time.Minute)
+	l := s.link(t)
+	page, err := url.Parse(l.URL)
+	if err != nil || !strings.HasPrefix(l.URL, oauth.url+"/device?") || page.Query().Get("user_code") != l.Code || !l.Show {
+		t.Fatalf("the link is %+v", l)
+	}
+	for range 5 { // within one interval
+		check(t, s.poll(t, l), notYet)
+	}
+	oauth.checkPosts(t, string(oidc.GrantTypeDeviceCode), 1)
+	store.listener(t, page.Query().Get("user_code"), true)
+	first := signedIn(t, s.pollUntil(t, l))
+	if !oauth.works(t, first.authToken) {
+		t.Error("the token does not work")
+	}
+	// The code is used up, and the answer may have been lost.
+	if again := signedIn(t, s.poll(t, l)); again != first {
+		t.Errorf("again %+v and not %+v", again, first)
+	}
+	if second := signedIn(t, s.refresh(t, first)); !oauth.works(t, second.authToken) || second == first {
+		t.Errorf("refreshed to %+v", second)
+	}
+}
+
+func TestAListenerWhoDeniesIsNotSignedIn(t *testing.T) {
+	s, _, store := signIn(t, time.Minute)
+	l := s.link(t)
+	store.listener(t, l.Code, false)
+	check(t, s.pollUntil(t, l), never)
+}
+
+func TestACodeThatHasRunOutSignsNobodyIn(t *testing.T) {
+	s, _, _ := signIn(t, 2*time.Second)
+	l := s.link(t)
+	check(t, s.poll(t, l), notYet)
+	check(t, s.pollUntil(t, l), never)
+}
+
+func TestASignInSurvivesARestartAndAnOutage(t *testing.T) {
+	oauth, store := newZitadelWithStorage(t, zitadelClient{auth: oidc.AuthMethodBasic, codeLife: time.Minute})
+	options := []string{"issuer " + oauth.url, bySecret, keepSignedIn, signInOption}
+	l := caddyRun(t, "", options...).link(t)
+	if err := caddy.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	s := caddyRun(t, "", options...)
+	check(t, s.poll(t, l), notYet)
+	store.listener(t, l.Code, true)
+	signedIn(t, s.pollUntil(t, l))
+
+	l = s.link(t)
+	store.listener(t, l.Code, true)
+	oauth.stop()
+	check(t, s.poll(t, l), notYet)
+}
+
+func TestAUsedCodeSignsNobodyInAtAnInstanceThatDoesNotKnowIt(t *testing.T) {
+	s, oauth, store := signIn(t, time.Minute)
+	l := s.link(t)
+	store.listener(t, l.Code, true)
+	signedIn(t, s.pollUntil(t, l))
+	if err := caddy.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	other := caddyRun(t, "", "issuer "+oauth.url, bySecret, keepSignedIn, signInOption)
+	check(t, other.pollUntil(t, l), never)
+}
