@@ -15,6 +15,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/network"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/pacing"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/secret"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/settings"
@@ -238,9 +239,9 @@ func (h *Handler) observe(d flow.Decision) {
 // exchange takes a call to the token endpoint. Its body of so many bytes is kept if it may yet be forwarded.
 func (h *Handler) exchange(r *http.Request, d *flow.Decision, body int) {
 	q := d.Exchange.Request(d.Call, lookup(r))
-	q.Network = networkOf(r)
+	q.Network = network.Of(r)
 	if h.vault != nil {
-		q.From = prefixOf(r).String()
+		q.From = network.Prefix(r).String()
 	}
 	if q.Others = d.Others; q.Others {
 		q.Held = body
@@ -253,6 +254,17 @@ func (h *Handler) exchange(r *http.Request, d *flow.Decision, body int) {
 	endTrace(span, d)
 	if d.Unsaved != nil {
 		logUnsaved(h.logger, d)
+	}
+}
+
+// lookup finds Caddy's placeholders of an HTTP request.
+func lookup(r *http.Request) flow.Lookup {
+	return func(name string) string {
+		if repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
+			text, _ := repl.GetString(name)
+			return text
+		}
+		return ""
 	}
 }
 
