@@ -404,3 +404,27 @@ func TestAStorageThatFailsCostsNoCode(t *testing.T) {
 		t.Errorf("the privateKey is %q", handle)
 	}
 }
+
+func TestWhoHasSignedInBrowsesAnOldServiceThatNeverLearnsOfIt(t *testing.T) {
+	oauth, old := newDeviceServer(t), strict(t, "login")
+	oauth.answers(givesOnce(`,"legacy_user":"testuser","legacy_password":"12345"`))
+	s := caddyRun(t, directive(oauth.server, old.server, "refresh_auth_tokens", "vault "+vaultFile(t),
+		"old_service login {\nusername {token.legacy_user}\npassword {token.legacy_password}\n}", oauth.signIn()))
+	authToken, key := tokensOf(s.poll(t, s.link(t)))
+	if !strings.HasPrefix(authToken, "smv1.") || !strings.HasPrefix(key, "smv1") {
+		t.Fatalf("the pair is %q, %q", authToken, key)
+	}
+	checkServed(t, s.browse(t, "getMetadata", authToken, key))
+
+	// Who signs in again may send the token that is no longer good, and is not sent away for it.
+	account := "<loginToken><token>" + authToken + "</token><key>" + key + "</key><householdId>Sonos_abc123</householdId></loginToken>"
+	bearing := func(request string) []byte {
+		return []byte(strings.Replace(string(file(t, "requests", request)), "<deviceProvider>Sonos</deviceProvider>", "<deviceProvider>Sonos</deviceProvider>"+account, 1))
+	}
+	if got := s.ask(t, "getAppLink", bearing("sign-in-get-app-link.xml")); got.status != http.StatusOK || !strings.Contains(got.body, "<linkDeviceId>") {
+		t.Errorf("the link is %+v", got)
+	}
+	// A poll that is not ours goes to the old service, without the token.
+	s.ask(t, "getDeviceAuthToken", bearing("sign-in-poll.xml"))
+	old.checkOld(t)
+}

@@ -175,7 +175,8 @@ func startCluster(t *testing.T, size int, directives string) *cluster {
 }
 
 func TestAHomeWithTwoControllersStaysSignedInAtARotatingServer(t *testing.T) {
-	endpoint, old, keys := rotate(t, 0.4), oldService(t), vaultFile(t)
+	step := stepClock(t)
+	endpoint, old, keys := rotate(t, 3600), oldService(t), vaultFile(t)
 	storage := t.TempDir()
 	run := func() *site { return caddyRunOn(t, storage, withVault(endpoint, old, keys)) }
 	s := run()
@@ -185,7 +186,7 @@ func TestAHomeWithTwoControllersStaysSignedInAtARotatingServer(t *testing.T) {
 	}
 	held := [2]string{authToken, authToken}
 	for life := range 6 {
-		time.Sleep(450 * time.Millisecond) // a life of the access token
+		step(time.Hour) // a life of the access token
 		if life == 3 {
 			if err := caddy.Stop(); err != nil {
 				t.Fatal(err)

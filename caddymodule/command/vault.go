@@ -4,20 +4,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"syscall"
 
 	"github.com/spf13/cobra"
 
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/command/keyfile"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/command/page"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/diagnose"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
-	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/secret"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
-	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault"
 )
 
 func vaultCommand() *cobra.Command {
@@ -73,7 +70,7 @@ Exit status:
 			if len(args) != 1 {
 				return usageError(cmd, errors.New("it takes one argument, the key file"))
 			}
-			says, err := keygen(args[0])
+			says, err := keyfile.Make(args[0])
 			if err != nil {
 				return usageError(cmd, err)
 			}
@@ -81,50 +78,6 @@ Exit status:
 			return nil
 		},
 	}
-}
-
-// keygen writes a key file beside its place and then puts it there, so that nobody ever reads half of one.
-func keygen(path string) (says string, err error) {
-	existing, err := os.ReadFile(path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		says = "Made " + path + ". Keep a copy where the records are not."
-	case err != nil:
-		return "", err
-	default:
-		if existing, err = secret.CleanKey(existing); err != nil {
-			return "", fmt.Errorf("the file %s %w", path, err)
-		}
-		says = "Added a key to " + path + ". Give it to all instances, and then run 'vault rotate'."
-	}
-	text, err := vault.GenerateKeys(existing)
-	if err != nil {
-		return "", fmt.Errorf("the file %s %w", path, err)
-	}
-	return says, replaceFile(path, text)
-}
-
-// replaceFile writes a file that only its owner can read, who stays the same.
-func replaceFile(path string, text []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".new-") // with mode 0600
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name())
-	_, err = f.Write(text)
-	if err == nil {
-		err = f.Sync()
-	}
-	if closed := f.Close(); err == nil {
-		err = closed
-	}
-	if err == nil {
-		err = keepOwner(path, f.Name())
-	}
-	if err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), path)
 }
 
 // vaultRunner is a command that works on the vaults of a configuration.

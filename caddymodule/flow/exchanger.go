@@ -354,7 +354,7 @@ func (x *Exchanger) fly(ctx context.Context, deadline time.Time, call replay.Dig
 		if !sent {
 			return pacing.Report{Unsent: true}
 		}
-		l.Answer, l.Unsent, l.At = answer, nil, time.Now()
+		l.Answer, l.Unsent, l.At = answer, nil, x.now()
 		return report(&v, &answer)
 	})
 	l.Waited = waited

@@ -58,8 +58,6 @@ func (x *Exchanger) askPoll(ctx context.Context, p *Policy, d *Decision, q *Requ
 	q.Identity, q.RejectionIdentity, q.Account = []string{d.Exchange.variant, d.link.Code}, nil, d.link.Code
 	p.Conclude(d, x.pollOnce(ctx, p, d, q))
 	switch d.Outcome {
-	case Unavailable, Overloaded:
-		d.Outcome = LinkPending // until the code has expired
 	case Rejected:
 		d.Outcome = LinkFailed
 		if x.Vault == nil {
@@ -75,6 +73,9 @@ func (x *Exchanger) askPoll(ctx context.Context, p *Policy, d *Decision, q *Requ
 		if x.Vault != nil {
 			x.keepIssued(ctx, p, d, linkAccount(d.link))
 		}
+	}
+	if d.Outcome == Unavailable || d.Outcome == Overloaded {
+		d.Outcome = LinkPending // until the code has expired
 	}
 }
 

@@ -16,6 +16,10 @@ const (
 	Poll Method = "poll"
 )
 
+// SignsIn reports whether a method is one of these. Whose token a call of it has in its header says nothing: a listener who
+// has to sign in again may send the old one.
+func (m Method) SignsIn() bool { return m == GetAppLink || m == GetDeviceLinkCode || m == Poll }
+
 // Bounds of what a poll can have, in characters. One with more is no call of anything that was given here.
 const (
 	// MaxLinkCode is how long a linkCode may be: longer ones broke apps.

@@ -1,6 +1,6 @@
 //go:build !unix
 
-package command
+package keyfile
 
 // keepOwner leaves the owner to the folder.
 func keepOwner(string, string) error { return nil }
