@@ -119,6 +119,10 @@ type Request struct {
 	// Others tells that the credentials may be others' to judge: that they are refused says nothing of the endpoint.
 	Others bool
 
+	// Ready is called right before the request is sent, and it is not sent unless that is true. It is of a refresh token that
+	// a vault does not know and that anybody can have made up. Nil is ready.
+	Ready func() bool
+
 	// Held is how many bytes are held beside while it waits, such as a body that may be forwarded.
 	Held int
 

@@ -49,6 +49,9 @@ type State struct {
 	// Logins and Refreshes are paced apart: who guesses passwords is in no refresh's way.
 	Logins, Refreshes *pacing.Pacer
 
+	// Unknown paces refreshes by keys that a vault does not know. Anybody can make them up, and they are in no other's way.
+	Unknown *pacing.Pacer
+
 	// LoginFuse and RefreshFuse doubt rejections, apart for the same reason.
 	LoginFuse, RefreshFuse *pacing.Fuse
 
@@ -114,6 +117,7 @@ func NewState(watch pacing.Watch, fuse func(pacing.FuseStatus), now func() time.
 	return &State{
 		Logins:    pacing.New(watch),
 		Refreshes: pacing.New(watch),
+		Unknown:   pacing.New(pacing.Watch{}),
 		Links:     pacing.New(watch),
 		Polls:     pacing.New(watch),
 		links:     newLinks(),
@@ -135,7 +139,7 @@ type Exchanger struct {
 	SignIn *token.Endpoint
 
 	// Places is how many logins are under way at once. Refreshes, links and polls have a quarter as many each, and at
-	// least one, beside.
+	// least one, beside, and so have with a Vault refreshes by keys that it does not know.
 	Places int
 
 	// Fair is how much time the endpoint has to have had before no answer in time counts against it.
@@ -181,6 +185,7 @@ const (
 	causeLate    = "no place at the token endpoint in time"
 	causeHeld    = "the token endpoint is rate-limiting"
 	causeFailing = "not asked, because the token endpoint has been failing"
+	causeUnready = "not asked, because the vault was not ready"
 	causeGuarded = "not asked, because the account has had too many failed logins"
 )
 
@@ -225,6 +230,9 @@ func (x *Exchanger) endpoint(q *Request) *token.Endpoint {
 func (x *Exchanger) pacer(q *Request) (*pacing.Pacer, int) {
 	switch q.Type {
 	case token.Refresh:
+		if q.Ready != nil {
+			return x.State.Unknown, max(1, x.Places/4)
+		}
 		return x.State.Refreshes, max(1, x.Places/4)
 	case token.DeviceCode:
 		return x.State.Polls, max(1, x.Places/4)
@@ -344,6 +352,10 @@ func (x *Exchanger) fly(ctx context.Context, deadline time.Time, call replay.Dig
 			}
 			if !guard.pass() {
 				l.Unsent = &token.Failure{Class: AccountGuarded, Cause: causeGuarded}
+				return deadline, false
+			}
+			if q.Ready != nil && !q.Ready() {
+				l.Unsent = &token.Failure{Class: token.Unavailable, Cause: causeUnready}
 				return deadline, false
 			}
 			return calls.Send(f)

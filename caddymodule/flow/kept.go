@@ -116,9 +116,9 @@ func (x *Exchanger) refreshKept(ctx context.Context, deadline time.Time, p *Poli
 	q.Account = key
 	var mine atomic.Pointer[Result] // if it was this call that asked
 	got, err := x.Vault.RefreshFor(ctx, d.Call.HouseholdID, key, presented, p.OldService.ofResponse(),
-		func(ctx context.Context, refreshToken string, known bool) (vault.Tokens, error) {
-			tried := Decision{Call: d.Call, Exchange: d.Exchange, Others: !known, flow: d.flow}
-			p.Conclude(&tried, x.Exchange(ctx, deadline, q.with(refreshToken, known)))
+		func(ctx context.Context, refreshToken string, ready func() bool) (vault.Tokens, error) {
+			tried := Decision{Call: d.Call, Exchange: d.Exchange, Others: ready != nil, flow: d.flow}
+			p.Conclude(&tried, x.Exchange(ctx, deadline, q.with(refreshToken, ready)))
 			mine.Store(&tried.Result)
 			if tried.Outcome != d.flow.issued {
 				return vault.Tokens{}, &refused{tried.Outcome, tried.Result}
@@ -131,7 +131,7 @@ func (x *Exchanger) refreshKept(ctx context.Context, deadline time.Time, p *Poli
 			}
 			return t, nil
 		})
-	d.Others = false
+	d.Others, q.Others = false, !got.Known
 	if err == nil {
 		d.Result = Result{Verdict: token.Verdict{Class: token.Issued}, Replayed: true}
 		switch r := mine.Load(); {
@@ -161,7 +161,7 @@ func (x *Exchanger) refreshKept(ctx context.Context, deadline time.Time, p *Poli
 }
 
 // with is the request for a refresh token that the vault has, or that a player presents.
-func (q *Request) with(refreshToken string, known bool) *Request {
+func (q *Request) with(refreshToken string, ready func() bool) *Request {
 	asked := *q
 	asked.Params = slices.Clone(q.Params)
 	for i := range asked.Params {
@@ -170,7 +170,7 @@ func (q *Request) with(refreshToken string, known bool) *Request {
 		}
 	}
 	asked.Identity = []string{refreshToken}
-	asked.Others = !known
+	asked.Others, asked.Ready = ready != nil, ready
 	return &asked
 }
 

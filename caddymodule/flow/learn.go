@@ -7,6 +7,8 @@ import (
 
 // Learn notes for those who watch how a call of an account ended, if the endpoint was asked for it and had a fair time. A
 // caller that was slow is not the endpoint's failure, and who signs in is no account yet.
+//
+// Of credentials that may be others' to judge, and that anybody can make up, no more is noted than that they were good.
 func (x *Exchanger) Learn(q *Request, d *Decision) {
 	r := &d.Result
 	if q.Type == token.DeviceCode || r.Replayed || r.Took == 0 || r.Cause == token.CauseTimeout && r.Took < x.Fair {
@@ -22,6 +24,9 @@ func (x *Exchanger) Learn(q *Request, d *Decision) {
 		end = pacing.Accepted
 	case Rejected, Doubted:
 		end = pacing.Rejected
+	}
+	if q.Others && end != pacing.Accepted {
+		return
 	}
 	accounts.Note(x.account(q.Account), end)
 }
