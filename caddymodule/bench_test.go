@@ -21,6 +21,7 @@ import (
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/token"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault/seal"
 )
 
 // provisioned is a handler whose token endpoint is a function.
@@ -124,11 +125,11 @@ func BenchmarkUpgrade(b *testing.B) {
 
 // BenchmarkTranslate puts a call of an upgraded home to an old service with sessions.
 func BenchmarkTranslate(b *testing.B) {
-	text, err := vault.GenerateKeys(nil)
+	text, err := seal.GenerateKeys(nil)
 	if err != nil {
 		b.Fatal(err)
 	}
-	keys, err := vault.ParseKeys(text)
+	keys, err := seal.ParseKeys(text)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -140,9 +141,9 @@ func BenchmarkTranslate(b *testing.B) {
 		b.Fatal(err)
 	}
 	h.exchanger.Vault = vault.New(vault.Config{
-		Keys: func() *vault.Keys { return keys }, Storage: func() certmagic.Storage { return storage },
+		Keys: func() *seal.Keys { return keys }, Storage: func() certmagic.Storage { return storage },
 	})
-	h.ours = vault.Bears
+	h.ours = seal.Bears
 	call := func(action string, envelope []byte) *httptest.ResponseRecorder {
 		r := httptest.NewRequest(http.MethodPost, "/smapi", bytes.NewReader(envelope))
 		r.Header.Set("Content-Type", "text/xml; charset=utf-8")

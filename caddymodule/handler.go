@@ -23,7 +23,7 @@ import (
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/stdlog"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/token"
-	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault/seal"
 )
 
 func init() {
@@ -107,7 +107,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	}
 	stdlog.Quiet()
 	if h.settings.Policy.OldService != nil {
-		h.ours = vault.Bears
+		h.ours = seal.Bears
 	}
 	signsIn := h.settings.Policy.SignIn != nil && h.settings.Policy.Mode != flow.ModeObserve
 	if h.settings.Policy.Mode == flow.ModeUpgrade || signsIn {

@@ -10,7 +10,7 @@ import (
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/pacing"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
-	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault/store"
 )
 
 const (
@@ -96,8 +96,8 @@ func init() {
 	for _, result := range []string{"begun", "renewed", "refused", "failed"} {
 		metrics.sessions.WithLabelValues(result)
 	}
-	for _, operation := range vault.Operations {
-		for _, result := range vault.Results {
+	for _, operation := range store.Operations {
+		for _, result := range store.Results {
 			metrics.storage.WithLabelValues(operation, result)
 		}
 		metrics.stored.WithLabelValues(operation)

@@ -16,7 +16,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
-	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault/seal"
 	"github.com/smapi-tools/caddy-smapi-upgrade/internal/loopback"
 )
 
@@ -120,7 +120,7 @@ func (r *rotating) hold() (release func()) {
 // vaultFile makes a key file.
 func vaultFile(t testing.TB) string {
 	t.Helper()
-	text, err := vault.GenerateKeys(nil)
+	text, err := seal.GenerateKeys(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -398,7 +398,7 @@ func TestAStorageThatFailsSignsOutNobody(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	other, _ := vault.GenerateKeys(nil)
+	other, _ := seal.GenerateKeys(nil)
 	seal := strings.Index(string(other), "}") // its first key, with the names of ours
 	write(t, keys, string(other[:seal+1])+string(good[strings.Index(string(good), "}")+1:]))
 	wait(t, func() bool { return strings.Contains(s.log(t), "a secret was read again") })

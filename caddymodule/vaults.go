@@ -15,6 +15,7 @@ import (
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/settings"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault/seal"
 )
 
 // vaultsPool has the vaults in use by their key files. They outlive configurations.
@@ -35,7 +36,7 @@ type sharedVault struct {
 // vaultMember is what a handler brings.
 type vaultMember struct {
 	*sharedVault
-	keys        func() *vault.Keys
+	keys        func() *seal.Keys
 	storage     certmagic.Storage
 	forgetAfter time.Duration
 	counts      time.Duration // how long failed logins count
@@ -43,7 +44,7 @@ type vaultMember struct {
 }
 
 // joinVault shares the vault of these settings with others that have the same key file, until leave.
-func joinVault(s *settings.Settings, keys func() *vault.Keys, storage certmagic.Storage, logger *zap.Logger) (*vaultMember, error) {
+func joinVault(s *settings.Settings, keys func() *seal.Keys, storage certmagic.Storage, logger *zap.Logger) (*vaultMember, error) {
 	file, err := filepath.Abs(s.VaultKeyFile)
 	if err != nil {
 		return nil, err
@@ -77,7 +78,7 @@ func newSharedVault(file string, first *vaultMember) *sharedVault {
 	v.records.Store(-1)
 	v.current.Store(first)
 	v.Vault = vault.New(vault.Config{
-		Keys:          func() *vault.Keys { return v.current.Load().keys() },
+		Keys:          func() *seal.Keys { return v.current.Load().keys() },
 		Storage:       func() certmagic.Storage { return v.current.Load().storage },
 		ForgetAfter:   func() time.Duration { return v.current.Load().forgetAfter },
 		FailuresCount: v.failuresCount,

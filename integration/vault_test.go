@@ -11,7 +11,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
-	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault/seal"
 )
 
 // A household holds the pair of the upgrade for ever, and each controller a new one in its own memory only. Whoever comes
@@ -89,7 +89,7 @@ func TestAHomeThatIsUpgradedByTokenExchangeKeepsItsHandle(t *testing.T) {
 
 func vaultKeys(t testing.TB) string {
 	t.Helper()
-	text, err := vault.GenerateKeys(nil)
+	text, err := seal.GenerateKeys(nil)
 	if err != nil {
 		t.Fatal(err)
 	}

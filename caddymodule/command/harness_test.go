@@ -24,7 +24,7 @@ import (
 	_ "github.com/caddyserver/caddy/v2/modules/standard"
 	"github.com/spf13/cobra"
 
-	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault/seal"
 	"github.com/smapi-tools/caddy-smapi-upgrade/internal/loopback"
 )
 
@@ -214,7 +214,7 @@ func configFile(t testing.TB, sites ...string) string {
 // vaultFile makes the key file of a vault.
 func vaultFile(t testing.TB) string {
 	t.Helper()
-	keys, err := vault.GenerateKeys(nil)
+	keys, err := seal.GenerateKeys(nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,7 +11,7 @@ import (
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/settings"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
-	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault/seal"
 )
 
 // Explanation is what becomes of a request, without anything secret.
@@ -152,7 +152,7 @@ func (c *Configured) explain(asked *capture.Request) (x Explained, err error) {
 	x.Call = capture.FactsOf(call)
 	p := &s.Policy
 	d := p.Decide(call)
-	if call.Method == smapi.RefreshAuthToken && vault.IsHandle(call.Credentials.Key) {
+	if call.Method == smapi.RefreshAuthToken && seal.IsHandle(call.Credentials.Key) {
 		x.Notes = append(x.Notes, noteOfHandle(p))
 		d.Others = d.Others && !p.Vault // what is refused then is this handler's own
 	}
@@ -180,7 +180,7 @@ func (c *Configured) explain(asked *capture.Request) (x Explained, err error) {
 // readOurs reads a call with a token of ours, or says why one is refused. It returns nothing of a request without one.
 func readOurs(asked *capture.Request, methods []smapi.Method) (call *smapi.Call, peeked int, refused error) {
 	request, _ := asked.Make()
-	_ = smapi.Ours(vault.Bears).Serve(nil, request, methods, func(c *smapi.Call, n int, why error) error {
+	_ = smapi.Ours(seal.Bears).Serve(nil, request, methods, func(c *smapi.Call, n int, why error) error {
 		peeked = n
 		if _, refuse := why.(smapi.Refuse); refuse {
 			refused = why

@@ -13,7 +13,7 @@ import (
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/token"
-	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault/seal"
 )
 
 // SignIn is how listeners sign in by the device grant.
@@ -84,7 +84,7 @@ func (l *link) interval() time.Duration { return time.Duration(l.Interval) * tim
 
 // VaultSeals seal by the keys of a vault. What was sealed by Before, while there was no vault, is still opened; nil is nobody.
 type VaultSeals struct {
-	Keys   func() *vault.Keys
+	Keys   func() *seal.Keys
 	Before *SecretSeals
 }
 

@@ -9,7 +9,7 @@ import (
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/secret"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/token"
-	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault/seal"
 )
 
 // Files are the values of a configuration that come from files and follow them, until Close.
@@ -86,11 +86,11 @@ func (o *Options) Connect(ctx caddy.Context, s *Settings, files *Files) (c token
 }
 
 // VaultKeys reads the keys of the vault, which follow their file. It returns nil where there is no vault.
-func (s *Settings) VaultKeys(files *Files) (func() *vault.Keys, error) {
+func (s *Settings) VaultKeys(files *Files) (func() *seal.Keys, error) {
 	if s.VaultKeyFile == "" {
 		return nil, nil
 	}
-	keys, err := secret.File(files.config("vault"), s.VaultKeyFile, vault.ParseKeys)
+	keys, err := secret.File(files.config("vault"), s.VaultKeyFile, seal.ParseKeys)
 	if err != nil {
 		return nil, FieldError{"vault", err}
 	}

@@ -6,7 +6,7 @@ import (
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/token"
-	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault/seal"
 )
 
 // SignIn has listeners sign in at the authorization server, by the device grant (RFC 8628).
@@ -119,7 +119,7 @@ func (o *Options) signInClient(in *resolver, s *Settings) {
 // ConnectSignIn returns the configuration of the endpoints by which listeners sign in, given that of the token endpoint, and
 // has what polls need sealed: by the keys of the vault or, where these are nil, of the client's secret. The settings have to
 // have a SignIn.
-func (o *Options) ConnectSignIn(s *Settings, files *Files, c token.Config, keys func() *vault.Keys) (token.Config, error) {
+func (o *Options) ConnectSignIn(s *Settings, files *Files, c token.Config, keys func() *seal.Keys) (token.Config, error) {
 	client := s.SignInClient
 	client.Secret, client.Key = c.Client.Secret, c.Client.Key
 	if o.SignIn.ClientSecret != "" {

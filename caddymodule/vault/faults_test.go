@@ -10,6 +10,9 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault/seal"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault/store"
 )
 
 var errFull = errors.New("no space left on device")
@@ -36,9 +39,9 @@ func hang(op string, d time.Duration) func(context.Context, string, string) erro
 
 func TestAStorageThatFailsBeforeTheServerIsAskedCostsNothing(t *testing.T) {
 	for name, fault := range map[string]func(context.Context, string, string) error{
-		"cannot be read": during(opLoad), "cannot be locked": during(opLock),
-		"hangs when read": hang(opLoad, time.Hour), "hangs when locked": hang(opLock, time.Hour),
-		"all gone": during(opLoad, opStore, opLock, opUnlock, opDelete, opList, opStat),
+		"cannot be read": during("load"), "cannot be locked": during("lock"),
+		"hangs when read": hang("load", time.Hour), "hangs when locked": hang("lock", time.Hour),
+		"all gone": during("load", "store", "lock", "unlock", "delete", "list", "stat"),
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -75,7 +78,7 @@ func TestAFullVolumeCostsAtMostTheRefreshesThatAreUnderWay(t *testing.T) {
 			pairs = append(pairs, v.Upgraded(call(t), fmt.Sprint(home, i), account, oauth.login(fmt.Sprint(i))))
 		}
 		time.Sleep(2 * time.Hour)
-		s.fails(during(opStore))
+		s.fails(during("store"))
 		for i, pair := range pairs {
 			got, err := v.Refresh(call(t), fmt.Sprint(home, i), pair.PrivateKey, pair.AuthToken, oauth.ask)
 			switch {
@@ -111,8 +114,8 @@ func TestAFullVolumeCostsAtMostTheRefreshesThatAreUnderWay(t *testing.T) {
 
 func TestAnUpgradeThatCannotBeKeptGoesOutAsItCame(t *testing.T) {
 	for name, fault := range map[string]func(context.Context, string, string) error{
-		"cannot be read": during(opLoad), "cannot be locked": during(opLock), "cannot be written": during(opStore),
-		"hangs when read": hang(opLoad, time.Hour), "hangs when written": hang(opStore, time.Hour),
+		"cannot be read": during("load"), "cannot be locked": during("lock"), "cannot be written": during("store"),
+		"hangs when read": hang("load", time.Hour), "hangs when written": hang("store", time.Hour),
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -129,7 +132,7 @@ func TestAnUpgradeThatCannotBeKeptGoesOutAsItCame(t *testing.T) {
 				}
 				s.fails(nil)
 				time.Sleep(3 * time.Hour)
-				if n := len(s.keys(records)); n != 0 {
+				if n := len(s.keys(seal.Records)); n != 0 {
 					t.Errorf("%d records of tokens that went out", n)
 				}
 				if err := v.Ready(call(t)); err != nil || s.lockedNow() != 0 {
@@ -190,7 +193,7 @@ func TestALeaderWithLittleTimeDoesNotDecideForTheOthers(t *testing.T) {
 		v := open(t, keys, s)
 		pair := v.Upgraded(call(t), home, account, oauth.login("a"))
 		time.Sleep(2 * time.Hour)
-		unlock, err := v.lock(t.Context(), ptr(keys.namers[0].record(home, ofAccount, account)), 1) // as another instance does
+		unlock, err := v.lock(t.Context(), ptr(keys.Namers()[0].Record(home, seal.OfAccount, account)), 1) // as another instance does
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -255,31 +258,31 @@ func TestOperationsAreBoundedAndObserved(t *testing.T) {
 		seen := map[string]int{}
 		var mu sync.Mutex
 		keys := newKeys(t)
-		v := New(Config{Keys: func() *Keys { return keys }, Storage: at(s), Observe: func(op, result string, _ time.Duration) {
+		v := New(Config{Keys: func() *seal.Keys { return keys }, Storage: at(s), Observe: func(op, result string, _ time.Duration) {
 			mu.Lock()
 			defer mu.Unlock()
 			seen[op+" "+result]++
 		}})
-		s.fails(hang(opLoad, time.Minute))
+		s.fails(hang("load", time.Minute))
 		var wait sync.WaitGroup
-		for i := range maxOperations + 10 {
+		for i := range store.MaxOperations + 10 {
 			wait.Go(func() {
 				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 				defer cancel()
-				_, _ = v.Refresh(ctx, home, keys.namers[0].handleOf(fmt.Sprint(i)), "", nil)
+				_, _ = v.Refresh(ctx, home, handleOf(&keys.Namers()[0], fmt.Sprint(i)), "", nil)
 			})
 		}
 		wait.Wait()
-		if seen["load late"] != maxOperations || seen["load failed"] != 10 {
+		if seen["load late"] != store.MaxOperations || seen["load failed"] != 10 {
 			t.Errorf("seen %v", seen)
 		}
 		time.Sleep(time.Hour)
 	})
 }
 
-func (n *namer) handleOf(home string) string {
-	m := n.record(home, ofAccount, account)
-	return m.handle()
+func handleOf(n *seal.Namer, home string) string {
+	m := n.Record(home, seal.OfAccount, account)
+	return m.Handle()
 }
 
 // The mark says no more than that there was something. One that is damaged, or that another key has sealed, keeps nobody
@@ -288,7 +291,7 @@ func TestAMarkThatCannotBeReadIsNoObstacle(t *testing.T) {
 	for name, spoil := range map[string]func(*memoryStorage, string){
 		"damaged": func(s *memoryStorage, key string) { s.objects[key] = memoryObject{[]byte("x"), time.Now()} },
 		"of another key": func(s *memoryStorage, key string) {
-			sealed, err := newKeys(t).seal(mark{time.Now()})
+			sealed, err := newKeys(t).SealObject(map[string]time.Time{"created_at": time.Now()})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -296,7 +299,7 @@ func TestAMarkThatCannotBeReadIsNoObstacle(t *testing.T) {
 		},
 	} {
 		s, oauth, keys := newStorage(), newServer(), newKeys(t)
-		spoil(s, markKey(&keys.namers[0]))
+		spoil(s, store.MarkKey(&keys.Namers()[0]))
 		if got := open(t, keys, s).Upgraded(call(t), home, account, oauth.login("a")); !got.Kept || got.Unsaved != nil {
 			t.Errorf("%s: %+v", name, got)
 		}

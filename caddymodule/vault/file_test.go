@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/caddyserver/certmagic"
+
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault/seal"
 )
 
 var update = flag.Bool("update", false, "write the golden record anew")
@@ -27,9 +29,9 @@ func TestARecordOfVersion1IsOpened(t *testing.T) {
 	}
 	keys := parseKeys(t, text)
 	const handle = "smv1BLPxTHRr-KI6DkmSTgOjZKQ6QP3m4zIjqIK4jHEe5bk"
-	m := keys.namers[0].record(home, ofAccount, account)
-	if m.handle() != handle {
-		t.Errorf("the handle is %s", m.handle())
+	m := keys.Namers()[0].Record(home, seal.OfAccount, account)
+	if m.Handle() != handle {
+		t.Errorf("the handle is %s", m.Handle())
 	}
 	v := open(t, keys, &certmagic.FileStorage{Path: root})
 	got, err := v.record(t.Context(), m)
@@ -40,15 +42,15 @@ func TestARecordOfVersion1IsOpened(t *testing.T) {
 	if fmt.Sprintf("%+v", got) != fmt.Sprintf("%+v", want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
 	}
-	if found, err := v.lookUp(t.Context(), "old-refresh-token"); err != nil || found.home != m.home {
+	if found, err := v.lookUp(t.Context(), "old-refresh-token"); err != nil || found.Home != m.Home {
 		t.Errorf("by an old token: %v", err)
 	}
 }
 
-func golden(m name) *record {
+func golden(m seal.Name) *record {
 	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	return &record{
-		Version: 1, Name: m.text(), Generation: 7, Household: home,
+		Version: 1, Name: m.Text(), Generation: 7, Household: home,
 		AccessToken: "access-token", RefreshToken: "refresh-token", Expires: at.Add(time.Hour),
 		Created: at.Add(-time.Hour), Refreshed: at, Used: at,
 		Source: "upgrade", Dead: true, Fields: map[string]string{"username": "u"},
@@ -56,17 +58,17 @@ func golden(m name) *record {
 }
 
 func writeGolden(t *testing.T, root string) {
-	text, err := GenerateKeys(nil)
+	text, err := seal.GenerateKeys(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	keys, s := parseKeys(t, text), &certmagic.FileStorage{Path: root}
 	_ = os.RemoveAll(root)
-	m := keys.namers[0].record(home, ofAccount, account)
-	old := keys.namers[0].record(home, ofToken, "old-refresh-token")
+	m := keys.Namers()[0].Record(home, seal.OfAccount, account)
+	old := keys.Namers()[0].Record(home, seal.OfToken, "old-refresh-token")
 	for key, content := range map[string]any{
-		m.key():     golden(m),
-		old.alias(): alias{Version: 1, Alias: old.alias(), Name: old.text()},
+		m.Key():     golden(m),
+		old.Alias(): alias{Version: 1, Alias: old.Alias(), Name: old.Text()},
 	} {
 		if err := s.Store(t.Context(), key, mustSeal(t, keys, content)); err != nil {
 			t.Fatal(err)
@@ -75,7 +77,7 @@ func writeGolden(t *testing.T, root string) {
 	if err := os.WriteFile(filepath.Join(root, "keys.json"), text, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("the handle is %s", m.handle())
+	t.Logf("the handle is %s", m.Handle())
 }
 
 func TestInFilesAsEverywhere(t *testing.T) {
@@ -120,7 +122,7 @@ func TestInFilesAsEverywhere(t *testing.T) {
 		t.Errorf("got %+v, %v", got, err)
 	}
 	files := 0
-	err := filepath.WalkDir(filepath.Join(root, prefix), func(path string, entry fs.DirEntry, err error) error {
+	err := filepath.WalkDir(filepath.Join(root, "smapi_upgrade"), func(path string, entry fs.DirEntry, err error) error {
 		if err != nil || entry.IsDir() {
 			return err
 		}

@@ -7,6 +7,8 @@ import (
 	"runtime/debug"
 
 	"go.uber.org/zap"
+
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault/store"
 )
 
 // flightKey is one step of one record: from a generation to the next.
@@ -56,7 +58,7 @@ func (v *Vault) fly(ctx context.Context, key flightKey, step func(context.Contex
 		if abandoned {
 			f.cancel()
 		}
-		return Result{}, unavailable(ctx.Err())
+		return Result{}, store.Unavailable(ctx.Err())
 	}
 	if f.late && !led && ctx.Err() == nil {
 		return Result{}, errMoved // who led had less time
@@ -69,7 +71,7 @@ func (v *Vault) take(ctx context.Context, key flightKey, f *flight, step func(co
 	defer func() {
 		if broken := recover(); broken != nil { // in the place of the server, which would have lived on
 			v.log.Error("a refresh panicked", zap.Any("panic", broken), zap.ByteString("stack", debug.Stack()))
-			f.err = unavailable(fmt.Errorf("the refresh broke off"))
+			f.err = store.Unavailable(fmt.Errorf("the refresh broke off"))
 		}
 		f.late = f.err != nil && ctx.Err() != nil
 		v.mu.Lock()

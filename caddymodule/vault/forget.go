@@ -8,6 +8,9 @@ import (
 	"path"
 	"strings"
 	"time"
+
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault/seal"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault/store"
 )
 
 const (
@@ -24,7 +27,7 @@ type cursor struct {
 	Last  time.Time `json:"last"`
 
 	// Records is how many there were in each shard at the last visit.
-	Records [shards]int `json:"records"`
+	Records [seal.Shards]int `json:"records"`
 }
 
 func (c *cursor) total() (n int) {
@@ -34,7 +37,7 @@ func (c *cursor) total() (n int) {
 	return n
 }
 
-func cursorKey(n *namer) string { return n.dir + "/forget" + extension }
+func cursorKey(n *seal.Namer) string { return n.Dir() + "/forget" + seal.Extension }
 
 // Forgotten is what a share of forgetting came to.
 type Forgotten struct {
@@ -65,15 +68,15 @@ func (v *Vault) Run(ctx context.Context, told func(Forgotten, error)) {
 // that count no more. One instance does it, and none if it was done within the hour. It goes on where the last one stopped.
 func (v *Vault) Forget(ctx context.Context) (f Forgotten, err error) {
 	keys := v.config.Keys()
-	for i := range keys.namers {
-		if err = v.forgetShare(ctx, &keys.namers[i], &f); err != nil {
-			return f, unavailable(err)
+	for i := range keys.Namers() {
+		if err = v.forgetShare(ctx, &keys.Namers()[i], &f); err != nil {
+			return f, store.Unavailable(err)
 		}
 	}
 	return f, nil
 }
 
-func (v *Vault) forgetShare(ctx context.Context, n *namer, f *Forgotten) error {
+func (v *Vault) forgetShare(ctx context.Context, n *seal.Namer, f *Forgotten) error {
 	var c cursor
 	if err := v.cursor(ctx, n, &c); err != nil {
 		return err
@@ -82,7 +85,7 @@ func (v *Vault) forgetShare(ctx context.Context, n *namer, f *Forgotten) error {
 	if c.fresh(v.now()) {
 		return nil
 	}
-	unlock, ok, err := v.storage.tryLock(ctx, "smapi_upgrade-"+path.Base(n.dir)+"-forget")
+	unlock, ok, err := v.store.TryLock(ctx, "smapi_upgrade-"+path.Base(n.Dir())+"-forget")
 	if err != nil || !ok {
 		return err
 	}
@@ -94,7 +97,7 @@ func (v *Vault) forgetShare(ctx context.Context, n *namer, f *Forgotten) error {
 	if err := v.forgetFailed(ctx, n); err != nil {
 		return err
 	}
-	for range (shards + forgetShares - 1) / forgetShares {
+	for range (seal.Shards + forgetShares - 1) / forgetShares {
 		shard := c.Shard
 		seen, removed, err := v.forgetShard(ctx, n, byte(shard))
 		f.Seen, f.Removed = f.Seen+seen, f.Removed+removed
@@ -103,7 +106,7 @@ func (v *Vault) forgetShare(ctx context.Context, n *namer, f *Forgotten) error {
 		}
 		f.Records += seen - removed - c.Records[shard]
 		c.Records[shard] = seen - removed
-		c.Shard = (shard + 1) % shards
+		c.Shard = (shard + 1) % seal.Shards
 		if err := v.move(ctx, n, &c); err != nil {
 			return err
 		}
@@ -119,26 +122,26 @@ func (c *cursor) fresh(now time.Time) bool {
 }
 
 // cursor reads how far forgetting has come. One that cannot be read begins anew.
-func (v *Vault) cursor(ctx context.Context, n *namer, c *cursor) error {
+func (v *Vault) cursor(ctx context.Context, n *seal.Namer, c *cursor) error {
 	*c = cursor{}
-	err := v.read(ctx, cursorKey(n), c)
+	err := v.store.Read(ctx, cursorKey(n), c)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, ErrLost) || errors.Is(err, ErrKey) {
 		err = nil
 	}
-	c.Shard = max(0, c.Shard) % shards
+	c.Shard = max(0, c.Shard) % seal.Shards
 	return err
 }
 
-func (v *Vault) move(ctx context.Context, n *namer, c *cursor) error {
-	sealed, err := v.config.Keys().seal(c)
+func (v *Vault) move(ctx context.Context, n *seal.Namer, c *cursor) error {
+	sealed, err := v.config.Keys().SealObject(c)
 	if err != nil {
 		return err
 	}
-	return v.storage.store(ctx, cursorKey(n), sealed)
+	return v.store.Store(ctx, cursorKey(n), sealed)
 }
 
-func (v *Vault) forgetShard(ctx context.Context, n *namer, shard byte) (seen, removed int, err error) {
-	err = v.each(ctx, n, shard, func(m name, key string) error {
+func (v *Vault) forgetShard(ctx context.Context, n *seal.Namer, shard byte) (seen, removed int, err error) {
+	err = v.each(ctx, n, shard, func(m seal.Name, key string) error {
 		seen++
 		unused, err := v.unused(ctx, m, key)
 		if err == nil && unused {
@@ -151,42 +154,23 @@ func (v *Vault) forgetShard(ctx context.Context, n *namer, shard byte) (seen, re
 }
 
 // forgetFailed removes the failed logins that count no more, all of them each hour: accounts can be made up.
-func (v *Vault) forgetFailed(ctx context.Context, n *namer) error {
+func (v *Vault) forgetFailed(ctx context.Context, n *seal.Namer) error {
 	count := maxFailureAge
 	if v.config.FailuresCount != nil {
 		count = min(count, v.config.FailuresCount())
 	}
-	before := v.now().Add(-count)
-	for shard := range shards {
-		accounts, err := v.storage.list(ctx, n.shard(failed, byte(shard)))
-		if err != nil {
-			return err
-		}
-		for _, folder := range accounts {
-			if err := v.forgetFailures(ctx, folder, before); err != nil {
-				return err
-			}
-			if left, err := v.storage.list(ctx, folder); err != nil {
-				return err
-			} else if len(left) == 0 {
-				if err := v.storage.remove(ctx, folder); err != nil {
-					return err
-				}
-			}
-		}
-	}
-	return nil
+	return v.failures.Forget(ctx, n, v.now().Add(-count))
 }
 
 // each calls visit for the records of a shard.
-func (v *Vault) each(ctx context.Context, n *namer, shard byte, visit func(name, string) error) error {
-	keys, err := v.storage.list(ctx, n.shard(records, shard))
+func (v *Vault) each(ctx context.Context, n *seal.Namer, shard byte, visit func(seal.Name, string) error) error {
+	keys, err := v.store.List(ctx, n.Shard(seal.Records, shard))
 	if err != nil {
 		return err
 	}
 	for _, key := range keys {
-		text, ok := strings.CutSuffix(path.Base(key), extension)
-		m, parsed := n.parse(text)
+		text, ok := strings.CutSuffix(path.Base(key), seal.Extension)
+		m, parsed := n.Parse(text)
 		if !ok || !parsed {
 			continue
 		}
@@ -199,12 +183,12 @@ func (v *Vault) each(ctx context.Context, n *namer, shard byte, visit func(name,
 
 // unused tells whether nobody has used a record for long. One that was written lately is not opened for it, and one that
 // cannot be opened is as old as its file.
-func (v *Vault) unused(ctx context.Context, m name, key string) (bool, error) {
+func (v *Vault) unused(ctx context.Context, m seal.Name, key string) (bool, error) {
 	if v.config.ForgetAfter == nil || v.config.ForgetAfter() <= 0 {
 		return false, nil
 	}
 	before := v.now().Add(-v.config.ForgetAfter())
-	info, err := v.storage.stat(ctx, key)
+	info, err := v.store.Stat(ctx, key)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}
@@ -225,7 +209,7 @@ func (v *Vault) unused(ctx context.Context, m name, key string) (bool, error) {
 }
 
 // remove removes a record, and what leads to it first. Who is just refreshing finishes before.
-func (v *Vault) remove(ctx context.Context, m name) error {
+func (v *Vault) remove(ctx context.Context, m seal.Name) error {
 	r, err := v.overwritable(ctx, m)
 	if err != nil {
 		return err
@@ -236,23 +220,23 @@ func (v *Vault) remove(ctx context.Context, m name) error {
 	}
 	defer unlock()
 	if r.Alias || r.Generation == 0 {
-		if err := v.storage.remove(ctx, m.alias()); err != nil {
+		if err := v.store.Remove(ctx, m.Alias()); err != nil {
 			return err
 		}
 	}
-	return v.storage.remove(ctx, m.key())
+	return v.store.Remove(ctx, m.Key())
 }
 
 // ForgetHousehold removes all that is kept for a home, and returns how many records there were. The home is as its
 // players sent it, to the letter.
 func (v *Vault) ForgetHousehold(ctx context.Context, home string) (removed int, err error) {
 	keys := v.config.Keys()
-	for i := range keys.namers {
-		n := &keys.namers[i]
-		wanted := n.record(home, ofAccount, "")
-		some, err := v.removeAll(ctx, n, wanted.home[0], func(m name) bool { return m.home == wanted.home })
+	for i := range keys.Namers() {
+		n := &keys.Namers()[i]
+		wanted := n.Record(home, seal.OfAccount, "")
+		some, err := v.removeAll(ctx, n, wanted.Home[0], func(m seal.Name) bool { return m.Home == wanted.Home })
 		if removed += some; err != nil {
-			return removed, unavailable(err)
+			return removed, store.Unavailable(err)
 		}
 	}
 	return removed, nil
@@ -263,24 +247,24 @@ func (v *Vault) ForgetHousehold(ctx context.Context, home string) (removed int, 
 // listener signed in, do not say which account they are of: their homes do.
 func (v *Vault) ForgetAccount(ctx context.Context, account, counted string) (removed int, err error) {
 	keys := v.config.Keys()
-	for i := range keys.namers {
-		n := &keys.namers[i]
-		wanted := n.record("", ofAccount, account)
-		for shard := range shards {
-			some, err := v.removeAll(ctx, n, byte(shard), func(m name) bool { return m.account == wanted.account })
+	for i := range keys.Namers() {
+		n := &keys.Namers()[i]
+		wanted := n.Record("", seal.OfAccount, account)
+		for shard := range seal.Shards {
+			some, err := v.removeAll(ctx, n, byte(shard), func(m seal.Name) bool { return m.Account == wanted.Account })
 			if removed += some; err != nil {
-				return removed, unavailable(err)
+				return removed, store.Unavailable(err)
 			}
 		}
-		if err := v.storage.remove(ctx, n.failures(counted)); err != nil {
-			return removed, unavailable(err)
+		if err := v.store.Remove(ctx, n.Failures(counted)); err != nil {
+			return removed, store.Unavailable(err)
 		}
 	}
 	return removed, nil
 }
 
-func (v *Vault) removeAll(ctx context.Context, n *namer, shard byte, wanted func(name) bool) (removed int, err error) {
-	err = v.each(ctx, n, shard, func(m name, _ string) error {
+func (v *Vault) removeAll(ctx context.Context, n *seal.Namer, shard byte, wanted func(seal.Name) bool) (removed int, err error) {
+	err = v.each(ctx, n, shard, func(m seal.Name, _ string) error {
 		if !wanted(m) {
 			return nil
 		}

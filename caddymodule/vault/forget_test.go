@@ -8,6 +8,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault/seal"
 )
 
 const day = 24 * time.Hour
@@ -25,14 +27,14 @@ func TestRecordsThatNobodyUsesAreForgottenWithinADay(t *testing.T) {
 			t.Fatal(err)
 		}
 		time.Sleep(200 * day)
-		used := v.config.Keys().namers[0].handleOf("7")
+		used := handleOf(&v.config.Keys().Namers()[0], "7")
 		if _, err := v.Refresh(t.Context(), "7", used, "", oauth.ask); err != nil {
 			t.Fatal(err)
 		}
 		long := oauth.login("long")
 		long.Life = 1000 * day // in use all along, and never refreshed
 		v.Upgraded(t.Context(), "long", account, long)
-		s.objects[keys.namers[0].shard(records, 0)+"/else"] = memoryObject{} // none of ours
+		s.objects[keys.Namers()[0].Shard(seal.Records, 0)+"/else"] = memoryObject{} // none of ours
 		time.Sleep(190 * day)
 		if total := forgetFor(t, v, 24); total.Removed != 0 || total.Records != homes+2 {
 			t.Errorf("after 390 days: %+v", total)
@@ -50,8 +52,8 @@ func TestRecordsThatNobodyUsesAreForgottenWithinADay(t *testing.T) {
 			}
 			removed, most = removed+f.Removed, max(most, f.Seen)
 		})
-		if removed != homes || len(s.keys(records)) != 3 || len(s.keys(tokens)) != 0 || most > homes/4 {
-			t.Errorf("removed %d, %d at once at most, left %v %v", removed, most, s.keys(records), s.keys(tokens))
+		if removed != homes || len(s.keys(seal.Records)) != 3 || len(s.keys("tokens")) != 0 || most > homes/4 {
+			t.Errorf("removed %d, %d at once at most, left %v %v", removed, most, s.keys(seal.Records), s.keys("tokens"))
 		}
 		if s.lockedNow() != 0 {
 			t.Error("a lock is left")
@@ -85,7 +87,7 @@ func TestOneInstanceForgetsAtATimeAndTheNextGoesOnWhereItStopped(t *testing.T) {
 			if hour == 3 { // fails in the middle
 				lists := 0
 				s.fails(func(_ context.Context, op, _ string) error {
-					if op == opList {
+					if op == "list" {
 						if lists++; lists > 5 {
 							return errFull
 						}
@@ -141,14 +143,14 @@ func TestAHomeAndAnAccountCanBeForgotten(t *testing.T) {
 	if err := v.Failed(t.Context(), "a1", Failure{At: time.Now(), Proof: "p", Network: "n"}, time.Time{}); err != nil {
 		t.Fatal(err)
 	}
-	if n, err := v.ForgetHousehold(t.Context(), "h1"); n != 3 || err != nil || len(s.keys(tokens)) != 0 {
+	if n, err := v.ForgetHousehold(t.Context(), "h1"); n != 3 || err != nil || len(s.keys("tokens")) != 0 {
 		t.Errorf("%d of the home, %v", n, err)
 	}
-	if n, err := v.ForgetAccount(t.Context(), "a1", "a1"); n != 2 || err != nil || len(s.keys(failed)) != 0 {
+	if n, err := v.ForgetAccount(t.Context(), "a1", "a1"); n != 2 || err != nil || len(s.keys(seal.Failed)) != 0 {
 		t.Errorf("%d of the account, %v", n, err)
 	}
-	if n, err := v.ForgetHousehold(t.Context(), "nobody"); n != 0 || err != nil || len(s.keys(records)) != 2 {
-		t.Errorf("%d of nobody, %v; left %d", n, err, len(s.keys(records)))
+	if n, err := v.ForgetHousehold(t.Context(), "nobody"); n != 0 || err != nil || len(s.keys(seal.Records)) != 2 {
+		t.Errorf("%d of nobody, %v; left %d", n, err, len(s.keys(seal.Records)))
 	}
 }
 
@@ -162,10 +164,10 @@ func TestASummaryCountsByAge(t *testing.T) {
 			}
 			time.Sleep(wait)
 		}
-		damaged := keys.namers[0].record("damaged", ofAccount, account)
-		s.objects[damaged.key()] = memoryObject{[]byte("x"), time.Now()}
+		damaged := keys.Namers()[0].Record("damaged", seal.OfAccount, account)
+		s.objects[damaged.Key()] = memoryObject{[]byte("x"), time.Now()}
 		got, err := v.Summarize(t.Context(), true)
-		if err != nil || got.Records != 7 || got.Written != [4]int{4, 2, 0, 0} || got.Older != 1 || got.Kids[keys.kid] != 6 || got.Unreadable != 1 {
+		if err != nil || got.Records != 7 || got.Written != [4]int{4, 2, 0, 0} || got.Older != 1 || got.Kids[keys.Kid()] != 6 || got.Unreadable != 1 {
 			t.Errorf("got %+v, %v", got, err)
 		}
 	})
@@ -210,11 +212,11 @@ func TestFailedLoginsCountAtEveryInstance(t *testing.T) {
 		}
 		// The next failure takes those away that count no more, and forgetting what is left.
 		_ = instances[0].Failed(t.Context(), account, Failure{At: time.Now(), Proof: "p", Network: "n"}, time.Now().Add(-time.Hour))
-		if n := len(s.keys(failed)); n != 1 {
+		if n := len(s.keys(seal.Failed)); n != 1 {
 			t.Errorf("%d are left", n)
 		}
 		forgetFor(t, instances[0], 3)
-		if n := len(s.keys(failed)); n != 0 {
+		if n := len(s.keys(seal.Failed)); n != 0 {
 			t.Errorf("%d are left", n)
 		}
 	})
@@ -229,12 +231,12 @@ func TestFailedLoginsOfAllAccountsAreForgottenEveryHour(t *testing.T) {
 			_ = v.Failed(t.Context(), fmt.Sprint("made-up", i), Failure{At: time.Now(), Proof: "p", Network: "n"}, time.Now().Add(-time.Hour))
 		}
 		forgetFor(t, v, 1)
-		if n := len(s.keys(failed)); n != 1000 {
+		if n := len(s.keys(seal.Failed)); n != 1000 {
 			t.Errorf("%d are left while they count", n)
 		}
 		time.Sleep(time.Hour)
 		forgetFor(t, v, 1)
-		if n := len(s.keys(failed)); n != 0 {
+		if n := len(s.keys(seal.Failed)); n != 0 {
 			t.Errorf("%d are left", n)
 		}
 	})

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"testing"
+
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault/seal"
 )
 
 // No key finds a record but the handle that was made for it, and none has the vault panic.
@@ -31,18 +33,18 @@ func FuzzRefresh(f *testing.F) {
 func FuzzOpen(f *testing.F) {
 	keys, s := newKeys(f), newStorage()
 	v := open(f, keys, s)
-	m := keys.namers[0].record(home, ofAccount, account)
-	good := mustSeal(f, keys, record{Version: 1, Name: m.text(), AccessToken: "a"})
+	m := keys.Namers()[0].Record(home, seal.OfAccount, account)
+	good := mustSeal(f, keys, record{Version: 1, Name: m.Text(), AccessToken: "a"})
 	f.Add(good)
 	f.Add(mustSeal(f, keys, record{Version: 1, Name: "another"}))
-	f.Add(mustSeal(f, newKeys(f), record{Version: 1, Name: m.text()}))
+	f.Add(mustSeal(f, newKeys(f), record{Version: 1, Name: m.Text()}))
 	f.Add([]byte("a..b.c.d"))
 	f.Add([]byte(`{"keys":[]}`))
 	f.Fuzz(func(t *testing.T, content []byte) {
-		_, _ = ParseKeys(content)
-		s.objects[m.key()] = memoryObject{content: content}
+		_, _ = seal.ParseKeys(content)
+		s.objects[m.Key()] = memoryObject{content: content}
 		r, err := v.record(t.Context(), m)
-		if err == nil && r.Name != m.text() || err == nil && string(content) != string(good) {
+		if err == nil && r.Name != m.Text() || err == nil && string(content) != string(good) {
 			t.Errorf("opened %+v", r)
 		}
 	})

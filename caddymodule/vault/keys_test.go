@@ -3,53 +3,13 @@ package vault
 import (
 	"context"
 	"encoding/json"
-	"errors"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
-	"github.com/go-jose/go-jose/v4"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault/seal"
 )
-
-func TestAKeyFileIsAJWKSetThatAnyJOSELibraryReads(t *testing.T) {
-	text, err := GenerateKeys(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var set jose.JSONWebKeySet
-	if err := json.Unmarshal(text, &set); err != nil || len(set.Keys) != 2 {
-		t.Fatalf("%v in %s", err, text)
-	}
-	if set.Keys[0].Algorithm != "A256GCM" || set.Keys[0].Use != "enc" || set.Keys[1].Algorithm != "HS256" || set.Keys[1].Use != "sig" {
-		t.Errorf("got %s", text)
-	}
-	sealed := mustSeal(t, parseKeys(t, text), record{AccessToken: "a1"})
-	jwe, err := jose.ParseEncrypted(string(sealed), []jose.KeyAlgorithm{jose.DIRECT}, []jose.ContentEncryption{jose.A256GCM})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if plain, err := jwe.Decrypt(set); err != nil || !strings.Contains(string(plain), `"access_token":"a1"`) {
-		t.Errorf("got %s, %v", plain, err)
-	}
-}
-
-func TestANewKeyIsPutInFrontAndTheOthersStayAsTheyAre(t *testing.T) {
-	const before = `{"keys":[{"kty":"oct","kid":"2026","k":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA","more":1}]}`
-	after, err := GenerateKeys([]byte(before))
-	if err != nil || !strings.Contains(string(after), `"more": 1`) {
-		t.Fatalf("got %s, %v", after, err)
-	}
-	old, now := parseKeys(t, []byte(before)), parseKeys(t, after)
-	if now.kid == "2026" || now.opening["2026"] == nil || old.namers[0].dir != now.namers[0].dir {
-		t.Error("the new key does not seal, the old one does not open, or names are others")
-	}
-	again, _ := GenerateKeys(after)
-	if third := parseKeys(t, again); third.namers[0].dir != old.namers[0].dir || len(third.opening) != 3 {
-		t.Error("the names are others after a second time")
-	}
-}
 
 func TestAHandleOfAnyKeyInTheFileIsGood(t *testing.T) {
 	const first = `{"kty":"oct","kid":"a","k":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"}`
@@ -66,35 +26,12 @@ func TestAHandleOfAnyKeyInTheFileIsGood(t *testing.T) {
 	}
 }
 
-func TestWhatIsNoKeyFileIsSaidWithoutQuotingIt(t *testing.T) {
-	const k = `"k":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"`
-	for text, want := range map[string]error{
-		`secret`:        errNoSet,
-		`{}`:            errNoSet,
-		`{"keys":[]}`:   errNoSet,
-		`{"kty":"oct"}`: errNoSet,
-		`{"keys":[{"kty":"oct","kid":"a","alg":"HS256",` + k + `}]}`:                     errNoSealing,
-		`{"keys":[{"kty":"oct","kid":"a","use":"sig",` + k + `}]}`:                       errNoSealing,
-		`{"keys":[{"kty":"oct","kid":"a","k":"AAAA"}]}`:                                  errNoSealing,
-		`{"keys":[{"kty":"oct",` + k + `}]}`:                                             errKid,
-		`{"keys":[{"kty":"oct","kid":"a",` + k + `},{"kty":"oct","kid":"a",` + k + `}]}`: errKid,
-		`{"keys":[{"kty":"oct","kid":"n","alg":"HS256","k":"AAAA"}]}`:                    errShort,
-	} {
-		if _, err := ParseKeys([]byte(text)); !errors.Is(err, want) {
-			t.Errorf("%s: %v", text, err)
-		}
-		if _, err := GenerateKeys([]byte(text)); err == nil {
-			t.Errorf("%s: a key was added", text)
-		}
-	}
-}
-
 // Two instances read a new key file at different moments, while their homes refresh.
 func TestKeysAreRotatedUnderLoad(t *testing.T) {
 	s, oauth := newStorage(), newServer()
 	oauth.life = time.Millisecond // each refresh asks
-	text, _ := GenerateKeys(nil)
-	var inForce [2]atomic.Pointer[Keys]
+	text, _ := seal.GenerateKeys(nil)
+	var inForce [2]atomic.Pointer[seal.Keys]
 	var vaults [2]*Vault
 	for i := range vaults {
 		inForce[i].Store(parseKeys(t, text))
@@ -119,7 +56,7 @@ func TestKeysAreRotatedUnderLoad(t *testing.T) {
 		})
 	}
 	for range 3 {
-		text, _ = GenerateKeys(text)
+		text, _ = seal.GenerateKeys(text)
 		keys := parseKeys(t, text)
 		for i := range inForce {
 			before := refreshed.Load()
@@ -141,7 +78,7 @@ func TestKeysAreRotatedUnderLoad(t *testing.T) {
 
 func TestRotatingSealsEverythingAnew(t *testing.T) {
 	s, oauth := newStorage(), newServer()
-	text, _ := GenerateKeys(nil)
+	text, _ := seal.GenerateKeys(nil)
 	v := open(t, parseKeys(t, text), s)
 	pair := v.Upgraded(call(t), home, account, oauth.login("a"))
 	old := oauth.login("b")
@@ -151,9 +88,9 @@ func TestRotatingSealsEverythingAnew(t *testing.T) {
 	if _, err := v.Forget(call(t)); err != nil {
 		t.Fatal(err)
 	}
-	damaged := keysOf(text).namers[0].record("damaged", ofAccount, account)
-	s.objects[damaged.key()] = memoryObject{content: []byte("x")}
-	rotated, _ := GenerateKeys(text)
+	damaged := keysOf(text).Namers()[0].Record("damaged", seal.OfAccount, account)
+	s.objects[damaged.Key()] = memoryObject{content: []byte("x")}
+	rotated, _ := seal.GenerateKeys(text)
 	if done, err := open(t, parseKeys(t, rotated), s).Rotate(call(t)); err != nil || done != (Rotated{Seen: 3, Sealed: 2, Unreadable: 1}) {
 		t.Fatalf("got %+v, %v", done, err)
 	}
@@ -178,8 +115,8 @@ func TestRotatingSealsEverythingAnew(t *testing.T) {
 	}
 }
 
-func keysOf(text []byte) *Keys {
-	keys, err := ParseKeys(text)
+func keysOf(text []byte) *seal.Keys {
+	keys, err := seal.ParseKeys(text)
 	if err != nil {
 		panic(err)
 	}

@@ -1,7 +1,6 @@
 package vault
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"io/fs"
@@ -9,6 +8,9 @@ import (
 	"time"
 
 	"github.com/hashicorp/golang-lru/v2/simplelru"
+
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault/seal"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault/store"
 )
 
 // Opened is what a record has for calls to an old service. It stays as it is. Its Fields are secrets.
@@ -20,7 +22,7 @@ type Opened struct {
 	// Expires is when the access token ends, or is taken to end where the server did not say.
 	Expires time.Time
 
-	name       name
+	name       seal.Name
 	generation int64
 	alive      time.Time // until when it needs no refresh
 	loaded     time.Time
@@ -30,10 +32,10 @@ type Opened struct {
 func (o *Opened) Alive(now time.Time) bool { return now.Before(o.alive) }
 
 // Reference is the player's authToken.
-func (o *Opened) Reference() string { return o.name.reference() }
+func (o *Opened) Reference() string { return o.name.Reference() }
 
 // Handle is the player's privateKey.
-func (o *Opened) Handle() string { return o.name.handle() }
+func (o *Opened) Handle() string { return o.name.Handle() }
 
 const (
 	// maxOpened is how many records are kept open in memory, those used last.
@@ -46,34 +48,26 @@ const (
 // openedRecords are records in memory.
 type openedRecords struct {
 	mu    sync.Mutex
-	cache *simplelru.LRU[nameBytes, *Opened]
-}
-
-type nameBytes [2 * partSize]byte
-
-func (m *name) fixed() (b nameBytes) {
-	copy(b[:], m.home[:])
-	copy(b[partSize:], m.account[:])
-	return b
+	cache *simplelru.LRU[seal.NameBytes, *Opened]
 }
 
 func newOpenedRecords(size int) *openedRecords {
-	cache, err := simplelru.NewLRU[nameBytes, *Opened](size, nil)
+	cache, err := simplelru.NewLRU[seal.NameBytes, *Opened](size, nil)
 	if err != nil {
 		panic(err) // the size is positive
 	}
 	return &openedRecords{cache: cache}
 }
 
-func (c *openedRecords) get(m *name) *Opened {
+func (c *openedRecords) get(m *seal.Name) *Opened {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	o, _ := c.cache.Get(m.fixed())
+	o, _ := c.cache.Get(m.Fixed())
 	return o
 }
 
 // put takes a record in. An older one never takes the place of a newer one.
-func (c *openedRecords) put(m *name, r *record, now time.Time) *Opened {
+func (c *openedRecords) put(m *seal.Name, r *record, now time.Time) *Opened {
 	ends, margin := r.ends()
 	o := &Opened{
 		Household: r.Household, Fields: r.Fields, Dead: r.Dead,
@@ -81,17 +75,17 @@ func (c *openedRecords) put(m *name, r *record, now time.Time) *Opened {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if before, ok := c.cache.Peek(m.fixed()); ok && before.generation > o.generation && now.Sub(before.loaded) < maxOpenedAge {
+	if before, ok := c.cache.Peek(m.Fixed()); ok && before.generation > o.generation && now.Sub(before.loaded) < maxOpenedAge {
 		return before
 	}
-	c.cache.Add(m.fixed(), o)
+	c.cache.Add(m.Fixed(), o)
 	return o
 }
 
-func (c *openedRecords) remove(m *name) {
+func (c *openedRecords) remove(m *seal.Name) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.cache.Remove(m.fixed())
+	c.cache.Remove(m.Fixed())
 }
 
 // InMemory is how many records are open in memory.
@@ -99,33 +93,6 @@ func (v *Vault) InMemory() int {
 	v.opened.mu.Lock()
 	defer v.opened.mu.Unlock()
 	return v.opened.cache.Len()
-}
-
-// Bears reports whether a text has a reference or a handle in it, or something that looks like one.
-func Bears(text []byte) bool {
-	const enough = 16 // of the characters behind the prefix
-	for {
-		at := bytes.Index(text, []byte(handlePrefix))
-		if at < 0 {
-			return false
-		}
-		text = text[at+len(handlePrefix):]
-		rest := text
-		if len(rest) > 0 && rest[0] == '.' {
-			rest = rest[1:]
-		}
-		n := 0
-		for n < len(rest) && n < enough && isBase64URL(rest[n]) {
-			n++
-		}
-		if n == enough {
-			return true
-		}
-	}
-}
-
-func isBase64URL(b byte) bool {
-	return b >= 'A' && b <= 'Z' || b >= 'a' && b <= 'z' || b >= '0' && b <= '9' || b == '-' || b == '_'
 }
 
 // Open returns the record that a reference or a handle stands for: from memory, unless it is fresh that is asked for, or it is dead or
@@ -158,11 +125,11 @@ func (v *Vault) good(o *Opened) bool {
 	return o != nil && !o.Dead && v.now().Sub(o.loaded) < maxOpenedAge
 }
 
-func (v *Vault) nameOf(token string) (name, error) {
+func (v *Vault) nameOf(token string) (seal.Name, error) {
 	keys := v.config.Keys()
-	m, ok, err := keys.openReference(token)
+	m, ok, err := keys.OpenReference(token)
 	if !ok && err == nil {
-		m, ok, err = keys.openHandle(token)
+		m, ok, err = keys.OpenHandle(token)
 	}
 	if !ok && err == nil {
 		err = ErrMadeUp
@@ -171,15 +138,15 @@ func (v *Vault) nameOf(token string) (name, error) {
 }
 
 // load reads a record into memory.
-func (v *Vault) load(ctx context.Context, m name) (*Opened, error) {
+func (v *Vault) load(ctx context.Context, m seal.Name) (*Opened, error) {
 	for {
 		keys := v.config.Keys()
 		r, err := v.record(ctx, m)
-		if errors.Is(err, ErrKey) && v.newKeys(ctx, keys) {
+		if errors.Is(err, ErrKey) && v.store.NewKeys(ctx, keys) {
 			continue
 		}
 		if errors.Is(err, fs.ErrNotExist) {
-			err = v.missing(ctx, m.namer)
+			err = v.store.Missing(ctx, m.Namer())
 		}
 		if err != nil {
 			if errors.Is(err, ErrLost) {
@@ -201,7 +168,7 @@ func (v *Vault) Bury(ctx context.Context, o *Opened) (*Opened, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err = v.awaitSettled(ctx, &m); err != nil {
+	if err = v.store.AwaitSettled(ctx, m.Key()); err != nil {
 		unlock()
 		return nil, err
 	}
@@ -214,12 +181,12 @@ func (v *Vault) Bury(ctx context.Context, o *Opened) (*Opened, error) {
 		return v.opened.put(&m, r, v.now()), nil
 	}
 	r.Generation, r.Dead = r.Generation+1, true
-	sealed, err := v.config.Keys().seal(r)
+	sealed, err := v.config.Keys().SealObject(r)
 	if err != nil {
 		unlock()
-		return nil, unavailable(err)
+		return nil, store.Unavailable(err)
 	}
 	o = v.opened.put(&m, r, v.now())
-	_, err = v.settle(unlock, true, object{m.key(), sealed})
+	_, err = v.store.Settle(unlock, true, store.Object{Key: m.Key(), Sealed: sealed})
 	return o, err
 }

@@ -6,10 +6,7 @@ import (
 	"time"
 )
 
-const (
-	version   = 1       // of records
-	maxObject = 1 << 18 // bytes of an object in the storage
-)
+const version = 1 // of records
 
 // record is what is kept of an account of a home. It is written as JSON and sealed. Members are added and never taken
 // away, since instances of two versions share a storage while a fleet is updated.

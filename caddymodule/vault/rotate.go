@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault/seal"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault/store"
 )
 
 // Rotated is what Rotate did.
@@ -16,19 +19,19 @@ type Rotated struct {
 
 // Rotate seals anew, with the first key, what another one has sealed. It can be stopped and done again at any time.
 func (v *Vault) Rotate(ctx context.Context) (done Rotated, err error) {
-	err = v.all(ctx, func(m name, key string) error {
+	err = v.all(ctx, func(m seal.Name, key string) error {
 		done.Seen++
 		var r record
 		sealed, err := v.rotate(ctx, m, key, &r)
 		if err == nil && r.Alias {
-			_, err = v.rotate(ctx, m, m.alias(), new(alias))
+			_, err = v.rotate(ctx, m, m.Alias(), new(alias))
 		}
 		switch {
 		case sealed:
 			done.Sealed++
 			return err
 		case errors.Is(err, fs.ErrNotExist): // since just now
-		case errors.Is(err, errBroken), errors.Is(err, errSealed), errors.Is(err, ErrLost), errors.Is(err, ErrKey):
+		case errors.Is(err, seal.ErrBroken), errors.Is(err, seal.ErrSealed), errors.Is(err, ErrLost), errors.Is(err, ErrKey):
 			done.Unreadable++
 		default:
 			return err
@@ -38,13 +41,13 @@ func (v *Vault) Rotate(ctx context.Context) (done Rotated, err error) {
 	if err == nil {
 		err = v.resealRest(ctx)
 	}
-	return done, unavailable(err)
+	return done, store.Unavailable(err)
 }
 
 // rotate opens an object, and seals it anew where it was by another key than the first.
-func (v *Vault) rotate(ctx context.Context, m name, key string, content any) (bool, error) {
+func (v *Vault) rotate(ctx context.Context, m seal.Name, key string, content any) (bool, error) {
 	kid, err := v.sealedBy(ctx, key, content)
-	if errors.Is(err, fs.ErrNotExist) || err == nil && kid == v.config.Keys().kid {
+	if errors.Is(err, fs.ErrNotExist) || err == nil && kid == v.config.Keys().Kid() {
 		return false, nil
 	}
 	if err != nil {
@@ -54,15 +57,15 @@ func (v *Vault) rotate(ctx context.Context, m name, key string, content any) (bo
 }
 
 func (v *Vault) sealedBy(ctx context.Context, key string, content any) (kid string, err error) {
-	sealed, err := v.storage.load(ctx, key)
+	sealed, err := v.store.Load(ctx, key)
 	if err != nil {
-		return "", unavailable(err)
+		return "", store.Unavailable(err)
 	}
-	return v.config.Keys().open(sealed, content)
+	return v.config.Keys().OpenObject(sealed, content)
 }
 
 // reseal seals an object anew, under the lock of its record. One that is written all the time is sealed so.
-func (v *Vault) reseal(ctx context.Context, m name, key string) (bool, error) {
+func (v *Vault) reseal(ctx context.Context, m seal.Name, key string) (bool, error) {
 	for range rounds {
 		before, err := v.record(ctx, m)
 		if err != nil {
@@ -88,22 +91,22 @@ func (v *Vault) reseal(ctx context.Context, m name, key string) (bool, error) {
 
 func (v *Vault) resealObject(ctx context.Context, key string) error {
 	var content map[string]any
-	if err := v.read(ctx, key, &content); err != nil {
+	if err := v.store.Read(ctx, key, &content); err != nil {
 		return err
 	}
-	sealed, err := v.config.Keys().seal(content)
+	sealed, err := v.config.Keys().SealObject(content)
 	if err != nil {
 		return err
 	}
-	return v.storage.store(ctx, key, sealed)
+	return v.store.Store(ctx, key, sealed)
 }
 
 // resealRest seals anew what is no record.
 func (v *Vault) resealRest(ctx context.Context) error {
 	keys := v.config.Keys()
-	for i := range keys.namers {
-		n := &keys.namers[i]
-		for _, key := range []string{markKey(n), cursorKey(n)} {
+	for i := range keys.Namers() {
+		n := &keys.Namers()[i]
+		for _, key := range []string{store.MarkKey(n), cursorKey(n)} {
 			if err := v.resealObject(ctx, key); err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, ErrLost) && !errors.Is(err, ErrKey) {
 				return err
 			}

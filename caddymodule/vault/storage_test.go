@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/caddyserver/certmagic"
+
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault/seal"
 )
 
 // memoryStorage is a storage that can be slow, fail and lose everything.
@@ -78,7 +80,7 @@ func (s *memoryStorage) lose() {
 }
 
 func (s *memoryStorage) Load(ctx context.Context, key string) ([]byte, error) {
-	if err := s.called(ctx, opLoad, key); err != nil {
+	if err := s.called(ctx, "load", key); err != nil {
 		return nil, err
 	}
 	s.mu.Lock()
@@ -91,7 +93,7 @@ func (s *memoryStorage) Load(ctx context.Context, key string) ([]byte, error) {
 }
 
 func (s *memoryStorage) Store(ctx context.Context, key string, content []byte) error {
-	if err := s.called(ctx, opStore, key); err != nil {
+	if err := s.called(ctx, "store", key); err != nil {
 		return err
 	}
 	s.mu.Lock()
@@ -101,7 +103,7 @@ func (s *memoryStorage) Store(ctx context.Context, key string, content []byte) e
 }
 
 func (s *memoryStorage) Delete(ctx context.Context, key string) error {
-	if err := s.called(ctx, opDelete, key); err != nil {
+	if err := s.called(ctx, "delete", key); err != nil {
 		return err
 	}
 	s.mu.Lock()
@@ -116,7 +118,7 @@ func (s *memoryStorage) Exists(ctx context.Context, key string) bool {
 }
 
 func (s *memoryStorage) List(ctx context.Context, folder string, _ bool) (keys []string, err error) {
-	if err := s.called(ctx, opList, folder); err != nil {
+	if err := s.called(ctx, "list", folder); err != nil {
 		return nil, err
 	}
 	s.mu.Lock()
@@ -133,7 +135,7 @@ func (s *memoryStorage) List(ctx context.Context, folder string, _ bool) (keys [
 }
 
 func (s *memoryStorage) Stat(ctx context.Context, key string) (certmagic.KeyInfo, error) {
-	if err := s.called(ctx, opStat, key); err != nil {
+	if err := s.called(ctx, "stat", key); err != nil {
 		return certmagic.KeyInfo{}, err
 	}
 	s.mu.Lock()
@@ -146,7 +148,7 @@ func (s *memoryStorage) Stat(ctx context.Context, key string) (certmagic.KeyInfo
 }
 
 func (s *memoryStorage) Lock(ctx context.Context, lock string) error {
-	if err := s.called(ctx, opLock, lock); err != nil {
+	if err := s.called(ctx, "lock", lock); err != nil {
 		return err
 	}
 	s.mu.Lock()
@@ -164,7 +166,7 @@ func (s *memoryStorage) Lock(ctx context.Context, lock string) error {
 }
 
 func (s *memoryStorage) Unlock(ctx context.Context, lock string) error {
-	if err := s.called(ctx, opUnlock, lock); err != nil {
+	if err := s.called(ctx, "unlock", lock); err != nil {
 		return err
 	}
 	s.mu.Lock()
@@ -248,18 +250,18 @@ func (s *server) times() int {
 }
 
 // newKeys makes the keys of a new file.
-func newKeys(t testing.TB) *Keys {
+func newKeys(t testing.TB) *seal.Keys {
 	t.Helper()
-	text, err := GenerateKeys(nil)
+	text, err := seal.GenerateKeys(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return parseKeys(t, text)
 }
 
-func parseKeys(t testing.TB, text []byte) *Keys {
+func parseKeys(t testing.TB, text []byte) *seal.Keys {
 	t.Helper()
-	keys, err := ParseKeys(text)
+	keys, err := seal.ParseKeys(text)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -268,8 +270,8 @@ func parseKeys(t testing.TB, text []byte) *Keys {
 
 func at(s certmagic.Storage) func() certmagic.Storage { return func() certmagic.Storage { return s } }
 
-func open(t testing.TB, keys *Keys, s certmagic.Storage) *Vault {
+func open(t testing.TB, keys *seal.Keys, s certmagic.Storage) *Vault {
 	t.Helper()
-	return New(Config{Keys: func() *Keys { return keys }, Storage: at(s), ForgetAfter: func() time.Duration { return 400 * day },
+	return New(Config{Keys: func() *seal.Keys { return keys }, Storage: at(s), ForgetAfter: func() time.Duration { return 400 * day },
 		FailuresCount: func() time.Duration { return time.Hour }})
 }

@@ -5,6 +5,9 @@ import (
 	"errors"
 	"io/fs"
 	"time"
+
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault/seal"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault/store"
 )
 
 // Summary is what there is in a vault.
@@ -27,8 +30,8 @@ var Ages = [...]time.Duration{24 * time.Hour, 7 * 24 * time.Hour, 30 * 24 * time
 // Summarize counts all records. Open has it open each of them, too.
 func (v *Vault) Summarize(ctx context.Context, open bool) (s Summary, err error) {
 	s.Kids = make(map[string]int)
-	err = v.all(ctx, func(m name, key string) error {
-		info, err := v.storage.stat(ctx, key)
+	err = v.all(ctx, func(m seal.Name, key string) error {
+		info, err := v.store.Stat(ctx, key)
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil
 		}
@@ -50,7 +53,7 @@ func (v *Vault) Summarize(ctx context.Context, open bool) (s Summary, err error)
 		}
 		return nil
 	})
-	return s, unavailable(err)
+	return s, store.Unavailable(err)
 }
 
 func (s *Summary) note(age time.Duration) {
@@ -63,11 +66,11 @@ func (s *Summary) note(age time.Duration) {
 	s.Older++
 }
 
-func (v *Vault) all(ctx context.Context, visit func(name, string) error) error {
+func (v *Vault) all(ctx context.Context, visit func(seal.Name, string) error) error {
 	keys := v.config.Keys()
-	for i := range keys.namers {
-		for shard := range shards {
-			if err := v.each(ctx, &keys.namers[i], byte(shard), visit); err != nil {
+	for i := range keys.Namers() {
+		for shard := range seal.Shards {
+			if err := v.each(ctx, &keys.Namers()[i], byte(shard), visit); err != nil {
 				return err
 			}
 		}

@@ -7,6 +7,9 @@ import (
 	"io/fs"
 	"strconv"
 	"time"
+
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault/seal"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault/store"
 )
 
 // Tokens are what a token endpoint issued.
@@ -59,9 +62,9 @@ var errRestless = errors.New("the record changed again and again")
 
 // lock is held by who takes a record from a generation to the next. The generation is in its name, because certmagic's
 // file storage keeps a lock fresh for seconds after it was given back, and for ever if the next one to have it dies.
-func (v *Vault) lock(ctx context.Context, m *name, generation int64) (func(), error) {
-	unlock, err := v.storage.lock(ctx, "smapi_upgrade-"+m.text()+"-"+strconv.FormatInt(generation, 10))
-	return unlock, unavailable(err)
+func (v *Vault) lock(ctx context.Context, m *seal.Name, generation int64) (func(), error) {
+	unlock, err := v.store.Lock(ctx, "smapi_upgrade-"+m.Text()+"-"+strconv.FormatInt(generation, 10))
+	return unlock, store.Unavailable(err)
 }
 
 // Upgraded keeps the tokens of an account of a home that was upgraded. The same account and home always have the same
@@ -71,7 +74,7 @@ func (v *Vault) Upgraded(ctx context.Context, home, account string, t Tokens) Re
 	t.complete(v.now())
 	ctx, cancel := afterAll(ctx)
 	defer cancel()
-	m := v.config.Keys().namers[0].record(home, ofAccount, account)
+	m := v.config.Keys().Namers()[0].Record(home, seal.OfAccount, account)
 	for range rounds {
 		result, err := v.upgrade(ctx, m, home, &t)
 		if errors.Is(err, errMoved) {
@@ -83,36 +86,36 @@ func (v *Vault) Upgraded(ctx context.Context, home, account string, t Tokens) Re
 		result.Asked = true
 		return result
 	}
-	return Result{AuthToken: t.Access, PrivateKey: t.Refresh, Asked: true, Unsaved: unavailable(errRestless)}
+	return Result{AuthToken: t.Access, PrivateKey: t.Refresh, Asked: true, Unsaved: store.Unavailable(errRestless)}
 }
 
 // Recent returns the tokens of an account of a home that were issued since a time, false where there are none or the
 // storage does not say. The account is as for Upgraded.
 func (v *Vault) Recent(ctx context.Context, home, account string, since time.Time) (Result, bool) {
-	m := v.config.Keys().namers[0].record(home, ofAccount, account)
+	m := v.config.Keys().Namers()[0].Record(home, seal.OfAccount, account)
 	r, err := v.record(ctx, m)
 	if err != nil || r.Refreshed.Before(since) {
 		return Result{}, false
 	}
-	return m.result(r), true
+	return resultOf(&m, r), true
 }
 
 // afterAll has what follows upon an issue of tokens go on when the player has gone, and gives it some time in any case.
 func afterAll(ctx context.Context) (context.Context, context.CancelFunc) {
-	left := settleWait
+	left := store.SettleWait
 	if deadline, ok := ctx.Deadline(); ok {
 		left = max(left, time.Until(deadline))
 	}
 	return context.WithTimeout(context.WithoutCancel(ctx), left)
 }
 
-func (v *Vault) upgrade(ctx context.Context, m name, home string, t *Tokens) (Result, error) {
+func (v *Vault) upgrade(ctx context.Context, m seal.Name, home string, t *Tokens) (Result, error) {
 	before, err := v.overwritable(ctx, m)
 	if err != nil {
 		return Result{}, err
 	}
 	if before.has(t) {
-		return m.result(before), nil
+		return resultOf(&m, before), nil
 	}
 	unlock, err := v.lock(ctx, &m, before.Generation)
 	if err != nil {
@@ -123,10 +126,10 @@ func (v *Vault) upgrade(ctx context.Context, m name, home string, t *Tokens) (Re
 		err = errMoved
 	}
 	if err == nil {
-		err = v.awaitSettled(ctx, &m)
+		err = v.store.AwaitSettled(ctx, m.Key())
 	}
 	if err == nil {
-		err = v.leaveMark(ctx, m.namer)
+		err = v.store.LeaveMark(ctx, m.Namer())
 	}
 	if err != nil {
 		unlock()
@@ -134,18 +137,18 @@ func (v *Vault) upgrade(ctx context.Context, m name, home string, t *Tokens) (Re
 	}
 	if r.has(t) {
 		unlock()
-		return m.result(r), nil
+		return resultOf(&m, r), nil
 	}
 	existed := r.Generation > 0
 	if !existed {
-		*r = record{Name: m.text(), Household: home, Created: v.now().UTC(), Source: "upgrade"}
+		*r = record{Name: m.Text(), Household: home, Created: v.now().UTC(), Source: "upgrade"}
 	}
 	return v.put(unlock, existed, &m, r, t)
 }
 
 // overwritable reads a record that new tokens will replace. One that is not there, is damaged or cannot be opened is
 // empty.
-func (v *Vault) overwritable(ctx context.Context, m name) (*record, error) {
+func (v *Vault) overwritable(ctx context.Context, m seal.Name) (*record, error) {
 	r, err := v.record(ctx, m)
 	switch {
 	case err == nil:
@@ -157,21 +160,21 @@ func (v *Vault) overwritable(ctx context.Context, m name) (*record, error) {
 }
 
 // put writes new tokens into a record, and gives the lock of its generation back.
-func (v *Vault) put(unlock func(), keep bool, m *name, r *record, t *Tokens) (Result, error) {
+func (v *Vault) put(unlock func(), keep bool, m *seal.Name, r *record, t *Tokens) (Result, error) {
 	r.take(t, v.now())
 	keys := v.config.Keys()
-	sealed, err := keys.seal(r)
-	objects := []object{{m.key(), sealed}}
+	sealed, err := keys.SealObject(r)
+	objects := []store.Object{{Key: m.Key(), Sealed: sealed}}
 	if err == nil && r.Alias && r.Generation == 1 {
-		sealed, err = keys.seal(alias{Version: version, Alias: m.alias(), Name: m.text()})
-		objects = append(objects, object{m.alias(), sealed})
+		sealed, err = keys.SealObject(alias{Version: version, Alias: m.Alias(), Name: m.Text()})
+		objects = append(objects, store.Object{Key: m.Alias(), Sealed: sealed})
 	}
 	if err != nil {
 		unlock()
-		return Result{}, unavailable(err)
+		return Result{}, store.Unavailable(err)
 	}
-	result := m.result(r)
-	if result.Kept, result.Unsaved = v.settle(unlock, keep, objects...); result.Unsaved == nil {
+	result := resultOf(m, r)
+	if result.Kept, result.Unsaved = v.store.Settle(unlock, keep, objects...); result.Unsaved == nil {
 		result.Kept = true
 	}
 	if !result.Kept {
@@ -182,8 +185,8 @@ func (v *Vault) put(unlock func(), keep bool, m *name, r *record, t *Tokens) (Re
 	return result, nil
 }
 
-func (m *name) result(r *record) Result {
-	return Result{AuthToken: r.AccessToken, PrivateKey: m.handle(), Reference: m.reference(), Known: true, Kept: true}
+func resultOf(m *seal.Name, r *record) Result {
+	return Result{AuthToken: r.AccessToken, PrivateKey: m.Handle(), Reference: m.Reference(), Known: true, Kept: true}
 }
 
 // Refresh returns tokens for a player that presents a key, with an access token that does it no good any more. A record
@@ -198,7 +201,7 @@ func (v *Vault) Refresh(ctx context.Context, home, key, presented string, ask As
 
 // RefreshFor is Refresh for tokens that have to have come with these fields.
 func (v *Vault) RefreshFor(ctx context.Context, home, key, presented string, fields []string, ask Ask) (Result, error) {
-	m, known, err := v.config.Keys().openHandle(key)
+	m, known, err := v.config.Keys().OpenHandle(key)
 	if err != nil {
 		return Result{}, err
 	}
@@ -219,19 +222,19 @@ func (v *Vault) RefreshFor(ctx context.Context, home, key, presented string, fie
 		}
 		keys := v.config.Keys()
 		r, err := v.record(ctx, m)
-		if errors.Is(err, ErrKey) && v.newKeys(ctx, keys) {
+		if errors.Is(err, ErrKey) && v.store.NewKeys(ctx, keys) {
 			continue
 		}
 		if errors.Is(err, fs.ErrNotExist) {
-			err = v.missing(ctx, m.namer)
+			err = v.store.Missing(ctx, m.Namer())
 		}
 		if err != nil {
 			return Result{Known: true}, err
 		}
 		if r.serves(presented, v.now()) && r.hasFields(fields) {
-			return m.result(r), nil
+			return resultOf(&m, r), nil
 		}
-		result, err := v.fly(ctx, flightKey{m.key(), r.Generation}, func(ctx context.Context) (Result, error) {
+		result, err := v.fly(ctx, flightKey{m.Key(), r.Generation}, func(ctx context.Context) (Result, error) {
 			return v.renew(ctx, m, r.Generation, ask)
 		})
 		if !errors.Is(err, errMoved) {
@@ -239,12 +242,12 @@ func (v *Vault) RefreshFor(ctx context.Context, home, key, presented string, fie
 			return result, err
 		}
 	}
-	return Result{Known: known}, unavailable(errRestless)
+	return Result{Known: known}, store.Unavailable(errRestless)
 }
 
 // renew takes a record from a generation to the next.
-func (v *Vault) renew(ctx context.Context, m name, generation int64, ask Ask) (Result, error) {
-	if err := v.awaitSettled(ctx, &m); err != nil {
+func (v *Vault) renew(ctx context.Context, m seal.Name, generation int64, ask Ask) (Result, error) {
+	if err := v.store.AwaitSettled(ctx, m.Key()); err != nil {
 		return Result{}, err
 	}
 	if err := v.Ready(ctx); err != nil {
@@ -298,7 +301,7 @@ func (t *Tokens) complete(now time.Time) {
 
 // moved tells whether a record has changed although we had its lock, as when that was taken for a dead process's: what
 // was refused then was the token of a generation that is over.
-func (v *Vault) moved(ctx context.Context, m name, generation int64) bool {
+func (v *Vault) moved(ctx context.Context, m seal.Name, generation int64) bool {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 	defer cancel()
 	r, err := v.record(ctx, m)
@@ -307,50 +310,50 @@ func (v *Vault) moved(ctx context.Context, m name, generation int64) bool {
 
 // maxUnknown is how many look-ups of keys that may be made up are under way at once, so that they leave most of the
 // storage's operations to the others.
-const maxUnknown = maxOperations / 8
+const maxUnknown = store.MaxOperations / 8
 
 var errUnknownBusy = fmt.Errorf("%d look-ups of keys that are no handles are under way", maxUnknown)
 
 // lookUpUnknown is lookUp for a key that anybody may have made up.
-func (v *Vault) lookUpUnknown(ctx context.Context, token string) (name, error) {
+func (v *Vault) lookUpUnknown(ctx context.Context, token string) (seal.Name, error) {
 	select {
 	case v.unknown <- struct{}{}:
 		defer func() { <-v.unknown }()
 		return v.lookUp(ctx, token)
 	default:
-		return name{}, unavailable(errUnknownBusy)
+		return seal.Name{}, store.Unavailable(errUnknownBusy)
 	}
 }
 
 // lookUp finds the record that was made of a token.
-func (v *Vault) lookUp(ctx context.Context, token string) (name, error) {
+func (v *Vault) lookUp(ctx context.Context, token string) (seal.Name, error) {
 	var missing error
 	keys := v.config.Keys()
-	for i := range keys.namers {
-		n := &keys.namers[i]
-		m := n.record("", ofToken, token)
+	for i := range keys.Namers() {
+		n := &keys.Namers()[i]
+		m := n.Record("", seal.OfToken, token)
 		var a alias
-		err := v.read(ctx, m.alias(), &a)
+		err := v.store.Read(ctx, m.Alias(), &a)
 		if errors.Is(err, fs.ErrNotExist) {
 			missing = err
 			continue
 		}
 		if err != nil {
-			return name{}, err
+			return seal.Name{}, err
 		}
-		found, ok := n.parse(a.Name)
-		if !ok || a.Alias != m.alias() || found.account != m.account {
-			return name{}, fmt.Errorf("%w: it is another's", ErrLost)
+		found, ok := n.Parse(a.Name)
+		if !ok || a.Alias != m.Alias() || found.Account != m.Account {
+			return seal.Name{}, fmt.Errorf("%w: it is another's", ErrLost)
 		}
 		return found, nil
 	}
-	return name{}, missing
+	return seal.Name{}, missing
 }
 
 // takeIn makes a record of a token that is not known, if it is good.
 func (v *Vault) takeIn(ctx context.Context, home, token string, ask Ask) (Result, error) {
-	m := v.config.Keys().namers[0].record(home, ofToken, token)
-	return v.fly(ctx, flightKey{key: m.alias()}, func(ctx context.Context) (Result, error) {
+	m := v.config.Keys().Namers()[0].Record(home, seal.OfToken, token)
+	return v.fly(ctx, flightKey{key: m.Alias()}, func(ctx context.Context) (Result, error) {
 		if err := v.Ready(ctx); err != nil {
 			return Result{}, err
 		}
@@ -367,7 +370,7 @@ func (v *Vault) takeIn(ctx context.Context, home, token string, ask Ask) (Result
 			return Result{}, err
 		}
 		r := &record{
-			Name: m.text(), Alias: true, Household: home, RefreshToken: token, Created: v.now().UTC(), Source: "refresh",
+			Name: m.Text(), Alias: true, Household: home, RefreshToken: token, Created: v.now().UTC(), Source: "refresh",
 		}
 		result, err := v.put(unlock, true, &m, r, &t)
 		result.Asked = true
@@ -376,15 +379,15 @@ func (v *Vault) takeIn(ctx context.Context, home, token string, ask Ask) (Result
 }
 
 // ready has a token that is not known to this call alone, among all instances, if it is still not known.
-func (v *Vault) ready(ctx context.Context, m *name, token string) (unlock func(), err error) {
-	unlock, err = v.storage.lock(ctx, "smapi_upgrade-"+lower.EncodeToString(m.account[:]))
+func (v *Vault) ready(ctx context.Context, m *seal.Name, token string) (unlock func(), err error) {
+	unlock, err = v.store.Lock(ctx, "smapi_upgrade-"+m.AccountText())
 	if err != nil {
-		return nil, unavailable(err)
+		return nil, store.Unavailable(err)
 	}
 	if _, err = v.lookUp(ctx, token); err == nil {
 		err = errMoved
 	} else if errors.Is(err, fs.ErrNotExist) {
-		err = v.leaveMark(ctx, m.namer)
+		err = v.store.LeaveMark(ctx, m.Namer())
 	}
 	if err != nil {
 		unlock()

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault/seal"
 )
 
 const (
@@ -25,8 +27,8 @@ func call(t testing.TB) context.Context {
 }
 
 func TestAHandleStandsForAnAccountOfAHomeForEver(t *testing.T) {
-	text, _ := GenerateKeys(nil)
-	rotated, err := GenerateKeys(text)
+	text, _ := seal.GenerateKeys(nil)
+	rotated, err := seal.GenerateKeys(text)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -39,7 +41,7 @@ func TestAHandleStandsForAnAccountOfAHomeForEver(t *testing.T) {
 	if !regexp.MustCompile(`^smv1[A-Za-z0-9_-]{43}$`).MatchString(first.PrivateKey) {
 		t.Errorf("the handle is %s", first.PrivateKey)
 	}
-	if n := len(s.keys(records)); n != 1 {
+	if n := len(s.keys(seal.Records)); n != 1 {
 		t.Errorf("%d records", n)
 	}
 	for _, other := range [][2]string{{home, "another"}, {"another", account}} {
@@ -68,8 +70,8 @@ func TestARefreshThatComesTooLateForItsTokensKeepsTheNewerOnes(t *testing.T) {
 func TestAMadeUpHandleCostsNoLookIntoTheStorage(t *testing.T) {
 	s, oauth := newStorage(), newServer()
 	v, other := open(t, newKeys(t), s), newKeys(t)
-	m := other.namers[0].record(home, ofAccount, account)
-	forged := m.handle()
+	m := other.Namers()[0].Record(home, seal.OfAccount, account)
+	forged := m.Handle()
 	if _, err := v.Refresh(call(t), home, forged, "", oauth.ask); !errors.Is(err, ErrMadeUp) {
 		t.Errorf("got %v", err)
 	}
@@ -135,13 +137,13 @@ func TestATokenFromBeforeIsTakenInOnceAndFoundAgain(t *testing.T) {
 		for i := range 8 {
 			wait.Go(func() {
 				got, err := instances[i%2].Refresh(call(t), home, old.Refresh, old.Access, oauth.ask)
-				if err != nil || !got.Known || !strings.HasPrefix(got.PrivateKey, handlePrefix) {
+				if err != nil || !got.Known || !strings.HasPrefix(got.PrivateKey, "smv1") {
 					t.Errorf("got %+v, %v", got, err)
 				}
 			})
 		}
 		wait.Wait()
-		if oauth.times() != 1 || len(s.keys(records)) != 1 || len(s.keys(tokens)) != 1 {
+		if oauth.times() != 1 || len(s.keys(seal.Records)) != 1 || len(s.keys("tokens")) != 1 {
 			t.Errorf("asked %d times, there are %v", oauth.times(), s.keys(""))
 		}
 		for range 3 { // the household goes on holding it
@@ -160,7 +162,7 @@ func TestAKeyThatNobodyKnowsIsToldFromOneOfOurs(t *testing.T) {
 	s, oauth := newStorage(), newServer()
 	v := open(t, newKeys(t), s)
 	got, err := v.Refresh(call(t), home, "somebody else's", "", oauth.ask)
-	if got.Known || err != errRefused || oauth.times() != 1 || len(s.keys(records))+len(s.keys(tokens)) != 0 {
+	if got.Known || err != errRefused || oauth.times() != 1 || len(s.keys(seal.Records))+len(s.keys("tokens")) != 0 {
 		t.Errorf("got %+v, %v; asked %d times; there are %v", got, err, oauth.times(), s.keys(""))
 	}
 	pair := v.Upgraded(call(t), home, account, oauth.login("a"))
@@ -252,12 +254,12 @@ func TestADamagedRecordAndAnothersAreLost(t *testing.T) {
 	v := open(t, keys, s)
 	pair := v.Upgraded(call(t), home, account, oauth.login("a"))
 	v.Upgraded(call(t), "another", account, oauth.login("b"))
-	mine := keys.namers[0].record(home, ofAccount, account)
-	others := keys.namers[0].record("another", ofAccount, account)
-	good := s.objects[mine.key()].content
+	mine := keys.Namers()[0].Record(home, seal.OfAccount, account)
+	others := keys.Namers()[0].Record("another", seal.OfAccount, account)
+	good := s.objects[mine.Key()].content
 	damaged := append([]byte{}, good...)
 	damaged[len(damaged)-30] ^= 1
-	unused, err := keys.seal(record{Version: 2, Name: mine.text()})
+	unused, err := keys.SealObject(record{Version: 2, Name: mine.Text()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -268,12 +270,12 @@ func TestADamagedRecordAndAnothersAreLost(t *testing.T) {
 		"damaged":            {damaged, ErrLost},
 		"cut":                {good[:40], ErrLost},
 		"empty":              {nil, ErrLost},
-		"another's":          {s.objects[others.key()].content, ErrLost},
+		"another's":          {s.objects[others.Key()].content, ErrLost},
 		"a later version's":  {unused, ErrUnavailable},
 		"of a key not known": {mustSeal(t, newKeys(t), record{}), ErrKey},
-		"larger than any":    {make([]byte, maxObject+1), ErrLost},
+		"larger than any":    {make([]byte, seal.MaxObject+1), ErrLost},
 	} {
-		s.objects[mine.key()] = memoryObject{content: test.content}
+		s.objects[mine.Key()] = memoryObject{content: test.content}
 		ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 		got, err := v.Refresh(ctx, home, pair.PrivateKey, "", oauth.ask)
 		cancel()
@@ -281,15 +283,15 @@ func TestADamagedRecordAndAnothersAreLost(t *testing.T) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
-	s.objects[mine.key()] = memoryObject{content: damaged}
+	s.objects[mine.Key()] = memoryObject{content: damaged}
 	if got := v.Upgraded(call(t), home, account, oauth.login("c")); got.Unsaved != nil || got.PrivateKey != pair.PrivateKey {
 		t.Errorf("an upgrade over what is damaged: %+v", got)
 	}
 }
 
-func mustSeal(t testing.TB, keys *Keys, content any) []byte {
+func mustSeal(t testing.TB, keys *seal.Keys, content any) []byte {
 	t.Helper()
-	sealed, err := keys.seal(content)
+	sealed, err := keys.SealObject(content)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -19,7 +19,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault/seal"
 )
 
 // house is what stands around the Caddy: the old service and the token endpoint, in this process, and the
@@ -112,7 +112,7 @@ type process struct {
 
 // start starts a Caddy with the sites that are compared.
 func (h *house) start(admin string) (*process, error) {
-	keys, err := vault.GenerateKeys(nil)
+	keys, err := seal.GenerateKeys(nil)
 	if err != nil {
 		return nil, err
 	}

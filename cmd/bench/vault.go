@@ -15,6 +15,7 @@ import (
 	"github.com/caddyserver/certmagic"
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault/seal"
 )
 
 // Vault is what a vault in files costs.
@@ -41,11 +42,11 @@ func measureVault(records int) (*Vault, error) {
 		return nil, err
 	}
 	defer os.RemoveAll(dir)
-	text, err := vault.GenerateKeys(nil)
+	text, err := seal.GenerateKeys(nil)
 	if err != nil {
 		return nil, err
 	}
-	keys, err := vault.ParseKeys(text)
+	keys, err := seal.ParseKeys(text)
 	if err != nil {
 		return nil, err
 	}
@@ -54,7 +55,7 @@ func measureVault(records int) (*Vault, error) {
 	var ahead atomic.Int64
 	open := func() *vault.Vault {
 		return vault.New(vault.Config{
-			Keys:        func() *vault.Keys { return keys },
+			Keys:        func() *seal.Keys { return keys },
 			Storage:     func() certmagic.Storage { return storage },
 			ForgetAfter: func() time.Duration { return 400 * 24 * time.Hour },
 			Now:         func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) },

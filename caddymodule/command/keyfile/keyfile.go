@@ -9,7 +9,7 @@ import (
 	"path/filepath"
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/secret"
-	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault/seal"
 )
 
 // Make makes a key file, or puts a key that seals in front of those in it, and says what it did. It writes beside its place
@@ -27,7 +27,7 @@ func Make(path string) (says string, err error) {
 		}
 		says = "Added a key to " + path + ". Give it to all instances, and then run 'vault rotate'."
 	}
-	text, err := vault.GenerateKeys(existing)
+	text, err := seal.GenerateKeys(existing)
 	if err != nil {
 		return "", fmt.Errorf("the file %s %w", path, err)
 	}

@@ -1,4 +1,4 @@
-package vault
+package store
 
 import (
 	"context"
@@ -7,15 +7,17 @@ import (
 	"time"
 )
 
-// object is what is to be written where.
-type object struct {
-	key    string
-	sealed []byte
+// Object is what is to be written where.
+type Object struct {
+	Key    string
+	Sealed []byte
 }
 
+// SettleWait is how long Settle and AwaitSettled wait.
+const SettleWait = 3 * time.Second
+
 const (
-	settleTries = 3               // before an answer goes out without knowing
-	settleWait  = 3 * time.Second // the same, in time
+	settleTries = 3 // before an answer goes out without knowing, as SettleWait is in time
 	settlePause = 50 * time.Millisecond
 	settleLong  = 30 * time.Second // between two tries, at most
 )
@@ -26,24 +28,24 @@ type unwritten struct {
 	done   chan struct{}
 }
 
-// settle writes objects in their order and then gives the lock back. It returns when they are written, and with an error
+// Settle writes objects in their order and then gives the lock back. It returns when they are written, and with an error
 // when that takes long. If keep is true they then stay in memory, under the lock, until they are written: no instance
 // uses the token that was there before. Else, and where too many are kept already, they are given up. Kept tells which.
-func (v *Vault) settle(unlock func(), keep bool, objects ...object) (kept bool, err error) {
-	keep = keep && v.keep(objects)
+func (s *Store) Settle(unlock func(), keep bool, objects ...Object) (kept bool, err error) {
+	keep = keep && s.keep(objects)
 	var left atomic.Bool
 	told := make(chan error, 1)
-	v.settled.Add(1)
+	s.settled.Add(1)
 	go func() {
-		defer v.settled.Done()
+		defer s.settled.Done()
 		defer unlock()
-		err := v.write(objects, keep, told)
+		err := s.write(objects, keep, told)
 		switch {
 		case keep:
-			v.release(objects)
+			s.release(objects)
 		case err == nil && !left.CompareAndSwap(false, true): // too late: the tokens went out without a handle
 			for _, o := range objects {
-				_ = v.storage.remove(context.Background(), o.key)
+				_ = s.Remove(context.Background(), o.Key)
 			}
 		}
 		select {
@@ -51,7 +53,7 @@ func (v *Vault) settle(unlock func(), keep bool, objects ...object) (kept bool, 
 		default:
 		}
 	}()
-	timer := time.NewTimer(settleWait)
+	timer := time.NewTimer(SettleWait)
 	defer timer.Stop()
 	select {
 	case err = <-told:
@@ -62,15 +64,15 @@ func (v *Vault) settle(unlock func(), keep bool, objects ...object) (kept bool, 
 			err = <-told
 		}
 	}
-	return keep, unavailable(err)
+	return keep, Unavailable(err)
 }
 
 // write writes until all is written, or a few times. It waits for a storage that hangs, so that no write is overtaken by
 // an earlier one.
-func (v *Vault) write(objects []object, keep bool, told chan<- error) error {
+func (s *Store) write(objects []Object, keep bool, told chan<- error) error {
 	pause := settlePause
 	for try := 1; ; try++ {
-		err := v.writeOnce(&objects)
+		err := s.writeOnce(&objects)
 		if err == nil || try == settleTries && !keep {
 			return err
 		}
@@ -82,9 +84,9 @@ func (v *Vault) write(objects []object, keep bool, told chan<- error) error {
 	}
 }
 
-func (v *Vault) writeOnce(objects *[]object) error {
+func (s *Store) writeOnce(objects *[]Object) error {
 	for len(*objects) > 0 {
-		if err := v.storage.store(context.Background(), (*objects)[0].key, (*objects)[0].sealed); err != nil {
+		if err := s.Store(context.Background(), (*objects)[0].Key, (*objects)[0].Sealed); err != nil {
 			return err
 		}
 		*objects = (*objects)[1:]
@@ -93,45 +95,45 @@ func (v *Vault) writeOnce(objects *[]object) error {
 }
 
 // keep has objects found in memory until they are released. There is room for maxPending.
-func (v *Vault) keep(objects []object) bool {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if len(v.pending) >= maxPending {
+func (s *Store) keep(objects []Object) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.pending) >= maxPending {
 		return false
 	}
 	for _, o := range objects {
-		v.pending[o.key] = &unwritten{o.sealed, make(chan struct{})}
+		s.pending[o.Key] = &unwritten{o.Sealed, make(chan struct{})}
 	}
 	return true
 }
 
-func (v *Vault) release(objects []object) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
+func (s *Store) release(objects []Object) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	for _, o := range objects {
-		if u := v.pending[o.key]; u != nil {
+		if u := s.pending[o.Key]; u != nil {
 			close(u.done)
-			delete(v.pending, o.key)
+			delete(s.pending, o.Key)
 		}
 	}
 }
 
 var errUnsettled = errors.New("the tokens before are not written yet")
 
-// awaitSettled waits a while for a record that is in memory alone.
-func (v *Vault) awaitSettled(ctx context.Context, m *name) error {
-	v.mu.Lock()
-	u := v.pending[m.key()]
-	v.mu.Unlock()
+// AwaitSettled waits a while for a record that is in memory alone.
+func (s *Store) AwaitSettled(ctx context.Context, key string) error {
+	s.mu.Lock()
+	u := s.pending[key]
+	s.mu.Unlock()
 	if u == nil {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, settleWait)
+	ctx, cancel := context.WithTimeout(ctx, SettleWait)
 	defer cancel()
 	select {
 	case <-u.done:
 		return nil
 	case <-ctx.Done():
-		return unavailable(errUnsettled)
+		return Unavailable(errUnsettled)
 	}
 }

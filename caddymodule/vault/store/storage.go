@@ -1,4 +1,4 @@
-package vault
+package store
 
 import (
 	"context"
@@ -13,8 +13,10 @@ import (
 
 // Bounds of what the storage may cost.
 const (
-	maxOperations = 1024            // under way at once, those that hang included
-	maxOperation  = 5 * time.Second // of one that no caller's time bounds
+	// MaxOperations is how many are under way at once, those that hang included.
+	MaxOperations = 1024
+
+	maxOperation = 5 * time.Second // of one that no caller's time bounds
 )
 
 // Operations at the storage, for Config.Observe.
@@ -52,7 +54,7 @@ type storage struct {
 	failing atomic.Bool
 }
 
-var errBusy = fmt.Errorf("%d operations at the storage are under way", maxOperations)
+var errBusy = fmt.Errorf("%d operations at the storage are under way", MaxOperations)
 
 // do runs an operation in a goroutine of its own, since file systems do not look at a context, and none but that
 // goroutine waits for one that hangs. late is called instead of returning when it succeeds after all.
@@ -112,7 +114,8 @@ func (s *storage) run(ctx context.Context, f func(context.Context) error, late f
 	}
 }
 
-func (s *storage) load(ctx context.Context, key string) (content []byte, err error) {
+// Load returns the content of an object. Nothing there is fs.ErrNotExist.
+func (s *storage) Load(ctx context.Context, key string) (content []byte, err error) {
 	found := make(chan []byte, 1)
 	err = s.do(ctx, opLoad, func(ctx context.Context) error {
 		content, err := s.at().Load(ctx, key)
@@ -125,12 +128,13 @@ func (s *storage) load(ctx context.Context, key string) (content []byte, err err
 	return content, err
 }
 
-func (s *storage) store(ctx context.Context, key string, content []byte) error {
+// Store writes an object.
+func (s *storage) Store(ctx context.Context, key string, content []byte) error {
 	return s.do(ctx, opStore, func(ctx context.Context) error { return s.at().Store(ctx, key, content) }, nil)
 }
 
-// remove deletes. What is not there is no error.
-func (s *storage) remove(ctx context.Context, key string) error {
+// Remove deletes. What is not there is no error.
+func (s *storage) Remove(ctx context.Context, key string) error {
 	err := s.do(ctx, opDelete, func(ctx context.Context) error { return s.at().Delete(ctx, key) }, nil)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -138,8 +142,8 @@ func (s *storage) remove(ctx context.Context, key string) error {
 	return err
 }
 
-// list returns the keys in a folder, none if there is no such folder.
-func (s *storage) list(ctx context.Context, folder string) (keys []string, err error) {
+// List returns the keys in a folder, none if there is no such folder.
+func (s *storage) List(ctx context.Context, folder string) (keys []string, err error) {
 	found := make(chan []string, 1)
 	err = s.do(ctx, opList, func(ctx context.Context) error {
 		keys, err := s.at().List(ctx, folder, false)
@@ -155,7 +159,8 @@ func (s *storage) list(ctx context.Context, folder string) (keys []string, err e
 	return nil, err
 }
 
-func (s *storage) stat(ctx context.Context, key string) (info certmagic.KeyInfo, err error) {
+// Stat returns what the storage tells of an object without its content. Nothing there is fs.ErrNotExist.
+func (s *storage) Stat(ctx context.Context, key string) (info certmagic.KeyInfo, err error) {
 	found := make(chan certmagic.KeyInfo, 1)
 	err = s.do(ctx, opStat, func(ctx context.Context) error {
 		info, err := s.at().Stat(ctx, key)
@@ -168,8 +173,8 @@ func (s *storage) stat(ctx context.Context, key string) (info certmagic.KeyInfo,
 	return info, err
 }
 
-// lock takes a lock of the storage. Unlock waits for the storage as long as for any operation.
-func (s *storage) lock(ctx context.Context, lock string) (unlock func(), err error) {
+// Lock takes a lock of the storage. Unlock waits for the storage as long as for any operation.
+func (s *storage) Lock(ctx context.Context, lock string) (unlock func(), err error) {
 	at := s.at() // which unlocks, too, when there is another one meanwhile
 	err = s.do(ctx, opLock, func(ctx context.Context) error { return at.Lock(ctx, lock) }, func() {
 		_ = at.Unlock(context.WithoutCancel(ctx), lock)
@@ -185,14 +190,14 @@ func (s *storage) unlocker(ctx context.Context, at certmagic.Storage, lock strin
 	}
 }
 
-// tryLock takes a lock that nobody has. Without TryLocker it waits for a second.
-func (s *storage) tryLock(ctx context.Context, lock string) (unlock func(), ok bool, err error) {
+// TryLock takes a lock that nobody has. Without TryLocker it waits for a second.
+func (s *storage) TryLock(ctx context.Context, lock string) (unlock func(), ok bool, err error) {
 	at := s.at()
 	try, can := at.(certmagic.TryLocker)
 	if !can {
 		waiting, cancel := context.WithTimeout(ctx, time.Second)
 		defer cancel()
-		unlock, err = s.lock(waiting, lock)
+		unlock, err = s.Lock(waiting, lock)
 		if err != nil && waiting.Err() != nil && ctx.Err() == nil {
 			return nil, false, nil
 		}

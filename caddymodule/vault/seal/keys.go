@@ -1,4 +1,6 @@
-package vault
+// Package seal has the keys of a vault: what seals and opens its objects, and what makes the names and handles that say
+// nothing without the key. It does no I/O.
+package seal
 
 import (
 	"crypto/hkdf"
@@ -22,7 +24,7 @@ type Keys struct {
 	sealing jose.Encrypter
 	kid     string
 	opening map[string][]byte // by kid
-	namers  []namer           // the first makes names and handles, all know them
+	namers  []Namer           // the first makes names and handles, all know them
 }
 
 const (
@@ -47,7 +49,7 @@ func ParseKeys(text []byte) (*Keys, error) {
 		return nil, errNoSet
 	}
 	k := &Keys{opening: make(map[string][]byte)}
-	var derived []namer
+	var derived []Namer
 	for _, jwk := range set.Keys {
 		secret, ok := jwk.Key.([]byte)
 		switch {
@@ -125,8 +127,8 @@ func newKey(kind, use, algorithm string) json.RawMessage {
 	return text
 }
 
-// seal returns a JWE in its compact form.
-func (k *Keys) seal(content any) ([]byte, error) {
+// SealObject returns the JSON of a content, sealed by the first key: a JWE in its compact form, for the storage.
+func (k *Keys) SealObject(content any) ([]byte, error) {
 	text, err := json.Marshal(content)
 	if err != nil {
 		return nil, err
@@ -139,19 +141,40 @@ func (k *Keys) seal(content any) ([]byte, error) {
 	return []byte(compact), err
 }
 
+// Kid is the id of the key that seals.
+func (k *Keys) Kid() string { return k.kid }
+
+// Namers are what makes names: the first makes all new ones, and the others know those that they made before. There is
+// at least one.
+func (k *Keys) Namers() []Namer { return k.namers }
+
+// MaxObject is how many bytes an object in the storage has at most.
+const MaxObject = 1 << 18
+
+// Why an object or a handle does not open.
 var (
-	errSealed = errors.New("it is no JWE by dir and A256GCM")
-	errBroken = errors.New("it is damaged")
+	// ErrMadeUp is a key in the form of a handle that none of the keys has made.
+	ErrMadeUp = errors.New("the handle is none of ours")
+
+	// ErrKey is a record that was sealed by a key that is not in the key file.
+	ErrKey = errors.New("the record was sealed by a key that is not in the key file")
+
+	// ErrSealed is what is no JWE, or larger than MaxObject.
+	ErrSealed = errors.New("it is no JWE by dir and A256GCM")
+
+	// ErrBroken is what the key does not open, or is not of the form that was asked for.
+	ErrBroken = errors.New("it is damaged")
 )
 
-// open opens what seal has made, by whichever key.
-func (k *Keys) open(sealed []byte, content any) (kid string, err error) {
-	if len(sealed) > maxObject {
-		return "", errSealed
+// OpenObject opens what SealObject has made, by whichever key, and says which one. What is damaged is ErrSealed or
+// ErrBroken, and a key that is not in the key file ErrKey.
+func (k *Keys) OpenObject(sealed []byte, content any) (kid string, err error) {
+	if len(sealed) > MaxObject {
+		return "", ErrSealed
 	}
 	jwe, err := jose.ParseEncryptedCompact(string(sealed), []jose.KeyAlgorithm{jose.DIRECT}, []jose.ContentEncryption{jose.A256GCM})
 	if err != nil {
-		return "", errSealed
+		return "", ErrSealed
 	}
 	kid = jwe.Header.KeyID
 	secret := k.opening[kid]
@@ -160,7 +183,7 @@ func (k *Keys) open(sealed []byte, content any) (kid string, err error) {
 	}
 	text, err := jwe.Decrypt(secret)
 	if err != nil || json.Unmarshal(text, content) != nil {
-		return kid, errBroken
+		return kid, ErrBroken
 	}
 	return kid, nil
 }
@@ -168,33 +191,36 @@ func (k *Keys) open(sealed []byte, content any) (kid string, err error) {
 // Seal returns the JSON of a content, sealed by the first key: a JWE in its compact form, for what goes through the hands of
 // others.
 func (k *Keys) Seal(content any) (string, error) {
-	sealed, err := k.seal(content)
+	sealed, err := k.SealObject(content)
 	return string(sealed), err
 }
 
 // Open opens what Seal has made, by whichever key. ErrKey is a key that is not in the key file.
 func (k *Keys) Open(sealed string, content any) error {
-	_, err := k.open([]byte(sealed), content)
+	_, err := k.OpenObject([]byte(sealed), content)
 	return err
 }
 
-// namer makes names that say nothing, by a key. What it makes is the same at every instance and for ever.
-type namer struct {
+// Namer makes names that say nothing, by a key. What it makes is the same at every instance and for ever.
+type Namer struct {
 	macs *sync.Pool // of hash.Hash, keyed
 	dir  string     // in the storage, of all that it names
 }
 
-func newNamer(key []byte) namer {
-	n := namer{macs: &sync.Pool{New: func() any { return hmac.New(sha256.New, key) }}}
-	n.dir = prefix + "/" + lower.EncodeToString(n.digest("vault")[:10])
+func newNamer(key []byte) Namer {
+	n := Namer{macs: &sync.Pool{New: func() any { return hmac.New(sha256.New, key) }}}
+	n.dir = prefix + "/" + lower.EncodeToString(n.Digest("vault")[:10])
 	return n
 }
+
+// Dir is the folder in the storage of all that it names.
+func (n *Namer) Dir() string { return n.dir }
 
 // lower is for names in the storage: file systems and locks do not all tell upper case from lower.
 var lower = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)
 
-// digest is keyed, so that nobody without the key can try out what it is of.
-func (n *namer) digest(kind string, parts ...string) []byte {
+// Digest is keyed, so that nobody without the key can try out what it is of.
+func (n *Namer) Digest(kind string, parts ...string) []byte {
 	mac := n.macs.Get().(hash.Hash)
 	defer n.macs.Put(mac)
 	mac.Reset()

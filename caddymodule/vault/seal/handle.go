@@ -1,0 +1,203 @@
+package seal
+
+import (
+	"bytes"
+	"crypto/hmac"
+	"encoding/base64"
+	"encoding/hex"
+	"strings"
+)
+
+// A handle is what a player has as its privateKey: handlePrefix and, in base64url, the parts of the record's name and a
+// tag that only the key can make. It never changes, and a made-up one is told without a look into the storage.
+const (
+	handlePrefix = "smv1"
+	partSize     = 10 // bytes of a digest that make a name: a million homes share one by a chance of 1 in 10^12
+	tagSize      = 12
+	handleSize   = len(handlePrefix) + textSize
+	textSize     = (2*partSize+tagSize)*4/3 + 1
+
+	referencePrefix = handlePrefix + "." // which no base64url has
+	referenceSize   = len(referencePrefix) + textSize
+
+	// What the tags are of.
+	ofHandle    = "handle"
+	ofReference = "reference"
+)
+
+// Name is that of a record.
+type Name struct {
+	namer *Namer
+
+	// Home and Account are digests of them.
+	Home, Account [partSize]byte
+}
+
+// Record is the name of the record of an account, of a kind, in a home.
+func (n *Namer) Record(home, accountKind, account string) Name {
+	m := Name{namer: n}
+	copy(m.Home[:], n.Digest("home", home))
+	copy(m.Account[:], n.Digest(accountKind, account))
+	return m
+}
+
+// The kinds of accounts: one that was upgraded, and one of which no more is known than a token that it once had.
+const (
+	OfAccount = "account"
+	OfToken   = "token"
+)
+
+func (m *Name) bytes() []byte { return append(m.Home[:len(m.Home):len(m.Home)], m.Account[:]...) }
+
+func (m *Name) tag(kind string) []byte { return m.namer.Digest(kind, string(m.bytes()))[:tagSize] }
+
+// Handle is what a player has as its privateKey.
+func (m *Name) Handle() string { return m.as(handlePrefix, ofHandle) }
+
+// Reference is what a player has as its authToken where the real one stays here. It never changes either, and is no handle.
+func (m *Name) Reference() string { return m.as(referencePrefix, ofReference) }
+
+func (m *Name) as(prefix, kind string) string {
+	return prefix + base64.RawURLEncoding.EncodeToString(append(m.bytes(), m.tag(kind)...))
+}
+
+// Text is the name as one word.
+func (m *Name) Text() string {
+	return lower.EncodeToString(m.Home[:]) + m.AccountText()
+}
+
+// AccountText is the account's part of the name as one word.
+func (m *Name) AccountText() string { return lower.EncodeToString(m.Account[:]) }
+
+// Namer is what made the name.
+func (m *Name) Namer() *Namer { return m.namer }
+
+// NameBytes are a name without the key that made it.
+type NameBytes [2 * partSize]byte
+
+// Fixed is the name in a form that can be compared and be the key of a map.
+func (m *Name) Fixed() (b NameBytes) {
+	copy(b[:], m.Home[:])
+	copy(b[partSize:], m.Account[:])
+	return b
+}
+
+// Key is where the record is in the storage.
+func (m *Name) Key() string { return m.namer.Shard(Records, m.Home[0]) + "/" + m.Text() + Extension }
+
+// Alias is where the name of a record is that was made of an old token.
+func (m *Name) Alias() string {
+	return m.namer.Shard(tokens, m.Account[0]) + "/" + m.AccountText() + Extension
+}
+
+// The folders of a vault, each with its shards.
+const (
+	prefix  = "smapi_upgrade"
+	Records = "records"
+	tokens  = "tokens"
+	Failed  = "failed"
+
+	// Extension is how the name of an object ends.
+	Extension = ".jwe"
+
+	// Shards is how many there are of a folder.
+	Shards = 256
+)
+
+// Shard is the folder of a shard, of Shards, in a folder of the vault.
+func (n *Namer) Shard(folder string, shard byte) string {
+	return n.dir + "/" + folder + "/" + hex.EncodeToString([]byte{shard})
+}
+
+// Parse returns the name in a text of a record.
+func (n *Namer) Parse(text string) (m Name, ok bool) {
+	raw, err := lower.DecodeString(text)
+	if err != nil || len(raw) != 2*partSize {
+		return m, false
+	}
+	return n.of(raw), true
+}
+
+func (n *Namer) of(raw []byte) Name {
+	m := Name{namer: n}
+	copy(m.Home[:], raw)
+	copy(m.Account[:], raw[partSize:])
+	return m
+}
+
+// OpenHandle returns the name of the record that a handle stands for. What has not the form of a handle is none, and one
+// that these keys have not made is ErrMadeUp.
+func (k *Keys) OpenHandle(key string) (m Name, handle bool, err error) {
+	text, ok := strings.CutPrefix(key, handlePrefix)
+	if !ok || len(key) != handleSize {
+		return m, false, nil
+	}
+	return k.openAs(text, ofHandle)
+}
+
+// OpenReference is OpenHandle for a reference.
+func (k *Keys) OpenReference(token string) (m Name, reference bool, err error) {
+	text, ok := strings.CutPrefix(token, referencePrefix)
+	if !ok || len(token) != referenceSize {
+		return m, false, nil
+	}
+	return k.openAs(text, ofReference)
+}
+
+func (k *Keys) openAs(text, kind string) (m Name, formed bool, err error) {
+	raw, err := base64.RawURLEncoding.Strict().DecodeString(text)
+	if err != nil || len(raw) != 2*partSize+tagSize {
+		return m, false, nil
+	}
+	for i := range k.namers {
+		m := k.namers[i].of(raw)
+		if hmac.Equal(m.tag(kind), raw[2*partSize:]) {
+			return m, true, nil
+		}
+	}
+	return m, false, ErrMadeUp
+}
+
+// IsHandle tells whether a key has the form of a handle, whoever made it.
+func IsHandle(key string) bool {
+	text, ok := strings.CutPrefix(key, handlePrefix)
+	if !ok || len(key) != handleSize {
+		return false
+	}
+	_, err := base64.RawURLEncoding.Strict().DecodeString(text)
+	return err == nil
+}
+
+// Failures is the folder of the failed logins of an account. All there is to say of one is in its name, so that instances add theirs at
+// once and none is lost, and one look finds them all.
+func (n *Namer) Failures(account string) string {
+	d := n.Digest(OfAccount, account)[:partSize]
+	return n.Shard(Failed, d[0]) + "/" + lower.EncodeToString(d)
+}
+
+// Bears reports whether a text has a reference or a handle in it, or something that looks like one.
+func Bears(text []byte) bool {
+	const enough = 16 // of the characters behind the prefix
+	for {
+		at := bytes.Index(text, []byte(handlePrefix))
+		if at < 0 {
+			return false
+		}
+		text = text[at+len(handlePrefix):]
+		rest := text
+		if len(rest) > 0 && rest[0] == '.' {
+			rest = rest[1:]
+		}
+		n := 0
+		for n < len(rest) && n < enough && isBase64URL(rest[n]) {
+			n++
+		}
+		if n == enough {
+			return true
+		}
+	}
+}
+
+func isBase64URL(b byte) bool {
+	return b >= 'A' && b <= 'Z' || b >= 'a' && b <= 'z' || b >= '0' && b <= '9' || b == '-' || b == '_'
+}
