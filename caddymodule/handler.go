@@ -13,6 +13,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
 
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/exchange"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/pacing"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/secret"
@@ -50,7 +51,7 @@ type Handler struct {
 
 	settings  settings.Settings
 	files     settings.Files
-	exchanger *flow.Exchanger
+	exchanger *exchange.Exchanger
 	shared    *sharedEndpoint
 	vault     *vaultMember
 	ours      smapi.Ours // nil without an old service
@@ -240,8 +241,8 @@ func (h *Handler) exchange(r *http.Request, d *flow.Decision, body int) {
 		smapi.Drop(r) // it may wait, and needs no body any more
 	}
 	ctx, span := traceExchange(r.Context(), &q.Grant)
-	h.exchanger.Ask(ctx, &h.settings.Policy, d, &q)
-	h.exchanger.Learn(&q, d)
+	h.settings.Policy.Ask(ctx, h.exchanger, d, &q)
+	flow.Learn(h.exchanger, &q, d)
 	endTrace(span, d)
 	if d.Unsaved != nil {
 		logUnsaved(h.logger, d)

@@ -8,7 +8,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
-	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/exchange"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/pacing"
 )
 
@@ -43,7 +43,7 @@ func prefixOf(r *http.Request) (prefix netip.Prefix) {
 }
 
 // lookup finds Caddy's placeholders of an HTTP request.
-func lookup(r *http.Request) flow.Lookup {
+func lookup(r *http.Request) exchange.Lookup {
 	return func(name string) string {
 		if repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
 			text, _ := repl.GetString(name)

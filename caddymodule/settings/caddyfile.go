@@ -10,6 +10,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/exchange"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/token"
@@ -218,7 +219,7 @@ func (o *Options) unmarshalExchange(d *caddyfile.Dispenser) error {
 		return wrongArgs(d, "exchange")
 	}
 	x := Exchange{Credentials: smapi.Kind(args[0])}
-	if !slices.Contains(flow.Kinds, x.Credentials) {
+	if !slices.Contains(exchange.Kinds, x.Credentials) {
 		return d.Errf("exchange: %v", errKind)
 	}
 	if len(args) == 2 {
@@ -228,7 +229,7 @@ func (o *Options) unmarshalExchange(d *caddyfile.Dispenser) error {
 		var err error
 		switch name := d.Val(); name {
 		case "param":
-			err = pair(d, name, &x.Param, checkExchangeParam, flow.Placeholders(x.Credentials), false)
+			err = pair(d, name, &x.Param, checkExchangeParam, exchange.Placeholders(x.Credentials), false)
 		case "on_error":
 			err = onError(d, name, &x.OnError)
 		default:

@@ -9,6 +9,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/exchange"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
 )
@@ -47,7 +48,7 @@ func (o *Options) resolveOldService(r *resolver, p *flow.Policy) {
 	}
 	kind := old.Credentials
 	switch grace := time.Duration(old.Grace); {
-	case !slices.Contains(flow.Kinds, kind):
+	case !slices.Contains(exchange.Kinds, kind):
 		r.fail(oldService, errOldKind)
 		return
 	case o.Vault == nil:
@@ -60,7 +61,7 @@ func (o *Options) resolveOldService(r *resolver, p *flow.Policy) {
 		r.fail(oldService, errGrace)
 	}
 	allowed := append(flow.OldPlaceholders(), anyField)
-	values := map[string]flow.Template{}
+	values := map[string]exchange.Template{}
 	given := old.parts()
 	for _, name := range slices.Sorted(maps.Keys(given)) {
 		used := slices.Contains(flow.OldParts(kind), name)
