@@ -126,9 +126,11 @@ func newSharedEndpoint(where, client string) *sharedEndpoint {
 	return e
 }
 
-// pacing is how all that is asked there is paced now.
+// pacing is how all that is asked there is paced now. Of keys that a vault does not know only what is in flight is told,
+// since anybody can make them up.
 func (e *sharedEndpoint) pacing() pacing.Status {
 	s := e.Logins.Status()
+	s.InFlight += e.Unknown.Status().InFlight
 	for _, p := range [...]*pacing.Pacer{e.Refreshes, e.Links, e.Polls} {
 		r := p.Status()
 		s.InFlight += r.InFlight

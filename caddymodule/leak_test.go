@@ -1,11 +1,16 @@
 package caddymodule_test
 
 import (
+	"bytes"
+	"encoding/json"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
+	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/caddyserver/caddy/v2"
@@ -84,16 +89,30 @@ func TestNothingSecretGetsOut(t *testing.T) {
 		{"getDeviceAuthToken", "login-token-in-authorization.xml"},
 		{"getSessionId", "get-session-id.xml"}, {"refreshAuthToken", "refresh-auth-token.xml"}, {"refreshAuthToken", "ambiguous-refresh-two-tokens.xml"},
 	}
-	seen := map[string]bool{}
-	for _, mode := range []string{"upgrade", "observe", "reauthorize"} {
+	seen, ofVaults := map[string]bool{}, []string(nil)
+	for _, mode := range []string{"upgrade", "observe", "reauthorize", withVaultOn} {
 		for name, answers := range leakyAnswers {
+			mode, kept := strings.CutSuffix(mode, " with a vault")
 			if mode != "upgrade" && name != "issued" {
 				continue // nobody is asked
 			}
-			endpoint := serve(t, answers)
+			keys, vaultOn := "", ""
+			if kept {
+				keys = vaultFile(t)
+				vaultOn = "vault " + keys
+			}
+			var seed sync.Once // whose tokens are the vault's before the endpoint answers like this
+			endpoint := serve(t, func(w http.ResponseWriter, r *http.Request) {
+				answer := answers
+				if kept {
+					seed.Do(func() { answer = leakyAnswers["issued"] })
+				}
+				answer(w, r)
+			})
 			o := operate(t, "tracing {\nspan request\n}\n"+strings.NewReplacer("the-secret", "{file."+secret+"}", "the-id", name+mode).Replace(
 				strings.Replace(directive(endpoint, oldService(t), "mode "+mode, `expire_session_ids
 				refresh_auth_tokens
+				`+vaultOn+`
 				failed_logins 1 1m
 				header X-Home {smapi.household_id}
 				header X-Device {smapi.device_id}
@@ -107,7 +126,21 @@ func TestNothingSecretGetsOut(t *testing.T) {
 					param key {smapi.key}
 				}
 				exchange anonymous urn:example:anonymous`), "client_id the-id", `client_id "the-id"`, 1)))
-			var sent []*http.Request
+			var secrets, sent = []string(nil), []*http.Request(nil)
+			if kept {
+				authToken, handle := tokensOf(o.post(t, tries(t, "marker-seed", "marker-password", "marker-household")))
+				if !strings.HasPrefix(handle, "smv1") {
+					t.Fatalf("%s: the handle is %q", name, handle)
+				}
+				secrets = append(keysOf(t, keys), handle)
+				ofVaults = append(ofVaults, secrets...)
+				for _, held := range []string{"marker-before", authToken} { // answered by the record, and by the endpoint
+					r := o.request(t, bytes.ReplaceAll(bytes.ReplaceAll(marked(t, "refresh-auth-token.xml"),
+						[]byte("marker-old-token"), []byte(held)), []byte("marker-old-key"), []byte(handle)))
+					r.Header.Set("SOAPAction", `"http://www.sonos.com/Services/1.1#refreshAuthToken"`)
+					sent = append(sent, r)
+				}
+			}
 			for _, call := range calls {
 				r := o.request(t, marked(t, call[1]))
 				r.Header.Set("SOAPAction", `"http://www.sonos.com/Services/1.1#`+call[0]+`"`)
@@ -138,15 +171,20 @@ func TestNothingSecretGetsOut(t *testing.T) {
 				}
 			}
 			checkNoMarker(t, name+", the log", log)
+			checkHasNone(t, name+", the log", log, secrets)
 			for _, path := range []string{"/metrics", "/config/", "/smapi_upgrade/status", "/smapi_upgrade/ready"} {
 				got := o.admin.get(t, path)
 				if got.status != http.StatusOK || len(got.body) < 10 {
 					t.Fatalf("%s: %+v", path, got)
 				}
 				checkNoMarker(t, name+", "+path, got.body)
+				checkHasNone(t, name+", "+path, got.body, secrets)
 			}
 			if err := caddy.Stop(); err != nil {
 				t.Fatal(err)
+			}
+			if kinds := checkStorage(t, o.storage, secrets); kept && kinds["records"] == 0 || !kept && len(kinds) > 0 {
+				t.Errorf("%s: the storage has %v", name, kinds)
 			}
 		}
 	}
@@ -161,6 +199,69 @@ func TestNothingSecretGetsOut(t *testing.T) {
 		t.Fatal("there are no spans")
 	}
 	checkNoMarker(t, "the spans", received.raw.String())
+	checkHasNone(t, "the spans", received.raw.String(), ofVaults)
+}
+
+const withVaultOn = "upgrade with a vault"
+
+// keysOf are the keys in a key file.
+func keysOf(t testing.TB, path string) (keys []string) {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var set struct{ Keys []struct{ K string } }
+	if err := json.Unmarshal(text, &set); err != nil || len(set.Keys) == 0 {
+		t.Fatal(err)
+	}
+	for _, key := range set.Keys {
+		keys = append(keys, key.K)
+	}
+	return keys
+}
+
+func checkHasNone(t testing.TB, where, text string, secrets []string) {
+	t.Helper()
+	for _, secret := range secrets {
+		if strings.Contains(text, secret) {
+			t.Errorf("%s has the handle or a key of the vault", where)
+		}
+	}
+}
+
+// checkStorage reads every name and byte of a storage. It returns how many files a vault has in each of its folders.
+func checkStorage(t testing.TB, storage string, secrets []string) (kinds map[string]int) {
+	t.Helper()
+	kinds = map[string]int{}
+	err := filepath.WalkDir(storage, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		name, _ := filepath.Rel(storage, path)
+		checkNoMarker(t, "a name in the storage", name)
+		checkHasNone(t, "a name in the storage", name, secrets)
+		if entry.IsDir() {
+			return nil
+		}
+		content, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		checkNoMarker(t, name, string(content))
+		checkHasNone(t, name, string(content), secrets)
+		if parts := strings.Split(filepath.ToSlash(name), "/"); parts[0] == "smapi_upgrade" {
+			kinds[parts[2]]++
+			if info, err := entry.Info(); err != nil || info.Mode().Perm() != 0o600 {
+				t.Errorf("%s has mode %v", name, info.Mode())
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	return kinds
 }
 
 // refusedAccounts are how many accounts more call where every one is refused.

@@ -33,7 +33,8 @@ import (
 // operated is a Caddy with an admin API, as an operator has it.
 type operated struct {
 	*site
-	admin *site
+	admin   *site
+	storage string
 }
 
 // operate runs a Caddy with an admin API that logs everything. Its sites are %s, %s, ... in the directives.
@@ -41,8 +42,9 @@ func operate(t testing.TB, directives string) *operated {
 	t.Helper()
 	admin, address := loopback.FreeAddress(), loopback.FreeAddress()
 	o := &operated{
-		site:  &site{url: "http://" + address, logFile: filepath.Join(t.TempDir(), "log")},
-		admin: &site{url: "http://" + admin},
+		site:    &site{url: "http://" + address, logFile: filepath.Join(t.TempDir(), "log")},
+		admin:   &site{url: "http://" + admin},
+		storage: t.TempDir(),
 	}
 	load(t, fmt.Sprintf(`{
 	admin %s
@@ -58,7 +60,7 @@ http://%s {
 	bind 127.0.0.1
 	log
 	%s
-}`, admin, t.TempDir(), o.logFile, address, directives))
+}`, admin, o.storage, o.logFile, address, directives))
 	t.Cleanup(func() {
 		if err := caddy.Stop(); err != nil {
 			t.Error(err)

@@ -3,7 +3,6 @@ package caddymodule_test
 import (
 	"encoding/xml"
 	"fmt"
-	"io/fs"
 	"net/http"
 	"net/url"
 	"os"
@@ -27,6 +26,9 @@ type rotating struct {
 	*server
 	life  float64 // of access tokens, in seconds
 	extra string  // members of its answers
+
+	// oneSession has a login end all sessions before it, as Dex does.
+	oneSession bool
 
 	mu        sync.Mutex
 	issued    int
@@ -63,6 +65,11 @@ func rotate(t testing.TB, life float64) *rotating {
 		}
 		r.mu.Lock()
 		defer r.mu.Unlock()
+		if r.oneSession {
+			for _, family := range r.family {
+				r.revoked[family] = true
+			}
+		}
 		r.issue(w, q, r.issued+1)
 	})
 	return r
@@ -280,6 +287,40 @@ func TestInstancesOnOneStorageAreOne(t *testing.T) {
 	}
 }
 
+// Two controllers of a home are upgraded, each at an instance of its own, and the second login ends the session of the
+// first one.
+func TestAServerWithOneSessionForAnAccountSignsOutNoController(t *testing.T) {
+	endpoint, old, keys := rotate(t, 3600), oldService(t), vaultFile(t)
+	endpoint.oneSession = true
+	c := startCluster(t, 2, withVault(endpoint, old, keys))
+	var held [2]string
+	var handles [2]string
+	for i, s := range c.sites {
+		held[i], handles[i] = tokensOf(s.upgrade(t))
+	}
+	if handles[0] != handles[1] || held[0] == held[1] {
+		t.Fatalf("upgraded to %v, %v", held, handles)
+	}
+	newest, _ := tokensOf(c.sites[0].refresh(t, held[0], handles[0]))
+	if newest != held[1] || endpoint.refreshes.Load() != 0 {
+		t.Errorf("the first controller gets %q, and the second has %q", newest, held[1])
+	}
+	held[0] = newest
+	for life := range 3 { // each ends when the first controller finds that its token does no more
+		for i, s := range c.sites {
+			got := s.refresh(t, held[i], handles[0])
+			authToken, key := tokensOf(got)
+			if got.status != http.StatusOK || authToken == held[i] || key != handles[0] {
+				t.Fatalf("life %d, controller %d: %+v", life, i, got)
+			}
+			held[i] = authToken
+		}
+		if n := endpoint.refreshes.Load(); n != int64(life+1) || held[0] != held[1] {
+			t.Errorf("life %d: %d refreshes, tokens %v", life, n, held)
+		}
+	}
+}
+
 func refreshOf(t testing.TB, s *site, authToken, privateKey string) *http.Request {
 	t.Helper()
 	body := strings.NewReplacer("old-token", authToken, "old-key", privateKey).Replace(string(file(t, "requests", "refresh-auth-token.xml")))
@@ -402,30 +443,9 @@ func TestNothingOfAHomeIsInTheStorage(t *testing.T) {
 	if err := caddy.Stop(); err != nil {
 		t.Fatal(err)
 	}
-	kinds := map[string]int{}
-	err := filepath.WalkDir(storage, func(path string, entry fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		checkNoMarker(t, "a name in the storage", path)
-		if entry.IsDir() {
-			return nil
-		}
-		content, err := os.ReadFile(path)
-		if err != nil {
-			return err
-		}
-		checkNoMarker(t, path, string(content))
-		if rest, ok := strings.CutPrefix(path, filepath.Join(storage, "smapi_upgrade")); ok {
-			kinds[strings.Split(rest, string(filepath.Separator))[2]]++
-			if info, err := entry.Info(); err != nil || info.Mode().Perm() != 0o600 {
-				t.Errorf("%s has mode %v", path, info.Mode())
-			}
-		}
-		return nil
-	})
-	if err != nil || kinds["records"] != 2 || kinds["tokens"] != 1 || kinds["failed"] != 1 {
-		t.Errorf("there are %v, %v", kinds, err)
+	kinds := checkStorage(t, storage, append(keysOf(t, keys), handle))
+	if kinds["records"] != 2 || kinds["tokens"] != 1 || kinds["failed"] != 1 {
+		t.Errorf("there are %v", kinds)
 	}
 	checkNoMarker(t, "the log", s.log(t))
 }

@@ -38,6 +38,7 @@ type vaultMember struct {
 	keys        func() *vault.Keys
 	storage     certmagic.Storage
 	forgetAfter time.Duration
+	counts      time.Duration // how long failed logins count
 	logger      *zap.Logger
 }
 
@@ -47,7 +48,8 @@ func joinVault(s *settings.Settings, keys func() *vault.Keys, storage certmagic.
 	if err != nil {
 		return nil, err
 	}
-	m := &vaultMember{keys: keys, storage: storage, forgetAfter: s.ForgetAfter, logger: logger}
+	m := &vaultMember{keys: keys, storage: storage, forgetAfter: s.ForgetAfter, logger: logger,
+		counts: 2 * max(s.FailedLogins.Within, s.RememberRejected)} // what flow forgets by
 	shared, _, err := vaultsPool.LoadOrNew(file, func() (caddy.Destructor, error) { return newSharedVault(file, m), nil })
 	if err != nil {
 		return nil, err
@@ -75,17 +77,28 @@ func newSharedVault(file string, first *vaultMember) *sharedVault {
 	v.records.Store(-1)
 	v.current.Store(first)
 	v.Vault = vault.New(vault.Config{
-		Keys:        func() *vault.Keys { return v.current.Load().keys() },
-		Storage:     func() certmagic.Storage { return v.current.Load().storage },
-		ForgetAfter: func() time.Duration { return v.current.Load().forgetAfter },
-		Observe:     observeStorage,
-		Logger:      first.logger,
-		Now:         clock,
+		Keys:          func() *vault.Keys { return v.current.Load().keys() },
+		Storage:       func() certmagic.Storage { return v.current.Load().storage },
+		ForgetAfter:   func() time.Duration { return v.current.Load().forgetAfter },
+		FailuresCount: v.failuresCount,
+		Observe:       observeStorage,
+		Logger:        first.logger,
+		Now:           clock,
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	v.stop = cancel
 	go v.Run(ctx, v.forgotten)
 	return v
+}
+
+// failuresCount is how long failed logins count at the handler where they count longest.
+func (v *sharedVault) failuresCount() (longest time.Duration) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for _, m := range v.members {
+		longest = max(longest, m.counts)
+	}
+	return longest
 }
 
 // closeWait is how long the end of the last configuration waits for what is still to be written.

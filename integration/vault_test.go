@@ -1,6 +1,9 @@
+//go:build nobadger
+
 package integration
 
 import (
+	"net/http"
 	"os"
 	"path/filepath"
 	"testing"
@@ -62,6 +65,26 @@ func TestAHomeThatWasUpgradedBeforeThereWasAVaultIsTakenIn(t *testing.T) {
 		t.Errorf("refreshed to %+v and %+v", first, again)
 	}
 	oauth.checkPosts(t, "refresh_token", 1)
+}
+
+// A server of another make, by another grant: the handle is that of the old token, at every upgrade.
+func TestAHomeThatIsUpgradedByTokenExchangeKeepsItsHandle(t *testing.T) {
+	oauth := runZitadel(t)
+	s := caddyRunOn(t, t.TempDir(), oauth.tokenEndpoint, bySecret, keepSignedIn, exchangeLoginToken, "replay off", "vault "+vaultKeys(t))
+	household := signedIn(t, s.upgrade(t, oldToken))
+	first := signedIn(t, s.refresh(t, household))
+	check(t, s.refresh(t, household), answer{status: http.StatusOK, pair: first}) // another controller
+	oauth.checkPosts(t, "refresh_token", 1)
+	again := signedIn(t, s.upgrade(t, oldToken))
+	check(t, s.refresh(t, first), answer{status: http.StatusOK, pair: again}) // whose tokens are the newest
+	oauth.checkPosts(t, "refresh_token", 1)
+	last := signedIn(t, s.refresh(t, again))
+	oauth.checkPosts(t, "refresh_token", 2)
+	for _, p := range []pair{first, again, last} {
+		if p.privateKey != household.privateKey || !oauth.works(t, p.authToken) {
+			t.Errorf("%+v after %+v", p, household)
+		}
+	}
 }
 
 func vaultKeys(t testing.TB) string {

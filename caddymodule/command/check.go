@@ -47,7 +47,8 @@ Exchanges the credentials of a test account at the token endpoint as a player's
 upgrade call would, and then wrong ones, and says what the player would get. It
 is done by the handlers of the configuration, which are set up as Caddy does,
 but no server is started. It also looks at the client's secrets, TLS, the clock
-and the tokens, and sees that each exchange is one POST.
+and the tokens, and sees that each exchange is one POST. Where there is a vault,
+it writes an object into Caddy's storage, reads it and removes it again.
 
 It costs the account one failed login at each token endpoint, which is what
 wrong credentials cost a player, and asks before. No wrong ones are tried where

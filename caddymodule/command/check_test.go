@@ -10,12 +10,14 @@ import (
 	"encoding/pem"
 	"fmt"
 	"io"
+	"io/fs"
 	"log"
 	"math/big"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -123,6 +125,7 @@ func TestCheckSaysWhetherItWouldWorkForPlayers(t *testing.T) {
 		{"needs-reauth", issues, byFile + "exchange login_token {\nparam subject_token {smapi.token}\n}\n", "--credentials login_token", 3, 0},
 		{"no-exchange", issues, byFile, "--credentials session_id", 2, 0},
 		{"secret-is-rejection", knowsClient(issues, rejects, says(403, `{"error":"access_denied"}`)), byFile + "on_error access_denied rejected\n", "", 1, 3},
+		{"vault", knows(issues, rejects), byFile + "refresh_auth_tokens\nvault " + vaultFile(t) + "\n", "--refresh", 0, 4},
 		{"observe", knows(issues, rejects), byFile + "mode observe\nhouseholds 0%\nreplay 10m\n", "", 0, 3},
 		{"reauthorize", knows(issues, rejects), byFile + "mode reauthorize\n", "", 0, 3},
 	} {
@@ -144,6 +147,32 @@ func TestCheckSaysWhetherItWouldWorkForPlayers(t *testing.T) {
 				t.Errorf("the endpoint was asked %d times, want %d", n, test.posts)
 			}
 		})
+	}
+}
+
+func TestCheckTriesTheStorageOfAVault(t *testing.T) {
+	keys, account := vaultFile(t), filepath.Join(t.TempDir(), "account.tsv")
+	write(t, account, testAccount["login"])
+	endpoint := serve(t, knows(issues, rejects))
+	storage := filepath.Join(t.TempDir(), "storage")
+	config := write(t, filepath.Join(t.TempDir(), "Caddyfile"), fmt.Sprintf("{\nadmin off\nstorage file_system %s\n}\nhttp://site.example.com {\n"+
+		"smapi_upgrade %s/token {\nclient_id the-id\nclient_auth none\nrefresh_auth_tokens\nvault %s\n}\n}", storage, endpoint.URL, keys))
+	check := func() commanded { return here(t, nil, "check", "--config", config, "--from", account, "--yes") }
+	if got := check(); got.code != 0 || !strings.Contains(got.stdout, "its storage was locked, written to and read") {
+		t.Errorf("got %+v", got)
+	}
+	err := filepath.WalkDir(storage, func(path string, entry fs.DirEntry, err error) error {
+		if err == nil && !entry.IsDir() {
+			t.Errorf("%s is left", path)
+		}
+		return err
+	})
+	if err != nil || os.RemoveAll(storage) != nil {
+		t.Fatal(err)
+	}
+	write(t, storage, "no folder")
+	if got := check(); got.code != 3 || !strings.Contains(got.stdout, "its storage does not work") {
+		t.Errorf("got %+v", got)
 	}
 }
 

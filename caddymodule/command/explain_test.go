@@ -36,6 +36,7 @@ func TestExplainSaysHowARequestIsDecided(t *testing.T) {
 	call := marked(t, "upgrade.xml")
 	capture := httpCapture(call, xmlType, upgrade, length(call))
 	chunked := fmt.Appendf(nil, "%x\r\n%s\r\n0\r\n\r\n", len(call), call)
+	handled := bytes.Replace(marked(t, "refresh-auth-token.xml"), []byte("marker-old-key"), []byte("smv1"+strings.Repeat("A", 43)), 1)
 	handler := func(options string) []string {
 		return []string{"smapi_upgrade https://auth.example.com/oauth2/token?key=marker {\nclient_id sonos-upgrade\nclient_secret {file./nonexistent/secret}\n" + options + "\n}"}
 	}
@@ -82,6 +83,8 @@ func TestExplainSaysHowARequestIsDecided(t *testing.T) {
 		{"refresh", marked(t, "refresh-auth-token.xml"), handler("refresh_auth_tokens"), "", 0},
 		{"refresh-of-others", marked(t, "refresh-auth-token.xml"), handler("refresh_auth_tokens\nhouseholds 0%"), "", 0},
 		{"refresh-without-option", marked(t, "refresh-auth-token.xml"), handler(""), "", 1},
+		{"refresh-by-handle", handled, handler("refresh_auth_tokens\nvault /nonexistent/vault.json"), "", 0},
+		{"refresh-by-handle-without-vault", handled, handler("refresh_auth_tokens"), "", 0},
 		{"refresh-in-reauthorize", marked(t, "refresh-auth-token.xml"), handler("refresh_auth_tokens\nmode reauthorize"), "", 1},
 
 		{"get-app-link", marked(t, "sign-in-get-app-link.xml"), handler("scope offline_access\nparam tenant {smapi.household_id}\nsign_in {\ndevice_endpoint https://auth.example.com/device\napp_url_string_id SIGN_IN\n}"), "", 0},

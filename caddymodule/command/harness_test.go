@@ -24,6 +24,7 @@ import (
 	_ "github.com/caddyserver/caddy/v2/modules/standard"
 	"github.com/spf13/cobra"
 
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault"
 	"github.com/smapi-tools/caddy-smapi-upgrade/internal/loopback"
 )
 
@@ -208,6 +209,16 @@ func configFile(t testing.TB, sites ...string) string {
 		text += fmt.Sprintf("http://site%d.example.com {\n%s\n}\n", i+1, directives)
 	}
 	return write(t, filepath.Join(t.TempDir(), "Caddyfile"), text)
+}
+
+// vaultFile makes the key file of a vault.
+func vaultFile(t testing.TB) string {
+	t.Helper()
+	keys, err := vault.GenerateKeys(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return write(t, filepath.Join(t.TempDir(), "vault.json"), string(keys))
 }
 
 // server keeps how often it is asked, and with what.

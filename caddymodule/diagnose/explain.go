@@ -11,6 +11,7 @@ import (
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/settings"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault"
 )
 
 // Explanation is what becomes of a request, without anything secret.
@@ -144,6 +145,10 @@ func (c *Configured) explain(asked *capture.Request) (x Explained, err error) {
 	x.Call = capture.FactsOf(call)
 	p := &s.Policy
 	d := p.Decide(call)
+	if call.Method == smapi.RefreshAuthToken && vault.IsHandle(call.Credentials.Key) {
+		x.Notes = append(x.Notes, noteOfHandle(p))
+		d.Others = d.Others && !p.Vault // what is refused then is this handler's own
+	}
 	x.Rule = d.Reason.Says
 	switch {
 	case d.Outcome == flow.Forwarded:
@@ -163,6 +168,15 @@ func (c *Configured) explain(asked *capture.Request) (x Explained, err error) {
 	}
 	x.Told = tellAll(p, d)
 	return x, nil
+}
+
+// noteOfHandle says what the form of a handle means. The key file is not read.
+func noteOfHandle(p *flow.Policy) string {
+	if p.Vault {
+		return "Its key has the form of a vault's handle. If the key file has made it, its record answers, or the refresh token of that is " +
+			"sent in its place. If not, the call is forwarded."
+	}
+	return "Its key has the form of a vault's handle, and there is no vault here: the token endpoint does not know it."
 }
 
 // hint says which option would have the request answered.

@@ -21,6 +21,7 @@ import (
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/settings"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/token"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault"
 )
 
 // State is how one thing that was checked is.
@@ -64,6 +65,7 @@ type Checked struct {
 	files     settings.Files
 	exchanger *exchange.Exchanger // nil where there is nothing to try
 	charset   *exchange.Exchanger // says that forms are UTF-8, nil where the first one does
+	vault     *vault.Vault        // nil where there is none
 	impostor  *exchange.Exchanger // has a client secret that is made up, nil where the client has none
 	tap       tap.Tap
 }
@@ -104,6 +106,7 @@ func (x *Checked) check(ctx context.Context, tries Tries, wrong bool) {
 		return
 	}
 	x.checkSecrets(time.Now())
+	x.checkVault(ctx)
 	if x.settings.Policy.Exchanges[account.Kind] == nil {
 		x.say(Well, "exchange", fmt.Sprintf("there is none for %s, so that nothing is tried here", account.Kind))
 		return
@@ -182,6 +185,19 @@ func (x *Checked) checkSecrets(now time.Time) {
 			x.sayLife("client certificate", "", now, *s.Expires)
 		}
 	}
+}
+
+// checkVault tries the storage as a vault uses it.
+func (x *Checked) checkVault(ctx context.Context) {
+	if x.vault == nil {
+		return
+	}
+	if err := x.vault.Try(ctx); err != nil {
+		x.say(Problem, "vault", "its storage does not work: "+err.Error(),
+			"check Caddy's storage: that it is there, writable for the user of the server, and not full")
+		return
+	}
+	x.say(Well, "vault", "its storage was locked, written to and read, and what was written is removed again")
 }
 
 // soon is how long before its end a certificate has to be replaced. Those that are issued for days are replaced

@@ -190,6 +190,12 @@ func (t *Trial) prepare(ctx caddy.Context, c Configured) (*Checked, error) {
 		x.text += string(mode)
 		return x, nil
 	}
+	if x.settings.VaultKeyFile != "" {
+		if x.vault, err = openVault(&x.settings, ctx.Storage()); err != nil {
+			x.files.Close()
+			return nil, fmt.Errorf("the smapi_upgrade at %s: %w", c.at, err)
+		}
+	}
 	x.tap.Next = endpoint.Transport
 	endpoint.Transport = &x.tap
 	x.exchanger = x.settings.Exchanger(endpoint, t.state(&x.settings), nil) // what is tried here is few, and announced

@@ -122,6 +122,10 @@ type Request struct {
 	// Others tells that the credentials may be others' to judge: that they are refused says nothing of the endpoint.
 	Others bool
 
+	// Ready is called right before the request is sent, and it is not sent unless that is true. It is of a refresh token that
+	// a vault does not know and that anybody can have made up. Nil is ready.
+	Ready func() bool
+
 	// Held is how many bytes are held beside while it waits, such as a body that may be forwarded.
 	Held int
 
@@ -170,8 +174,8 @@ func (x *Exchange) OfCode(q *Request, code string) {
 	q.Identity, q.RejectionIdentity, q.Account = []string{x.variant, code}, nil, code
 }
 
-// With is the request for another refresh token: one that the vault has, known, or that a player presents.
-func (q *Request) With(refreshToken string, known bool) *Request {
+// With is the request for another refresh token: one that the vault has, where ready is nil, or that a player presents.
+func (q *Request) With(refreshToken string, ready func() bool) *Request {
 	asked := *q
 	asked.Params = slices.Clone(q.Params)
 	for i := range asked.Params {
@@ -180,7 +184,7 @@ func (q *Request) With(refreshToken string, known bool) *Request {
 		}
 	}
 	asked.Identity = []string{refreshToken}
-	asked.Others = !known
+	asked.Others, asked.Ready = ready != nil, ready
 	return &asked
 }
 

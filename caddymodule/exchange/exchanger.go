@@ -69,7 +69,7 @@ type Exchanger struct {
 	SignIn *token.Endpoint
 
 	// Places is how many logins are under way at once. Refreshes, links and polls have a quarter as many each, and at
-	// least one, beside.
+	// least one, beside, and so have with a Vault refreshes by keys that it does not know.
 	Places int
 
 	// Fair is how much time the endpoint has to have had before no answer in time counts against it.
@@ -114,6 +114,7 @@ const (
 	causeLate    = "no place at the token endpoint in time"
 	causeHeld    = "the token endpoint is rate-limiting"
 	causeFailing = "not asked, because the token endpoint has been failing"
+	causeUnready = "not asked, because the vault was not ready"
 	causeGuarded = "not asked, because the account has had too many failed logins"
 )
 
@@ -158,6 +159,9 @@ func (x *Exchanger) endpoint(q *Request) *token.Endpoint {
 func (x *Exchanger) pacer(q *Request) (*pacing.Pacer, int) {
 	switch q.Type {
 	case token.Refresh:
+		if q.Ready != nil {
+			return x.State.Unknown, max(1, x.Places/4)
+		}
 		return x.State.Refreshes, max(1, x.Places/4)
 	case token.DeviceCode:
 		return x.State.Polls, max(1, x.Places/4)
@@ -279,6 +283,10 @@ func (x *Exchanger) fly(ctx context.Context, deadline time.Time, call replay.Dig
 				l.Unsent = &token.Failure{Class: AccountGuarded, Cause: causeGuarded}
 				return deadline, false
 			}
+			if q.Ready != nil && !q.Ready() {
+				l.Unsent = &token.Failure{Class: token.Unavailable, Cause: causeUnready}
+				return deadline, false
+			}
 			return calls.Send(f)
 		})
 		v := endpoint.Judge(&q.Grant, &answer)
@@ -366,6 +374,8 @@ func (x *Exchanger) again(q *Request, l *Landed, waitedFor bool) Result {
 
 // Note notes for those who watch how a call of an account ended, if the endpoint was asked for it and had a fair time. A
 // caller that was slow is not the endpoint's failure, and who signs in is no account yet.
+//
+// Of credentials that may be others' to judge, and that anybody can make up, no more is noted than that they were good.
 func (x *Exchanger) Note(q *Request, r *Result, end pacing.End) {
 	if q.Type == token.DeviceCode || r.Replayed || r.Took == 0 || r.Cause == token.CauseTimeout && r.Took < x.Fair {
 		return
@@ -373,6 +383,9 @@ func (x *Exchanger) Note(q *Request, r *Result, end pacing.End) {
 	accounts := x.State.UpgradeAccounts
 	if q.Type == token.Refresh {
 		accounts = x.State.RefreshAccounts
+	}
+	if q.Others && end != pacing.Accepted {
+		return
 	}
 	accounts.Note(x.account(q.Account), end)
 }

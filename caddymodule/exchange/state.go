@@ -14,6 +14,9 @@ type State struct {
 	// Logins and Refreshes are paced apart: who guesses passwords is in no refresh's way.
 	Logins, Refreshes *pacing.Pacer
 
+	// Unknown paces refreshes by keys that a vault does not know. Anybody can make them up, and they are in no other's way.
+	Unknown *pacing.Pacer
+
 	// LoginFuse and RefreshFuse doubt rejections, apart for the same reason.
 	LoginFuse, RefreshFuse *pacing.Fuse
 
@@ -67,6 +70,7 @@ func NewState(watch pacing.Watch, fuse func(pacing.FuseStatus), now func() time.
 	return &State{
 		Logins:    pacing.New(watch),
 		Refreshes: pacing.New(watch),
+		Unknown:   pacing.New(pacing.Watch{}),
 		Links:     pacing.New(watch),
 		Polls:     pacing.New(watch),
 		links:     newLinks(),

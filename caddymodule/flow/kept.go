@@ -111,9 +111,9 @@ func (p *Policy) refreshKept(ctx context.Context, deadline time.Time, x *exchang
 	q.Account = key
 	var mine atomic.Pointer[exchange.Result] // if it was this call that asked
 	got, err := x.Vault.RefreshFor(ctx, d.Call.HouseholdID, key, presented, p.OldService.ofResponse(),
-		func(ctx context.Context, refreshToken string, known bool) (vault.Tokens, error) {
-			tried := Decision{Call: d.Call, Exchange: d.Exchange, Others: !known, flow: d.flow}
-			p.Conclude(&tried, x.Exchange(ctx, deadline, q.With(refreshToken, known)))
+		func(ctx context.Context, refreshToken string, ready func() bool) (vault.Tokens, error) {
+			tried := Decision{Call: d.Call, Exchange: d.Exchange, Others: ready != nil, flow: d.flow}
+			p.Conclude(&tried, x.Exchange(ctx, deadline, q.With(refreshToken, ready)))
 			mine.Store(&tried.Result)
 			if tried.Outcome != d.flow.issued {
 				return vault.Tokens{}, &refused{tried.Outcome, tried.Result}
@@ -126,7 +126,7 @@ func (p *Policy) refreshKept(ctx context.Context, deadline time.Time, x *exchang
 			}
 			return t, nil
 		})
-	d.Others = false
+	d.Others, q.Others = false, !got.Known
 	if err == nil {
 		d.Result = exchange.Result{Verdict: token.Verdict{Class: token.Issued}, Replayed: true}
 		switch r := mine.Load(); {

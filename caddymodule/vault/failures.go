@@ -38,8 +38,8 @@ func (n *namer) failures(account string) string {
 	return n.shard(failed, d[0]) + "/" + lower.EncodeToString(d)
 }
 
-// Failures are the failed logins of an account since a time. Those that another instance is just noting may be missing: of
-// logins that are tried at the very same time one more for each further instance can get through.
+// Failures are the failed logins of an account since a time. Those that are under way or just being noted at another
+// instance are missing.
 func (v *Vault) Failures(ctx context.Context, account string, since time.Time) ([]Failure, error) {
 	keys, err := v.storage.list(ctx, v.config.Keys().namers[0].failures(account))
 	if err != nil {

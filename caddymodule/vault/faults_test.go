@@ -224,7 +224,7 @@ func TestAPanicOfWhoAsksLeavesNoLock(t *testing.T) {
 	v := open(t, keys, s)
 	pair := v.Upgraded(call(t), home, account, oauth.login("a"))
 	for _, key := range []string{pair.PrivateKey, "unknown"} {
-		_, err := v.Refresh(call(t), home, key, pair.AuthToken, func(context.Context, string, bool) (Tokens, error) { panic("x") })
+		_, err := v.Refresh(call(t), home, key, pair.AuthToken, func(context.Context, string, func() bool) (Tokens, error) { panic("x") })
 		if !errors.Is(err, ErrUnavailable) || s.lockedNow() != 0 {
 			t.Errorf("got %v, %d locks are left", err, s.lockedNow())
 		}
@@ -237,7 +237,7 @@ func TestARefusalOfATokenWhoseTimeIsOverIsNone(t *testing.T) {
 	s, oauth, keys := newStorage(), newServer(), newKeys(t)
 	v, other := open(t, keys, s), open(t, keys, s)
 	pair := v.Upgraded(call(t), home, account, oauth.login("a"))
-	got, err := v.Refresh(call(t), home, pair.PrivateKey, pair.AuthToken, func(ctx context.Context, _ string, _ bool) (Tokens, error) {
+	got, err := v.Refresh(call(t), home, pair.PrivateKey, pair.AuthToken, func(ctx context.Context, _ string, _ func() bool) (Tokens, error) {
 		clear(s.locks)
 		if _, err := other.Refresh(ctx, home, pair.PrivateKey, pair.AuthToken, oauth.ask); err != nil {
 			t.Error(err)
@@ -280,4 +280,25 @@ func TestOperationsAreBoundedAndObserved(t *testing.T) {
 func (n *namer) handleOf(home string) string {
 	m := n.record(home, ofAccount, account)
 	return m.handle()
+}
+
+// The mark says no more than that there was something. One that is damaged, or that another key has sealed, keeps nobody
+// from being upgraded.
+func TestAMarkThatCannotBeReadIsNoObstacle(t *testing.T) {
+	for name, spoil := range map[string]func(*memoryStorage, string){
+		"damaged": func(s *memoryStorage, key string) { s.objects[key] = memoryObject{[]byte("x"), time.Now()} },
+		"of another key": func(s *memoryStorage, key string) {
+			sealed, err := newKeys(t).seal(mark{time.Now()})
+			if err != nil {
+				t.Fatal(err)
+			}
+			s.objects[key] = memoryObject{sealed, time.Now()}
+		},
+	} {
+		s, oauth, keys := newStorage(), newServer(), newKeys(t)
+		spoil(s, markKey(&keys.namers[0]))
+		if got := open(t, keys, s).Upgraded(call(t), home, account, oauth.login("a")); !got.Kept || got.Unsaved != nil {
+			t.Errorf("%s: %+v", name, got)
+		}
+	}
 }

@@ -14,8 +14,8 @@ const (
 	// forgetEvery is the time between two shares of forgetting, of which a day has forgetShares.
 	forgetEvery  = time.Hour
 	forgetShares = 24
-	// maxFailureAge is the longest that failed_logins counts for.
-	maxFailureAge = 36 * time.Hour
+	// maxFailureAge is the longest that a failed login counts.
+	maxFailureAge = 48 * time.Hour
 )
 
 // cursor is how far forgetting has come, and what it has found on its way.
@@ -61,8 +61,8 @@ func (v *Vault) Run(ctx context.Context, told func(Forgotten, error)) {
 	}
 }
 
-// Forget removes the records of a 24th part of the vault that nobody has used for ForgetAfter, and failed logins that count
-// no more. One instance does it, and none if it was done within the hour. It goes on where the last one stopped.
+// Forget removes the records of a 24th part of the vault that nobody has used for ForgetAfter, and all failed logins
+// that count no more. One instance does it, and none if it was done within the hour. It goes on where the last one stopped.
 func (v *Vault) Forget(ctx context.Context) (f Forgotten, err error) {
 	keys := v.config.Keys()
 	for i := range keys.namers {
@@ -91,6 +91,9 @@ func (v *Vault) forgetShare(ctx context.Context, n *namer, f *Forgotten) error {
 		return err
 	}
 	f.Done = true
+	if err := v.forgetFailed(ctx, n); err != nil {
+		return err
+	}
 	for range (shards + forgetShares - 1) / forgetShares {
 		shard := c.Shard
 		seen, removed, err := v.forgetShard(ctx, n, byte(shard))
@@ -144,26 +147,35 @@ func (v *Vault) forgetShard(ctx context.Context, n *namer, shard byte) (seen, re
 		}
 		return err
 	})
-	if err != nil {
-		return seen, removed, err
+	return seen, removed, err
+}
+
+// forgetFailed removes the failed logins that count no more, all of them each hour: accounts can be made up.
+func (v *Vault) forgetFailed(ctx context.Context, n *namer) error {
+	count := maxFailureAge
+	if v.config.FailuresCount != nil {
+		count = min(count, v.config.FailuresCount())
 	}
-	accounts, err := v.storage.list(ctx, n.shard(failed, shard))
-	if err != nil {
-		return seen, removed, err
-	}
-	for _, folder := range accounts {
-		if err := v.forgetFailures(ctx, folder, v.now().Add(-maxFailureAge)); err != nil {
-			return seen, removed, err
+	before := v.now().Add(-count)
+	for shard := range shards {
+		accounts, err := v.storage.list(ctx, n.shard(failed, byte(shard)))
+		if err != nil {
+			return err
 		}
-		if left, err := v.storage.list(ctx, folder); err != nil {
-			return seen, removed, err
-		} else if len(left) == 0 {
-			if err := v.storage.remove(ctx, folder); err != nil {
-				return seen, removed, err
+		for _, folder := range accounts {
+			if err := v.forgetFailures(ctx, folder, before); err != nil {
+				return err
+			}
+			if left, err := v.storage.list(ctx, folder); err != nil {
+				return err
+			} else if len(left) == 0 {
+				if err := v.storage.remove(ctx, folder); err != nil {
+					return err
+				}
 			}
 		}
 	}
-	return seen, removed, nil
+	return nil
 }
 
 // each calls visit for the records of a shard.

@@ -15,7 +15,7 @@ func FuzzRefresh(f *testing.F) {
 		f.Add(key)
 	}
 	f.Fuzz(func(t *testing.T, key string) {
-		got, err := v.Refresh(t.Context(), home, key, "another", func(context.Context, string, bool) (Tokens, error) {
+		got, err := v.Refresh(t.Context(), home, key, "another", func(context.Context, string, func() bool) (Tokens, error) {
 			return Tokens{}, errRefused
 		})
 		if key == pair.PrivateKey && err == nil {

@@ -131,3 +131,13 @@ func (k *Keys) openAs(text, kind string) (m name, formed bool, err error) {
 	}
 	return m, false, ErrMadeUp
 }
+
+// IsHandle tells whether a key has the form of a handle, whoever made it.
+func IsHandle(key string) bool {
+	text, ok := strings.CutPrefix(key, handlePrefix)
+	if !ok || len(key) != handleSize {
+		return false
+	}
+	_, err := base64.RawURLEncoding.Strict().DecodeString(text)
+	return err == nil
+}

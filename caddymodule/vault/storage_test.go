@@ -221,7 +221,10 @@ func (s *server) login(family string) Tokens {
 	return s.issue(family)
 }
 
-func (s *server) ask(_ context.Context, refresh string, _ bool) (Tokens, error) {
+func (s *server) ask(_ context.Context, refresh string, ready func() bool) (Tokens, error) {
+	if ready != nil && !ready() {
+		return Tokens{}, errRefused
+	}
 	time.Sleep(s.takes)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -267,5 +270,6 @@ func at(s certmagic.Storage) func() certmagic.Storage { return func() certmagic.
 
 func open(t testing.TB, keys *Keys, s certmagic.Storage) *Vault {
 	t.Helper()
-	return New(Config{Keys: func() *Keys { return keys }, Storage: at(s), ForgetAfter: func() time.Duration { return 400 * day }})
+	return New(Config{Keys: func() *Keys { return keys }, Storage: at(s), ForgetAfter: func() time.Duration { return 400 * day },
+		FailuresCount: func() time.Duration { return time.Hour }})
 }

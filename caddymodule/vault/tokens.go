@@ -46,9 +46,11 @@ type Result struct {
 	Unsaved error
 }
 
-// Ask refreshes at the token endpoint, once. Known tells that the vault had the token, and not the player. Its context ends
-// when nobody waits any more, or in time. Its errors are handed on to all who wait as they are.
-type Ask func(ctx context.Context, refreshToken string, known bool) (Tokens, error)
+// Ask refreshes at the token endpoint, once. Ready is nil for a token that the vault had. A token that a player presents
+// may be made up, and costs the storage nothing before it has a place at the endpoint: then, right before the POST, ready
+// has to be called, and nothing is sent unless it is true. Its context ends when nobody waits any more, or in time. Its
+// errors are handed on to all who wait as they are.
+type Ask func(ctx context.Context, refreshToken string, ready func() bool) (Tokens, error)
 
 // rounds bound how often a record that somebody else changes is looked at again.
 const rounds = 20
@@ -202,7 +204,7 @@ func (v *Vault) RefreshFor(ctx context.Context, home, key, presented string, fie
 	}
 	for range rounds {
 		if !known {
-			found, err := v.lookUp(ctx, key)
+			found, err := v.lookUpUnknown(ctx, key)
 			if err != nil && !errors.Is(err, fs.ErrNotExist) {
 				return Result{}, err
 			}
@@ -260,7 +262,7 @@ func (v *Vault) renew(ctx context.Context, m name, generation int64, ask Ask) (R
 		unlock()
 		return Result{}, err
 	}
-	t, err := v.asking(ctx, ask, r.RefreshToken, true, unlock)
+	t, err := v.asking(ctx, ask, r.RefreshToken, nil, unlock)
 	if err != nil {
 		defer unlock()
 		if v.moved(ctx, m, generation) {
@@ -274,7 +276,7 @@ func (v *Vault) renew(ctx context.Context, m name, generation int64, ask Ask) (R
 }
 
 // asking asks, and gives the lock back when that panics.
-func (v *Vault) asking(ctx context.Context, ask Ask, refreshToken string, known bool, unlock func()) (t Tokens, err error) {
+func (v *Vault) asking(ctx context.Context, ask Ask, refreshToken string, ready func() bool, unlock func()) (t Tokens, err error) {
 	returned := false
 	defer func() {
 		if !returned {
@@ -282,7 +284,7 @@ func (v *Vault) asking(ctx context.Context, ask Ask, refreshToken string, known 
 		}
 	}()
 	begun := v.now()
-	t, err = ask(ctx, refreshToken, known)
+	t, err = ask(ctx, refreshToken, ready)
 	t.complete(begun)
 	returned = true
 	return t, err
@@ -301,6 +303,23 @@ func (v *Vault) moved(ctx context.Context, m name, generation int64) bool {
 	defer cancel()
 	r, err := v.record(ctx, m)
 	return err == nil && r.Generation != generation
+}
+
+// maxUnknown is how many look-ups of keys that may be made up are under way at once, so that they leave most of the
+// storage's operations to the others.
+const maxUnknown = maxOperations / 8
+
+var errUnknownBusy = fmt.Errorf("%d look-ups of keys that are no handles are under way", maxUnknown)
+
+// lookUpUnknown is lookUp for a key that anybody may have made up.
+func (v *Vault) lookUpUnknown(ctx context.Context, token string) (name, error) {
+	select {
+	case v.unknown <- struct{}{}:
+		defer func() { <-v.unknown }()
+		return v.lookUp(ctx, token)
+	default:
+		return name{}, unavailable(errUnknownBusy)
+	}
 }
 
 // lookUp finds the record that was made of a token.
@@ -335,20 +354,14 @@ func (v *Vault) takeIn(ctx context.Context, home, token string, ask Ask) (Result
 		if err := v.Ready(ctx); err != nil {
 			return Result{}, err
 		}
-		unlock, err := v.storage.lock(ctx, "smapi_upgrade-"+lower.EncodeToString(m.account[:]))
-		if err != nil {
-			return Result{}, unavailable(err)
+		unlock, unready := func() {}, error(nil)
+		t, err := v.asking(ctx, ask, token, func() bool {
+			unlock, unready = v.ready(ctx, &m, token)
+			return unready == nil
+		}, func() { unlock() })
+		if unready != nil {
+			return Result{}, unready
 		}
-		if _, err = v.lookUp(ctx, token); err == nil {
-			err = errMoved
-		} else if errors.Is(err, fs.ErrNotExist) {
-			err = v.leaveMark(ctx, m.namer)
-		}
-		if err != nil {
-			unlock()
-			return Result{}, err
-		}
-		t, err := v.asking(ctx, ask, token, false, unlock)
 		if err != nil {
 			unlock()
 			return Result{}, err
@@ -360,4 +373,22 @@ func (v *Vault) takeIn(ctx context.Context, home, token string, ask Ask) (Result
 		result.Asked = true
 		return result, err
 	})
+}
+
+// ready has a token that is not known to this call alone, among all instances, if it is still not known.
+func (v *Vault) ready(ctx context.Context, m *name, token string) (unlock func(), err error) {
+	unlock, err = v.storage.lock(ctx, "smapi_upgrade-"+lower.EncodeToString(m.account[:]))
+	if err != nil {
+		return nil, unavailable(err)
+	}
+	if _, err = v.lookUp(ctx, token); err == nil {
+		err = errMoved
+	} else if errors.Is(err, fs.ErrNotExist) {
+		err = v.leaveMark(ctx, m.namer)
+	}
+	if err != nil {
+		unlock()
+		return nil, err
+	}
+	return unlock, nil
 }

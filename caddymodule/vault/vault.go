@@ -46,6 +46,9 @@ type Config struct {
 	// ForgetAfter returns how long a record is kept that nobody uses, 0 for ever. Nil is for ever.
 	ForgetAfter func() time.Duration
 
+	// FailuresCount returns how long a failed login counts at most. Nil is 48 hours, which is the most in any case.
+	FailuresCount func() time.Duration
+
 	// Observe is told of every operation at the storage: one of Operations and a Result. Nil is nobody.
 	Observe func(op, result string, took time.Duration)
 
@@ -64,6 +67,7 @@ type Vault struct {
 	log      *zap.Logger
 	storage  *storage
 	probes   singleflight.Group
+	unknown  chan struct{} // a place for each look-up of a key that may be made up
 	opened   *openedRecords
 
 	mu      sync.Mutex
@@ -85,6 +89,7 @@ func New(c Config) *Vault {
 		log:      c.Logger,
 		instance: strings.ToLower(rand.Text()[:digestSize]),
 		storage:  &storage{at: c.Storage, places: make(chan struct{}, maxOperations), observe: c.Observe},
+		unknown:  make(chan struct{}, maxUnknown),
 		flights:  make(map[flightKey]*flight),
 		pending:  make(map[string]*unwritten),
 		marked:   make(map[string]bool),
@@ -143,6 +148,37 @@ func (v *Vault) Ready(ctx context.Context) error {
 	case <-ctx.Done():
 		return unavailable(ctx.Err())
 	}
+}
+
+// Try takes a lock of the storage, writes an object under it, reads it and removes it again. An error is what the storage
+// cannot do.
+func (v *Vault) Try(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 2*maxOperation)
+	defer cancel()
+	n := &v.config.Keys().namers[0]
+	unlock, err := v.storage.lock(ctx, "smapi_upgrade-try-"+v.instance)
+	if err != nil {
+		return fmt.Errorf("it gives no lock: %w", err)
+	}
+	defer unlock()
+	key, written, read := n.dir+"/try-"+v.instance+extension, mark{v.now().UTC()}, mark{}
+	sealed, err := v.config.Keys().seal(written)
+	if err != nil {
+		return err
+	}
+	if err := v.storage.store(ctx, key, sealed); err != nil {
+		return fmt.Errorf("it cannot be written to: %w", err)
+	}
+	if err := v.read(ctx, key, &read); err != nil {
+		return fmt.Errorf("what was written cannot be read: %w", err)
+	}
+	if !read.Created.Equal(written.Created) {
+		return errors.New("what was written is not what is read")
+	}
+	if err := v.storage.remove(ctx, key); err != nil {
+		return fmt.Errorf("nothing can be removed: %w", err)
+	}
+	return nil
 }
 
 func unavailable(err error) error {
@@ -243,7 +279,10 @@ func (v *Vault) leaveMark(ctx context.Context, n *namer) error {
 		return nil
 	}
 	err := v.read(ctx, markKey(n), new(mark))
-	if errors.Is(err, fs.ErrNotExist) {
+	switch {
+	case errors.Is(err, ErrKey): // another instance has newer keys
+		err = nil
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, ErrLost):
 		var sealed []byte
 		if sealed, err = v.config.Keys().seal(mark{v.now().UTC()}); err == nil {
 			err = v.storage.store(ctx, markKey(n), sealed)

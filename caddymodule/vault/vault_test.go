@@ -179,7 +179,7 @@ func TestAnAnswerWithoutARefreshTokenKeepsTheOneBefore(t *testing.T) {
 	pair := v.Upgraded(call(t), home, account, Tokens{Access: "a1", Refresh: "r1"})
 	for i := range 3 {
 		held := fmt.Sprint("a", i+1)
-		got, err := v.Refresh(call(t), home, pair.PrivateKey, held, func(_ context.Context, refresh string, _ bool) (Tokens, error) {
+		got, err := v.Refresh(call(t), home, pair.PrivateKey, held, func(_ context.Context, refresh string, _ func() bool) (Tokens, error) {
 			if refresh != "r1" {
 				t.Errorf("asked with %s", refresh)
 			}

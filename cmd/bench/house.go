@@ -273,6 +273,11 @@ func (h *house) pairs() []pair {
 			with: load{h.vaultAddr, h.refresh(soap("getDeviceAuthToken", upgrade)(h.vaultAddr)), "<authToken>" + token},
 		},
 		{
+			name: "the upgrade with a vault, beside one without",
+			bare: load{h.withAddr, soap("getDeviceAuthToken", upgrade)(h.withAddr), "<authToken>" + token},
+			with: load{h.vaultAddr, soap("getDeviceAuthToken", upgrade)(h.vaultAddr), "<authToken>" + token},
+		},
+		{
 			name: "a call of an upgraded home, put to the old service",
 			bare: load{h.bareAddr, soap("getMetadata", metadata)(h.bareAddr), "<ok/>"},
 			with: load{h.oldAddr, h.translated(soap("getDeviceAuthToken", upgrade)(h.oldAddr), metadata), "<ok/>"},
