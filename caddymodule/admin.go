@@ -136,7 +136,7 @@ func currentStatus(now time.Time) Status {
 		if e.hasOldService() {
 			s.OldService = &OldServiceStatus{Sessions: e.sessions.Len(), Fuse: fuseStatus(e.OldFuse)}
 		}
-		s.SinceStart, s.Last5Minutes, s.History = e.tally.sums(now)
+		s.SinceStart, s.Last5Minutes, s.History = e.tally.Sums(now)
 		if !state.OldestWaiting.IsZero() {
 			s.OldestWaitingSeconds = now.Sub(state.OldestWaiting).Seconds()
 		}

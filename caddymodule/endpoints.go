@@ -1,7 +1,6 @@
 package caddymodule
 
 import (
-	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -17,6 +16,7 @@ import (
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/pacing"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/settings"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/tally"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/token"
 )
 
@@ -42,7 +42,7 @@ type sharedEndpoint struct {
 	*exchange.State
 	where, client string
 	logger        atomic.Pointer[zap.Logger] // of the handler that joined last
-	tally         tally
+	tally         tally.Tally
 	sessions      *legacy.Sessions
 
 	mu       sync.Mutex
@@ -182,55 +182,4 @@ func endpoints() (all []*sharedEndpoint) {
 	})
 	slices.SortFunc(all, func(a, b *sharedEndpoint) int { return strings.Compare(a.where+" "+a.client, b.where+" "+b.client) })
 	return all
-}
-
-// The tally's view of the recent past.
-const (
-	recently  = 5 * time.Minute
-	tallySlot = 10 * time.Second
-)
-
-// tally counts outcomes since the start and lately.
-type tally struct {
-	mu    sync.Mutex
-	total map[flow.Outcome]uint64
-	slots [recently / tallySlot]struct {
-		at     int64 // in slots
-		counts map[flow.Outcome]uint64
-	}
-}
-
-func (t *tally) add(o flow.Outcome, now time.Time) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.total == nil {
-		t.total = make(map[flow.Outcome]uint64)
-	}
-	t.total[o]++
-	at := now.UnixNano() / int64(tallySlot)
-	slot := &t.slots[at%int64(len(t.slots))]
-	if slot.at != at || slot.counts == nil {
-		slot.at, slot.counts = at, make(map[flow.Outcome]uint64)
-	}
-	slot.counts[o]++
-}
-
-// sums returns the outcomes since the start, over the last five minutes, and in each slot of those, the oldest first.
-func (t *tally) sums(now time.Time) (total, lately map[flow.Outcome]uint64, history []map[flow.Outcome]uint64) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	total, lately = make(map[flow.Outcome]uint64), make(map[flow.Outcome]uint64)
-	maps.Copy(total, t.total)
-	history = make([]map[flow.Outcome]uint64, len(t.slots))
-	first := now.UnixNano()/int64(tallySlot) - int64(len(t.slots)) + 1
-	for i := range history {
-		history[i] = make(map[flow.Outcome]uint64)
-		if slot := &t.slots[(first+int64(i))%int64(len(t.slots))]; slot.at == first+int64(i) {
-			maps.Copy(history[i], slot.counts)
-			for o, n := range slot.counts {
-				lately[o] += n
-			}
-		}
-	}
-	return total, lately, history
 }

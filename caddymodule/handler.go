@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
@@ -18,7 +19,9 @@ import (
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/pacing"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/secret"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/settings"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/settings/directive"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/stdlog"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/token"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault"
 )
@@ -72,6 +75,11 @@ func parseCaddyfile(helper httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, e
 	return h, h.UnmarshalCaddyfile(helper.Dispenser)
 }
 
+// UnmarshalCaddyfile sets the options by the tokens of a Caddyfile, as directive.Unmarshal says.
+func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	return directive.Unmarshal(&h.Options, d)
+}
+
 // Provision sets the handler up. It does no network I/O.
 func (h *Handler) Provision(ctx caddy.Context) error {
 	h.logger = ctx.Logger()
@@ -97,7 +105,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if h.shared, budgets, err = join(&h.settings, &h.files, h.logger); err != nil {
 		return err
 	}
-	quietStandardLog()
+	stdlog.Quiet()
 	if h.settings.Policy.OldService != nil {
 		h.ours = vault.Bears
 	}
@@ -130,7 +138,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 // as they are now.
 func (h *Handler) Cleanup() error {
 	h.files.Close()
-	quietStandardLog() // which Caddy may just have given back
+	stdlog.Quiet() // which Caddy may just have given back
 	if h.vault != nil {
 		h.vault.leave()
 	}
@@ -273,12 +281,13 @@ func (h *Handler) answer(w http.ResponseWriter, r *http.Request, d *flow.Decisio
 // record counts a call in the metrics and in the status.
 func (h *Handler) record(d *flow.Decision) {
 	count(d)
-	h.shared.tally.add(d.Outcome, time.Now())
+	h.shared.tally.Add(d.Outcome, time.Now())
 }
 
 // Interface guards
 var (
 	_ caddy.Provisioner           = (*Handler)(nil)
 	_ caddy.CleanerUpper          = (*Handler)(nil)
+	_ caddyfile.Unmarshaler       = (*Handler)(nil)
 	_ caddyhttp.MiddlewareHandler = (*Handler)(nil)
 )

@@ -3,6 +3,7 @@ package caddymodule
 import (
 	"context"
 	"errors"
+	"maps"
 	"net/http"
 	"time"
 
@@ -75,6 +76,7 @@ type oldCall struct {
 	next    caddyhttp.Handler
 	call    *smapi.Call
 	account *flow.OldAccount
+	again   bool // it was made before
 }
 
 // errPassword is an old service that no longer takes an account's password. Nothing has been answered then.
@@ -106,7 +108,12 @@ func (o *oldCall) put() error {
 			}
 			credentials = smapi.Credentials{Kind: smapi.SessionID, SessionID: session}
 		}
-		to := o.r.Clone(o.r.Context())
+		ctx := o.r.Context()
+		if o.again {
+			ctx = ownVars(ctx)
+		}
+		o.again = true
+		to := o.r.Clone(ctx)
 		if err := o.call.Bearing.Translate(to, &credentials, o.account.HouseholdID); err != nil {
 			return err
 		}
@@ -132,6 +139,16 @@ func (o *oldCall) put() error {
 	}
 }
 
+// ownVars gives a call its own copy of the variables of its request. A connection that is still being made for the call before
+// it, although that went by another one, goes on reading those.
+func ownVars(ctx context.Context) context.Context {
+	vars, _ := ctx.Value(caddyhttp.VarsCtxKey).(map[string]any)
+	if vars == nil {
+		return ctx
+	}
+	return context.WithValue(ctx, caddyhttp.VarsCtxKey, maps.Clone(vars))
+}
+
 // oldAnswer is what the old service says in the place of a session.
 type oldAnswer struct{ *legacy.Recorded }
 
@@ -154,7 +171,7 @@ func (o *oldCall) session(refused string) (string, error) {
 		result := "failed"
 		defer func() { countSession(result) }()
 		// In the place of the player: others wait for this session too.
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(o.r.Context()), sessionTimeout)
+		ctx, cancel := context.WithTimeout(ownVars(context.WithoutCancel(o.r.Context())), sessionTimeout)
 		defer cancel()
 		to := o.r.Clone(ctx)
 		smapi.AskForSession(to, c.Username, c.Password)

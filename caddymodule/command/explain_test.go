@@ -40,6 +40,9 @@ func TestExplainSaysHowARequestIsDecided(t *testing.T) {
 	handler := func(options string) []string {
 		return []string{"smapi_upgrade https://auth.example.com/oauth2/token?key=marker {\nclient_id sonos-upgrade\nclient_secret {file./nonexistent/secret}\n" + options + "\n}"}
 	}
+	ofUpgradedHome := bytes.ReplaceAll(bytes.ReplaceAll(marked(t, "login-token.xml"), []byte("marker-old-token"), []byte("smv1.0123456789abcdefmarker")),
+		[]byte("getDeviceAuthToken"), []byte("getMetadata"))
+	const oldService = "refresh_auth_tokens\nvault /nonexistent/vault.json\nold_service session_id"
 	for _, test := range []struct {
 		name    string
 		capture []byte
@@ -107,6 +110,9 @@ func TestExplainSaysHowARequestIsDecided(t *testing.T) {
 				on_error unauthorized rejected
 			}
 		}`}, "", 0},
+		{"old-service", httpCapture(ofUpgradedHome, xmlType, `SOAPAction: "http://www.sonos.com/Services/1.1#getMetadata"`, length(ofUpgradedHome)),
+			handler(oldService), "", 0},
+		{"old-service-refused", httpCapture(append(bytes.Clone(ofUpgradedHome), '<'), xmlType), handler(oldService), "", 0},
 		{"several", call, append(handler("households 0%"), "handle /smapi* {\n"+handler("")[0]+"\n}"), "", 0},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -136,6 +136,13 @@ func (c *Configured) explain(asked *capture.Request) (x Explained, err error) {
 	}
 	request, body := asked.Make()
 	call, peeked, why := smapi.Read(request, s.Methods)
+	if s.Policy.OldService != nil {
+		if ours, n, refused := readOurs(asked, s.Methods); ours != nil || refused != nil {
+			x.HeadersAllow, x.BytesRead, x.Answered = true, n, true
+			explainOurs(&x, &s, ours, refused)
+			return x, nil
+		}
+	}
 	x.HeadersAllow, x.BytesRead = body.WasRead, peeked
 	if call == nil {
 		_, clear := why.(smapi.NoCall)
@@ -168,6 +175,36 @@ func (c *Configured) explain(asked *capture.Request) (x Explained, err error) {
 	}
 	x.Told = tellAll(p, d)
 	return x, nil
+}
+
+// readOurs reads a call with a token of ours, or says why one is refused. It returns nothing of a request without one.
+func readOurs(asked *capture.Request, methods []smapi.Method) (call *smapi.Call, peeked int, refused error) {
+	request, _ := asked.Make()
+	_ = smapi.Ours(vault.Bears).Serve(nil, request, methods, func(c *smapi.Call, n int, why error) error {
+		peeked = n
+		if _, refuse := why.(smapi.Refuse); refuse {
+			refused = why
+		}
+		if c != nil && c.Bearing != nil && c.Bearing.Only {
+			call = c
+		}
+		return nil
+	})
+	return call, peeked, refused
+}
+
+// explainOurs says what becomes of a request with a token of ours.
+func explainOurs(x *Explained, s *settings.Settings, call *smapi.Call, refused error) {
+	d := flow.Decision{Call: call, Outcome: flow.Translated}
+	if refused != nil {
+		d = flow.Decision{Call: new(smapi.Call), Outcome: flow.Refused}
+		x.Forwarded = "with old_service it is refused, because it has " + refused.Error()
+	} else {
+		x.Call = capture.FactsOf(call)
+		x.Rule = "old_service: the token stands for a record of the vault, from which the account is put to the old service as " +
+			string(s.Policy.OldService.Kind) + "; if that account has to sign in again, the player gets Client.AuthTokenExpired"
+	}
+	x.Told = []Told{tell(&s.Policy, &d, "")}
 }
 
 // noteOfHandle says what the form of a handle means. The key file is not read.

@@ -69,7 +69,7 @@ func (o *Options) Connect(ctx caddy.Context, s *Settings, files *Files) (c token
 	}
 	transport, err := o.loadTransport(ctx, s, files)
 	if err != nil {
-		return c, fieldError{"transport", err}
+		return c, FieldError{"transport", err}
 	}
 	return token.Config{
 		URL:         s.URL,
@@ -92,7 +92,7 @@ func (s *Settings) VaultKeys(files *Files) (func() *vault.Keys, error) {
 	}
 	keys, err := secret.File(files.config("vault"), s.VaultKeyFile, vault.ParseKeys)
 	if err != nil {
-		return nil, fieldError{"vault", err}
+		return nil, FieldError{"vault", err}
 	}
 	files.all = append(files.all, keys)
 	return keys.Get, nil
@@ -103,7 +103,7 @@ func (o *Options) client(s *Settings, files *Files) (c token.Client, err error) 
 	c = s.Client
 	if o.ClientSecret != "" {
 		if c.Secret, err = files.text("client_secret", o.ClientSecret); err != nil {
-			return c, fieldError{"client_secret", err}
+			return c, FieldError{"client_secret", err}
 		}
 		if c.Secret() == o.ClientSecret && files.Logger != nil {
 			files.Logger.Warn("client_secret is no placeholder: the admin API, the autosaved configuration and Caddy's debug log show it")
@@ -114,7 +114,7 @@ func (o *Options) client(s *Settings, files *Files) (c token.Client, err error) 
 			return token.ParseKey(content, s.keyID)
 		})
 		if err != nil {
-			return c, fieldError{"client_key", err}
+			return c, FieldError{"client_key", err}
 		}
 		c.Key = key.Get
 		files.all = append(files.all, key)

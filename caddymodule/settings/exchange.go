@@ -50,6 +50,37 @@ func checkHeader(name string) error {
 	return nil
 }
 
+// CheckParam checks one of Options.Param or SignIn.Param. Placeholders stay as they are.
+func CheckParam(name, value string) error {
+	return checkPair("param", name, value, checkParam, identifiers, false)
+}
+
+// CheckHeader checks one of Options.Header. Placeholders stay as they are.
+func CheckHeader(name, value string) error {
+	return checkPair("header", name, value, checkHeader, identifiers, true)
+}
+
+// CheckParam checks one of its Param, given its Credentials. Placeholders stay as they are.
+func (x *Exchange) CheckParam(name, value string) error {
+	return checkPair("param", name, value, checkExchangeParam, exchange.Placeholders(x.Credentials), false)
+}
+
+func checkPair(field, name, value string, check func(string) error, allowed []string, request bool) error {
+	if err := check(name); err != nil {
+		return err
+	}
+	r := resolver{}
+	r.template(field, value, allowed, request)
+	return r.err
+}
+
+// Check finds a name or a meaning that there is not.
+func (e OnError) Check() error {
+	r := resolver{}
+	r.onError("on_error", e)
+	return r.err
+}
+
 // exchanges are how every kind of credentials is exchanged, and how tokens are refreshed.
 func (o *Options) exchanges(r *resolver, s *Settings) {
 	p := &s.Policy
@@ -99,7 +130,7 @@ func (o *Options) exchanges(r *resolver, s *Settings) {
 	for _, x := range given {
 		field := "exchange " + string(x.Credentials)
 		if !slices.Contains(exchange.Kinds, x.Credentials) {
-			r.fail("exchange", errKind)
+			r.fail("exchange", ErrKind)
 			continue
 		}
 		if p.Exchanges[x.Credentials] != nil {
@@ -120,7 +151,8 @@ var (
 	errHeaderValue   = errors.New("has a value that no header can have: a line break, or more than 1024 bytes")
 	errAuthorization = errors.New("the header Authorization is set by client_auth basic; choose another client_auth, or another header")
 
-	errKind   = errors.New("needs the kind of credentials, one of login, session_id, login_token and anonymous")
+	// ErrKind is a kind of credentials that there is not.
+	ErrKind   = errors.New("needs the kind of credentials, one of login, session_id, login_token and anonymous")
 	errTwice  = errors.New("is given twice")
 	errStatus = errors.New("needs an OAuth error or a status from 300 to 599, and rejected, unavailable or misconfigured")
 )

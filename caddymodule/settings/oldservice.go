@@ -7,8 +7,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
-
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/exchange"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
@@ -31,8 +29,8 @@ var (
 	errGrace       = errors.New("its grace must be at most 720h")
 )
 
-// parts are the templates, by their names.
-func (o *OldService) parts() map[string]*string {
+// Parts are the templates, by their names.
+func (o *OldService) Parts() map[string]*string {
 	return map[string]*string{"username": &o.Username, "password": &o.Password, "token": &o.Token, "key": &o.Key}
 }
 
@@ -62,7 +60,7 @@ func (o *Options) resolveOldService(r *resolver, p *flow.Policy) {
 	}
 	allowed := append(flow.OldPlaceholders(), anyField)
 	values := map[string]exchange.Template{}
-	given := old.parts()
+	given := old.Parts()
 	for _, name := range slices.Sorted(maps.Keys(given)) {
 		used := slices.Contains(flow.OldParts(kind), name)
 		switch {
@@ -81,36 +79,6 @@ func tokenFields(p *flow.Policy) []string {
 		return nil
 	}
 	return p.OldService.TokenFields()
-}
-
-func (o *Options) unmarshalOldService(d *caddyfile.Dispenser) error {
-	o.OldService = new(OldService)
-	kind := ""
-	if err := text(d, oldService, &kind); err != nil {
-		return err
-	}
-	o.OldService.Credentials = smapi.Kind(kind)
-	parts, grace := o.OldService.parts(), false
-	for d.NextBlock(1) {
-		name := d.Val()
-		part := parts[name]
-		switch {
-		case part == nil && name != "grace":
-			return d.Errf("unrecognized old_service subdirective '%s'", name)
-		case part != nil && *part != "", part == nil && grace:
-			return d.Errf("%s is given twice", name)
-		case part == nil:
-			grace = true
-			if err := parsed(d, name, &o.OldService.Grace, parseDuration); err != nil {
-				return err
-			}
-			continue
-		}
-		if err := text(d, name, part); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // Unfilled says for each kind of credentials that is exchanged which placeholders of old_service an upgrade of it does not

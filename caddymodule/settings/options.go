@@ -1,5 +1,4 @@
-// Package settings is the configuration of the handler: its options in JSON and in the Caddyfile, and what is in force by
-// them.
+// Package settings is the configuration of the handler: its options, and what is in force by them.
 package settings
 
 import (
@@ -8,6 +7,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/settings/value"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/token"
 )
@@ -81,12 +81,12 @@ type Options struct {
 	// For how long the same call (the same credentials from the same household) gets the tokens again that
 	// were issued to it, without another login: players that lose an answer ask again. At most 16384 are
 	// kept, in memory only. A duration or `off`. Default: `60s`.
-	Replay Retention `json:"replay,omitempty"`
+	Replay value.Retention `json:"replay,omitempty"`
 
 	// For how long the same call is rejected again without asking, so that repeats do not lock the account.
 	// Other credentials are tried at once. At most 65536 are kept, in memory only. A duration or `off`.
 	// Default: `30s`.
-	RememberRejected Retention `json:"remember_rejected,omitempty"`
+	RememberRejected value.Retention `json:"remember_rejected,omitempty"`
 
 	// How many failed logins of one account may reach the token endpoint within which time, whoever tries and from
 	// whichever home, so that nobody can have an account locked there: such as `4 30m`, or `off`. From 1 to 100
@@ -95,14 +95,14 @@ type Options struct {
 	// and at least one of two, is kept for networks that have not failed with the account. A failed login counts for
 	// a third of the time longer at most. Only user names and passwords can be guessed at, so that it is for those
 	// alone. It is kept in memory only, for all handlers with the same token endpoint. Default: `4 30m`.
-	FailedLogins *FailedLogins `json:"failed_logins,omitempty"`
+	FailedLogins *value.FailedLogins `json:"failed_logins,omitempty"`
 
 	// The share of accounts above which rejections are doubted, such as `50%`, or `off`. A fuse blows when of at least 20
 	// accounts that were tried within ten minutes more than that share was rejected, or of the last 20 at most one was
 	// accepted. While it is blown tokens are handed out as ever, and a rejected player may ask again later (`doubted`).
 	// It recovers when most that are tried are accepted again, 10 percent points below the share. Upgrades and refreshes
 	// have one each, which outlive configuration reloads, in memory only. Default: `50%`.
-	Fuse Fuse `json:"fuse,omitempty"`
+	Fuse value.Fuse `json:"fuse,omitempty"`
 
 	// The HTTP transport to the token endpoint, as in `reverse_proxy`: certificate authorities, client
 	// certificates, a proxy, timeouts. Only `http` is supported, without `proxy_protocol`. Differing from

@@ -11,16 +11,18 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/secret"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/settings/value"
 )
 
-// fieldError is a mistake in one field of the configuration. It never quotes what the field holds.
-type fieldError struct {
-	field string
+// FieldError is a mistake in one field of the configuration. Its text never quotes what the field holds.
+type FieldError struct {
+	// Field is the option, such as `timeout` or `exchange login`.
+	Field string
 	err   error
 }
 
-func (e fieldError) Error() string { return e.field + ": " + e.err.Error() }
-func (e fieldError) Unwrap() error { return e.err }
+func (e FieldError) Error() string { return e.Field + ": " + e.err.Error() }
+func (e FieldError) Unwrap() error { return e.err }
 
 var (
 	errMissing      = errors.New("is required")
@@ -43,7 +45,7 @@ type resolver struct {
 
 func (r *resolver) fail(field string, err error) {
 	if r.err == nil {
-		r.err = fieldError{field, err}
+		r.err = FieldError{field, err}
 	}
 }
 
@@ -83,9 +85,9 @@ func (r *resolver) closed(field, value string) {
 }
 
 // retention is 0 where it is off.
-func (r *resolver) retention(field string, m Retention) time.Duration {
-	if m != off && (m < 0 || m > maxRetention) {
-		r.fail(field, errRetention)
+func (r *resolver) retention(field string, m value.Retention) time.Duration {
+	if m != value.Off && (m < 0 || m > value.MaxRetention) {
+		r.fail(field, value.ErrRetention)
 	}
 	return max(0, time.Duration(m))
 }

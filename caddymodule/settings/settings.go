@@ -12,6 +12,7 @@ import (
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/exchange"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/pacing"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/settings/value"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/token"
 )
@@ -26,8 +27,8 @@ const (
 	defaultForgetAfter = 400 * 24 * time.Hour
 	minForgetAfter     = 24 * time.Hour
 
-	defaultReplay           = Retention(60 * time.Second)
-	defaultRememberRejected = Retention(30 * time.Second)
+	defaultReplay           = value.Retention(60 * time.Second)
+	defaultRememberRejected = value.Retention(30 * time.Second)
 )
 
 // Settings are what is in force by Options: with defaults, and with placeholders replaced. They may hold secrets, and so
@@ -47,8 +48,8 @@ type Settings struct {
 	// Replay and RememberRejected are 0 where they are off.
 	Replay, RememberRejected time.Duration
 
-	FailedLogins FailedLogins
-	Fuse         Fuse
+	FailedLogins value.FailedLogins
+	Fuse         value.Fuse
 	Policy       flow.Policy
 	Methods      []smapi.Method // that are answered
 
@@ -95,7 +96,7 @@ func (s *Settings) Exchanger(endpoint token.Config, state *exchange.State, budge
 		Fair:             s.Policy.Timeout / 2,
 		Fuse:             float64(s.Fuse),
 		Budgets:          budgets,
-		Budget:           s.FailedLogins.budget(),
+		Budget:           s.FailedLogins.Budget(),
 		Replay:           s.Replay,
 		RememberRejected: s.RememberRejected,
 	}
@@ -138,7 +139,7 @@ func (o *Options) Resolve(repl *caddy.Replacer, files *Files) (s Settings, err e
 	}
 	s.Replay = r.retention("replay", orDefault(o.Replay, defaultReplay))
 	s.RememberRejected = r.retention("remember_rejected", orDefault(o.RememberRejected, defaultRememberRejected))
-	s.FailedLogins, s.Fuse = defaultFailedLogins, orDefault(o.Fuse, defaultFuse)
+	s.FailedLogins, s.Fuse = value.DefaultFailedLogins, orDefault(o.Fuse, value.DefaultFuse)
 	if o.FailedLogins != nil {
 		s.FailedLogins = *o.FailedLogins
 	}

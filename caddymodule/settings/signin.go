@@ -3,9 +3,6 @@ package settings
 import (
 	"errors"
 	"slices"
-	"strings"
-
-	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/exchange"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
@@ -130,7 +127,7 @@ func (o *Options) ConnectSignIn(s *Settings, files *Files, c token.Config, keys 
 	if o.SignIn.ClientSecret != "" {
 		var err error
 		if client.Secret, err = files.text("sign_in", o.SignIn.ClientSecret); err != nil {
-			return c, fieldError{"sign_in", fieldError{"client_secret", err}}
+			return c, FieldError{"sign_in", FieldError{"client_secret", err}}
 		}
 	}
 	c.Client, c.DeviceURL = client, s.DeviceURL
@@ -145,61 +142,4 @@ func (o *Options) ConnectSignIn(s *Settings, files *Files, c token.Config, keys 
 		s.Policy.SignIn.Seals = flow.VaultSeals{Keys: keys, Before: bySecret}
 	}
 	return c, nil
-}
-
-func (o *Options) unmarshalSignIn(d *caddyfile.Dispenser) error {
-	if d.NextArg() {
-		return d.Errf("sign_in takes no value, but a block")
-	}
-	o.SignIn = new(SignIn)
-	seen := map[string]bool{}
-	for d.NextBlock(1) {
-		name := d.Val()
-		if seen[name] && name != "param" {
-			return d.Errf("%s is given twice", name)
-		}
-		seen[name] = true
-		if err := o.SignIn.unmarshalField(name, d); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (s *SignIn) unmarshalField(name string, d *caddyfile.Dispenser) error {
-	switch name {
-	case "device_endpoint":
-		return text(d, name, &s.DeviceEndpoint)
-	case "client_id":
-		return text(d, name, &s.ClientID)
-	case "client_secret":
-		return text(d, name, &s.ClientSecret)
-	case "client_auth":
-		return text(d, name, &s.ClientAuth)
-	case "scope":
-		if s.Scope = d.RemainingArgs(); len(s.Scope) == 0 {
-			return wrongArgs(d, name)
-		}
-		return nil
-	case "param":
-		return pair(d, name, &s.Param, checkParam, identifiers, false)
-	case "app_url_string_id":
-		return text(d, name, &s.AppURLStringID)
-	case "show_link_code":
-		s.ShowLinkCode = new(bool)
-		return parsed(d, name, s.ShowLinkCode, parseOnOff)
-	case "user_id":
-		return text(d, name, &s.UserID)
-	}
-	return d.Errf("unrecognized sign_in subdirective '%s'", name)
-}
-
-var errOnOff = errors.New("must be on or off")
-
-func parseOnOff(text string) (bool, error) {
-	on := strings.EqualFold(text, "on")
-	if !on && !strings.EqualFold(text, "off") {
-		return false, errOnOff
-	}
-	return on, nil
 }

@@ -14,8 +14,10 @@ import (
 )
 
 var (
+	// ErrTransportKind is a transport that cannot reach a token endpoint.
+	ErrTransportKind = errors.New("only the http transport can reach a token endpoint")
+
 	errProxy         = errors.New("cannot be set up with its proxy")
-	errTransportKind = errors.New("only the http transport can reach a token endpoint")
 	errProxyProtocol = errors.New("proxy_protocol has no client to speak of here")
 	errTransportTLS  = errors.New("is set up for TLS, but token_endpoint is http")
 )
@@ -62,7 +64,7 @@ func (o *Options) loadTransport(ctx caddy.Context, s *Settings, files *Files) (*
 	}
 	transport, ok := module.(*reverseproxy.HTTPTransport)
 	if !ok {
-		return nil, errTransportKind
+		return nil, ErrTransportKind
 	}
 	if transport.ProxyProtocol != "" {
 		return nil, errProxyProtocol

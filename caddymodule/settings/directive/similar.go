@@ -1,15 +1,17 @@
-package settings
+package directive
 
 import (
 	"reflect"
 	"strings"
+
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/settings"
 )
 
 // similar is the option that a name is a misspelling of, blank if there is none.
 func similar(name string) (option string) {
 	name = strings.ToLower(strings.ReplaceAll(name, "-", "_"))
 	least := 1 + len(name)/4
-	for _, field := range reflect.VisibleFields(reflect.TypeFor[Options]()) {
+	for _, field := range reflect.VisibleFields(reflect.TypeFor[settings.Options]()) {
 		known, _, _ := strings.Cut(field.Tag.Get("json"), ",")
 		if known == "token_endpoint" || known == "private_key_fallback" { // which are arguments
 			continue

@@ -1,4 +1,4 @@
-package settings
+package value
 
 import (
 	"encoding/json"
@@ -22,11 +22,13 @@ type FailedLogins struct {
 	Within time.Duration
 }
 
-var defaultFailedLogins = FailedLogins{4, 30 * time.Minute}
+// DefaultFailedLogins is "4 30m".
+var DefaultFailedLogins = FailedLogins{4, 30 * time.Minute}
 
 var errFailedLogins = errors.New("must be off, or a number from 1 to 100 and a duration from 1m to 24h, such as 4 30m")
 
-func parseFailedLogins(text string) (FailedLogins, error) {
+// ParseFailedLogins reads such a text: from 1 to 100 within 1m to 24h, or "off".
+func ParseFailedLogins(text string) (FailedLogins, error) {
 	if text == "off" {
 		return FailedLogins{}, nil
 	}
@@ -42,6 +44,7 @@ func parseFailedLogins(text string) (FailedLogins, error) {
 	return FailedLogins{n, within}, nil
 }
 
+// String is such a text.
 func (f FailedLogins) String() string {
 	if f.Failures == 0 {
 		return "off"
@@ -49,7 +52,8 @@ func (f FailedLogins) String() string {
 	return fmt.Sprint(f.Failures, " ", f.Within)
 }
 
-func (f FailedLogins) budget() pacing.Budget {
+// Budget is that of each account.
+func (f FailedLogins) Budget() pacing.Budget {
 	return pacing.Budget{Failures: f.Failures, Window: f.Within}
 }
 
@@ -59,7 +63,7 @@ func (f *FailedLogins) UnmarshalJSON(text []byte) (err error) {
 	if json.Unmarshal(text, &s) != nil {
 		return errFailedLogins
 	}
-	*f, err = parseFailedLogins(s)
+	*f, err = ParseFailedLogins(s)
 	return err
 }
 

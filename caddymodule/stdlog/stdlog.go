@@ -1,4 +1,5 @@
-package caddymodule
+// Package stdlog keeps answers of token endpoints out of the standard logger.
+package stdlog
 
 import (
 	"bytes"
@@ -6,7 +7,7 @@ import (
 	"log"
 )
 
-// quiet keeps answers of token endpoints out of the standard logger, and so out of Caddy's log. When an answer has more
+// quiet leaves out what net/http says of answers, and so keeps it out of Caddy's log, too. When an answer has more
 // bytes than its Content-Length announced, net/http prints them there once the connection is idle, and they may be the
 // end of a token.
 type quiet struct{ io.Writer }
@@ -21,9 +22,9 @@ func (q quiet) Write(p []byte) (int, error) {
 	return q.Writer.Write(p)
 }
 
-// quietStandardLog is called whenever a handler is set up or given up, because Caddy redirects the standard logger right
-// before the former, and right before the latter gives it back.
-func quietStandardLog() {
+// Quiet wraps the standard logger, once. It is to be called whenever a handler is set up or given up, because Caddy
+// redirects the standard logger right before the former, and right before the latter gives it back.
+func Quiet() {
 	if out := log.Writer(); out != nil {
 		if _, done := out.(quiet); !done {
 			log.SetOutput(quiet{out})

@@ -1,4 +1,4 @@
-package settings
+package value
 
 import (
 	"encoding/json"
@@ -12,14 +12,15 @@ import (
 // zero value is the default.
 type Fuse flow.Percent
 
-const (
-	defaultFuse Fuse = 50
-	fuseOff     Fuse = 100
-)
+// DefaultFuse is "50%".
+const DefaultFuse Fuse = 50
+
+const fuseOff Fuse = 100
 
 var errFuse = errors.New("must be off, or a percentage from 1% to 100%, such as 50%")
 
-func parseFuse(text string) (Fuse, error) {
+// ParseFuse reads "off" or a text such as "50%".
+func ParseFuse(text string) (Fuse, error) {
 	if text == "off" {
 		return fuseOff, nil
 	}
@@ -36,7 +37,7 @@ func (f *Fuse) UnmarshalJSON(text []byte) (err error) {
 	if json.Unmarshal(text, &s) != nil {
 		return errFuse
 	}
-	*f, err = parseFuse(s)
+	*f, err = ParseFuse(s)
 	return err
 }
 

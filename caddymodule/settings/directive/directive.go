@@ -1,22 +1,22 @@
-package settings
+// Package directive reads the directive smapi_upgrade of a Caddyfile.
+package directive
 
 import (
 	"errors"
 	"slices"
-	"strconv"
 	"strings"
 
-	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/exchange"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/settings"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/settings/value"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
-	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/token"
 )
 
-// UnmarshalCaddyfile sets up the handler from Caddyfile tokens:
+// Unmarshal sets the options by the tokens of a Caddyfile:
 //
 //	smapi_upgrade [<matcher>] [<token_endpoint>] {
 //		issuer        <url>
@@ -83,7 +83,7 @@ import (
 //	}
 //
 // Only param, header, on_error and, for different credentials, exchange may be given more than once.
-func (o *Options) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+func Unmarshal(o *settings.Options, d *caddyfile.Dispenser) error {
 	d.Next() // directive name
 	directive := *d
 	if d.NextArg() {
@@ -108,13 +108,13 @@ func (o *Options) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			return d.Errf("%s is given twice", field)
 		}
 		given[field] = at
-		if err := o.unmarshalField(name, d); err != nil {
+		if err := unmarshalField(o, name, d); err != nil {
 			return err
 		}
 	}
 	_, err := o.Resolve(nil, nil)
-	if mistake, ok := errors.AsType[fieldError](err); ok {
-		at, ok := given[mistake.field]
+	if mistake, ok := errors.AsType[settings.FieldError](err); ok {
+		at, ok := given[mistake.Field]
 		if !ok {
 			at = directive
 		}
@@ -125,7 +125,7 @@ func (o *Options) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 
 var repeatable = []string{"param", "header", "on_error"}
 
-func (o *Options) unmarshalField(name string, d *caddyfile.Dispenser) error {
+func unmarshalField(o *settings.Options, name string, d *caddyfile.Dispenser) error {
 	switch name {
 	case "issuer":
 		return text(d, name, &o.Issuer)
@@ -147,9 +147,9 @@ func (o *Options) unmarshalField(name string, d *caddyfile.Dispenser) error {
 		}
 		return nil
 	case "param":
-		return pair(d, name, &o.Param, checkParam, identifiers, false)
+		return pair(d, name, &o.Param, settings.CheckParam)
 	case "header":
-		return pair(d, name, &o.Header, checkHeader, identifiers, true)
+		return pair(d, name, &o.Header, settings.CheckHeader)
 	case "form_charset":
 		return text(d, name, &o.FormCharset)
 	case "timeout":
@@ -157,25 +157,25 @@ func (o *Options) unmarshalField(name string, d *caddyfile.Dispenser) error {
 	case "max_in_flight":
 		return parsed(d, name, &o.MaxInFlight, parseCount)
 	case "transport":
-		return o.unmarshalTransport(d)
+		return unmarshalTransport(o, d)
 	case "insecure_http":
 		return flag(d, name, &o.InsecureHTTP)
 	case "replay":
-		return parsed(d, name, &o.Replay, parseRetention)
+		return parsed(d, name, &o.Replay, value.ParseRetention)
 	case "remember_rejected":
-		return parsed(d, name, &o.RememberRejected, parseRetention)
+		return parsed(d, name, &o.RememberRejected, value.ParseRetention)
 	case "failed_logins":
-		o.FailedLogins = new(FailedLogins)
+		o.FailedLogins = new(value.FailedLogins)
 		text := strings.Join(d.RemainingArgs(), " ")
 		var err error
-		if *o.FailedLogins, err = parseFailedLogins(text); err != nil {
+		if *o.FailedLogins, err = value.ParseFailedLogins(text); err != nil {
 			return d.Errf("%s: %v", name, err)
 		}
 		return nil
 	case "fuse":
-		return parsed(d, name, &o.Fuse, parseFuse)
+		return parsed(d, name, &o.Fuse, value.ParseFuse)
 	case "exchange":
-		return o.unmarshalExchange(d)
+		return unmarshalExchange(o, d)
 	case "auth_token":
 		return text(d, name, &o.AuthToken)
 	case "private_key":
@@ -194,18 +194,18 @@ func (o *Options) unmarshalField(name string, d *caddyfile.Dispenser) error {
 	case "mode":
 		return text(d, name, &o.Mode)
 	case "households":
-		o.Households = new(Percent)
+		o.Households = new(settings.Percent)
 		return parsed(d, name, o.Households, flow.ParsePercent)
 	case "expire_session_ids":
 		return flag(d, name, &o.ExpireSessionIDs)
 	case "refresh_auth_tokens":
 		return flag(d, name, &o.RefreshAuthTokens)
 	case "sign_in":
-		return o.unmarshalSignIn(d)
+		return unmarshalSignIn(o, d)
 	case "vault":
-		return o.unmarshalVault(d)
+		return unmarshalVault(o, d)
 	case "old_service":
-		return o.unmarshalOldService(d)
+		return unmarshalOldService(o, d)
 	}
 	if meant := similar(name); meant != "" {
 		return d.Errf("unrecognized smapi_upgrade subdirective '%s'; it may be meant to be %s", name, meant)
@@ -213,14 +213,14 @@ func (o *Options) unmarshalField(name string, d *caddyfile.Dispenser) error {
 	return d.Errf("unrecognized smapi_upgrade subdirective '%s'; if it is a directive, a } is missing above", name)
 }
 
-func (o *Options) unmarshalExchange(d *caddyfile.Dispenser) error {
+func unmarshalExchange(o *settings.Options, d *caddyfile.Dispenser) error {
 	args := d.RemainingArgs()
 	if len(args) < 1 || len(args) > 2 || slices.Contains(args, "") {
 		return wrongArgs(d, "exchange")
 	}
-	x := Exchange{Credentials: smapi.Kind(args[0])}
+	x := settings.Exchange{Credentials: smapi.Kind(args[0])}
 	if !slices.Contains(exchange.Kinds, x.Credentials) {
-		return d.Errf("exchange: %v", errKind)
+		return d.Errf("exchange: %v", settings.ErrKind)
 	}
 	if len(args) == 2 {
 		x.GrantType = args[1]
@@ -229,7 +229,7 @@ func (o *Options) unmarshalExchange(d *caddyfile.Dispenser) error {
 		var err error
 		switch name := d.Val(); name {
 		case "param":
-			err = pair(d, name, &x.Param, checkExchangeParam, exchange.Placeholders(x.Credentials), false)
+			err = pair(d, name, &x.Param, x.CheckParam)
 		case "on_error":
 			err = onError(d, name, &x.OnError)
 		default:
@@ -243,8 +243,8 @@ func (o *Options) unmarshalExchange(d *caddyfile.Dispenser) error {
 	return nil
 }
 
-func (o *Options) unmarshalVault(d *caddyfile.Dispenser) error {
-	o.Vault = new(Vault)
+func unmarshalVault(o *settings.Options, d *caddyfile.Dispenser) error {
+	o.Vault = new(settings.Vault)
 	if err := text(d, "vault", &o.Vault.KeyFile); err != nil {
 		return err
 	}
@@ -262,12 +262,12 @@ func (o *Options) unmarshalVault(d *caddyfile.Dispenser) error {
 	return nil
 }
 
-func (o *Options) unmarshalTransport(d *caddyfile.Dispenser) error {
+func unmarshalTransport(o *settings.Options, d *caddyfile.Dispenser) error {
 	if !d.NextArg() {
 		return d.ArgErr()
 	}
 	if d.Val() != "http" {
-		return d.WrapErr(errTransportKind)
+		return d.WrapErr(settings.ErrTransportKind)
 	}
 	transport, err := caddyfile.UnmarshalModule(d, "http.reverse_proxy.transport.http")
 	if err != nil {
@@ -276,100 +276,3 @@ func (o *Options) unmarshalTransport(d *caddyfile.Dispenser) error {
 	o.TransportRaw = caddyconfig.JSONModuleObject(transport, "protocol", "http", nil)
 	return nil
 }
-
-// wrongArgs is Dispenser.ArgErr without the argument, which may be a secret.
-func wrongArgs(d *caddyfile.Dispenser, name string) error {
-	return d.Errf("wrong number of values for %s, or a blank one, as of a {$VARIABLE} that is not set", name)
-}
-
-func text[T ~string](d *caddyfile.Dispenser, name string, to *T) error {
-	var value string
-	if !d.AllArgs(&value) || value == "" {
-		return wrongArgs(d, name)
-	}
-	*to = T(value)
-	return nil
-}
-
-func parsed[T any](d *caddyfile.Dispenser, name string, to *T, parse func(string) (T, error)) (err error) {
-	var value string
-	if err := text(d, name, &value); err != nil {
-		return err
-	}
-	if *to, err = parse(value); err != nil {
-		return d.Errf("%s: %v", name, err)
-	}
-	return nil
-}
-
-var (
-	errDuration = errors.New("must be a positive duration, such as 15s")
-	errCount    = errors.New("must be a whole number of at least 1")
-)
-
-func parseDuration(text string) (caddy.Duration, error) {
-	d, err := caddy.ParseDuration(text)
-	if err != nil || d <= 0 {
-		return 0, errDuration
-	}
-	return caddy.Duration(d), nil
-}
-
-func parseCount(text string) (int, error) {
-	n, err := strconv.Atoi(text)
-	if err != nil || n < 1 {
-		return 0, errCount
-	}
-	return n, nil
-}
-
-func flag(d *caddyfile.Dispenser, name string, to *bool) error {
-	*to = true
-	if d.NextArg() {
-		return d.Errf("%s takes no value", name)
-	}
-	return nil
-}
-
-// pair is a name and a value, of which a name may have several.
-func pair(d *caddyfile.Dispenser, field string, to *map[string][]string, check func(name string) error, allowed []string, request bool) error {
-	var name, value string
-	if !d.AllArgs(&name, &value) {
-		return wrongArgs(d, field)
-	}
-	if err := check(name); err != nil {
-		return d.WrapErr(err)
-	}
-	r := resolver{}
-	if r.template(field, value, allowed, request); r.err != nil {
-		return d.WrapErr(r.err)
-	}
-	if *to == nil {
-		*to = make(map[string][]string)
-	}
-	(*to)[name] = append((*to)[name], value)
-	return nil
-}
-
-func onError(d *caddyfile.Dispenser, field string, to *OnError) error {
-	var name, class string
-	if !d.AllArgs(&name, &class) {
-		return wrongArgs(d, field)
-	}
-	if _, again := (*to)[name]; again {
-		return d.Errf("%s is given twice for the same answer", field)
-	}
-	if *to == nil {
-		*to = make(OnError)
-	}
-	(*to)[name] = token.Class(class)
-	r := resolver{}
-	r.onError(field, *to)
-	if r.err != nil {
-		return d.WrapErr(r.err)
-	}
-	return nil
-}
-
-// Interface guard
-var _ caddyfile.Unmarshaler = (*Options)(nil)
