@@ -15,7 +15,7 @@ import (
 	"github.com/caddyserver/certmagic"
 	"go.uber.org/zap"
 
-	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/exchange"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/pacing"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/settings"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
@@ -35,7 +35,7 @@ func provisioned(tb testing.TB, transport http.RoundTripper) *Handler {
 	}
 	tb.Cleanup(func() { _ = h.Cleanup() })
 	h.logger, h.calls = zap.NewNop(), zap.NewNop()
-	h.exchanger.State = flow.NewState(pacing.Watch{}, nil, clock)
+	h.exchanger.State = exchange.NewState(pacing.Watch{}, nil, clock)
 	h.exchanger.Endpoint = token.New(token.Config{
 		URL: h.settings.URL, Client: token.Client{ID: "id", Auth: token.None}, Fields: []string{"access_token", "refresh_token"},
 		Transport: transport, Context: context.Background(),

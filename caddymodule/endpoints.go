@@ -10,6 +10,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
 
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/exchange"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/legacy"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/pacing"
@@ -38,7 +39,7 @@ func (sharedBudgets) Destruct() error { return nil }
 // sharedEndpoint is what handlers with the same token endpoint and client have in common: what is known of the
 // endpoint, and what became of the calls.
 type sharedEndpoint struct {
-	*flow.State
+	*exchange.State
 	where, client string
 	logger        atomic.Pointer[zap.Logger] // of the handler that joined last
 	tally         tally.Tally
@@ -100,7 +101,7 @@ func newSharedEndpoint(where, client string) *sharedEndpoint {
 	e := &sharedEndpoint{where: where, client: client, files: make(map[*settings.Files]*settings.Settings)}
 	e.sessions = legacy.NewSessions(legacy.MaxSessions, clock)
 	endpoint := zap.String("token_endpoint", where)
-	e.State = flow.NewState(pacing.Watch{
+	e.State = exchange.NewState(pacing.Watch{
 		Breaker: func(state string) {
 			e.logger.Load().Warn("circuit breaker of the token endpoint changed",
 				endpoint, zap.String("breaker", state))

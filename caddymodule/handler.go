@@ -14,6 +14,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
 
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/exchange"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/network"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/pacing"
@@ -54,7 +55,7 @@ type Handler struct {
 
 	settings  settings.Settings
 	files     settings.Files
-	exchanger *flow.Exchanger
+	exchanger *exchange.Exchanger
 	shared    *sharedEndpoint
 	vault     *vaultMember
 	ours      smapi.Ours // nil without an old service
@@ -249,8 +250,8 @@ func (h *Handler) exchange(r *http.Request, d *flow.Decision, body int) {
 		smapi.Drop(r) // it may wait, and needs no body any more
 	}
 	ctx, span := traceExchange(r.Context(), &q.Grant)
-	h.exchanger.Ask(ctx, &h.settings.Policy, d, &q)
-	h.exchanger.Learn(&q, d)
+	h.settings.Policy.Ask(ctx, h.exchanger, d, &q)
+	flow.Learn(h.exchanger, &q, d)
 	endTrace(span, d)
 	if d.Unsaved != nil {
 		logUnsaved(h.logger, d)
@@ -258,7 +259,7 @@ func (h *Handler) exchange(r *http.Request, d *flow.Decision, body int) {
 }
 
 // lookup finds Caddy's placeholders of an HTTP request.
-func lookup(r *http.Request) flow.Lookup {
+func lookup(r *http.Request) exchange.Lookup {
 	return func(name string) string {
 		if repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
 			text, _ := repl.GetString(name)

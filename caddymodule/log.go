@@ -13,6 +13,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/exchange"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
 )
 
@@ -85,7 +86,7 @@ func fieldsOf(d *flow.Decision) []zap.Field {
 		zap.String("outcome", d.Outcome.String()),
 		zap.String("credentials", string(d.Call.Credentials.Kind)),
 		digest("household", d.Call.HouseholdID),
-		digest("account", flow.Account(d.Call)),
+		digest("account", exchange.Account(d.Call)),
 	)
 }
 

@@ -7,6 +7,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/exchange"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/pacing"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
@@ -103,7 +104,7 @@ func init() {
 		metrics.stored.WithLabelValues(operation)
 	}
 	for _, o := range flow.Outcomes() {
-		for _, kind := range append(slices.Clone(flow.Kinds), smapi.None) {
+		for _, kind := range append(slices.Clone(exchange.Kinds), smapi.None) {
 			callsBy[outcomeOfKind{o, kind}] = metrics.requests.WithLabelValues(o.String(), string(kind))
 		}
 		if o.Row().Asked {
@@ -215,7 +216,7 @@ func (endpointsCollector) Collect(values chan<- prometheus.Metric) {
 		values <- prometheus.MustNewConstMetric(accountsDesc, prometheus.GaugeValue, float64(upgrades[end]), "upgrade", result)
 		values <- prometheus.MustNewConstMetric(accountsDesc, prometheus.GaugeValue, float64(refreshes[end]), "refresh", result)
 	}
-	for _, kind := range flow.Kinds {
+	for _, kind := range exchange.Kinds {
 		values <- prometheus.MustNewConstMetric(exchangingDesc, prometheus.GaugeValue, float64(exchanging[kind]), string(kind))
 	}
 }

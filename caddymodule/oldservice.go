@@ -38,12 +38,12 @@ func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, why error) erro
 // translate puts a call of an upgraded home to the old service in its own terms.
 func (h *Handler) translate(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, call *smapi.Call) error {
 	r.Header.Del("Authorization") // where placeholders and the log would find it
-	account, d := h.exchanger.OpenOld(r.Context(), &h.settings.Policy, call, lookup(r), false)
+	account, d := h.settings.Policy.OpenOld(r.Context(), h.exchanger, call, lookup(r), false)
 	switch {
 	case account == nil:
 		return h.answer(w, r, &d)
 	case call.Method == smapi.RefreshAuthToken || call.Method == smapi.GetDeviceAuthToken && !call.Bearing.Only:
-		h.exchanger.Again(&d, account)
+		flow.Again(&d, account)
 		return h.answer(w, r, &d)
 	}
 	smapi.Drop(r)
@@ -57,7 +57,7 @@ func (h *Handler) translate(w http.ResponseWriter, r *http.Request, next caddyht
 		return h.answer(w, r, &d)
 	}
 	if errors.Is(err, errPassword) {
-		d = h.exchanger.OldRefused(r.Context(), call, o.account)
+		d = flow.OldRefused(r.Context(), h.exchanger, call, o.account)
 		return h.answer(w, r, &d)
 	}
 	h.record(&d)
@@ -84,7 +84,7 @@ var errPassword = errors.New("the old service refuses the password")
 
 // newer tells that the account has other credentials by now, as another instance may know.
 func (o *oldCall) newer() bool {
-	account, _ := o.exchanger.OpenOld(o.r.Context(), &o.settings.Policy, o.call, lookup(o.r), true)
+	account, _ := o.settings.Policy.OpenOld(o.r.Context(), o.exchanger, o.call, lookup(o.r), true)
 	if account == nil || account.Same(o.account) {
 		return false
 	}
@@ -132,7 +132,7 @@ func (o *oldCall) put() error {
 		case code == smapi.LoginInvalid && credentials.Password != "":
 			return errPassword
 		case !answer.Held() && credentials.Kind == smapi.Login:
-			o.exchanger.OldAccepted(o.account)
+			flow.OldAccepted(o.exchanger, o.account)
 		}
 		_ = answer.Release() // a player that has gone asks again
 		return nil
@@ -184,7 +184,7 @@ func (o *oldCall) session(refused string) (string, error) {
 				if result = "begun"; refused != "" {
 					result = "renewed"
 				}
-				o.exchanger.OldAccepted(o.account)
+				flow.OldAccepted(o.exchanger, o.account)
 				return session, 0, nil
 			}
 		}

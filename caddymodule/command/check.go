@@ -16,7 +16,7 @@ import (
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/command/page"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/diagnose"
-	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/exchange"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/player"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
 )
@@ -176,7 +176,7 @@ func (c *checker) prepare() (*diagnose.Trial, error) {
 	case c.signIn && (c.from != "" || c.locked != "" || c.refresh):
 		return nil, errors.New("--sign-in tries no account, and cannot be combined with --from, --locked-from and --refresh")
 	case c.signIn:
-	case !slices.Contains(flow.Kinds, kind):
+	case !slices.Contains(exchange.Kinds, kind):
 		return nil, errors.New("--credentials has to be login, session_id, login_token or anonymous")
 	case c.adapter != "" && c.config == "":
 		return nil, errors.New("--adapter is for the file of --config")

@@ -13,7 +13,7 @@ import (
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/command/keyfile"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/command/page"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/diagnose"
-	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/exchange"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
 )
 
@@ -203,7 +203,7 @@ It does not end anything at the authorization server.
 				if household != "" {
 					n, err = one.ForgetHousehold(ctx, household)
 				} else {
-					n, err = one.ForgetAccount(ctx, account, flow.Account(&smapi.Call{
+					n, err = one.ForgetAccount(ctx, account, exchange.Account(&smapi.Call{
 						Credentials: smapi.Credentials{Kind: smapi.Login, Username: account},
 					}))
 				}

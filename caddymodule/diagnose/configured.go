@@ -16,7 +16,7 @@ import (
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
-	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/exchange"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/settings"
 )
 
@@ -115,7 +115,7 @@ func matched(sets []any) string {
 }
 
 // placeholders are those of a request as Caddy's server has them.
-func placeholders(r *http.Request) flow.Lookup {
+func placeholders(r *http.Request) exchange.Lookup {
 	repl := caddy.NewReplacer()
 	ctx := context.WithValue(context.Background(), http.LocalAddrContextKey, &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	caddyhttp.PrepareRequest(r.WithContext(ctx), repl, nil, &caddyhttp.Server{})

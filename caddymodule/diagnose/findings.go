@@ -16,6 +16,7 @@ import (
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/diagnose/capture"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/diagnose/tap"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/exchange"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/settings"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
@@ -62,10 +63,10 @@ type Checked struct {
 	text      string // of the options
 	settings  settings.Settings
 	files     settings.Files
-	exchanger *flow.Exchanger // nil where there is nothing to try
-	charset   *flow.Exchanger // says that forms are UTF-8, nil where the first one does
-	vault     *vault.Vault    // nil where there is none
-	impostor  *flow.Exchanger // has a client secret that is made up, nil where the client has none
+	exchanger *exchange.Exchanger // nil where there is nothing to try
+	charset   *exchange.Exchanger // says that forms are UTF-8, nil where the first one does
+	vault     *vault.Vault        // nil where there is none
+	impostor  *exchange.Exchanger // has a client secret that is made up, nil where the client has none
 	tap       tap.Tap
 }
 
@@ -144,7 +145,7 @@ func (x *Checked) check(ctx context.Context, tries Tries, wrong bool) {
 }
 
 // try takes a call through the handler.
-func (x *Checked) try(ctx context.Context, as *flow.Exchanger, method smapi.Method, c smapi.Credentials) (flow.Decision, *Tried) {
+func (x *Checked) try(ctx context.Context, as *exchange.Exchanger, method smapi.Method, c smapi.Credentials) (flow.Decision, *Tried) {
 	c.DeviceID, c.DeviceProvider = capture.CloudDevice, "Sonos"
 	call := &smapi.Call{Method: method, Arrived: time.Now(), HouseholdID: checkHome, Credentials: c}
 	p := x.settings.Policy

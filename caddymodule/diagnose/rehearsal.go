@@ -19,14 +19,16 @@ import (
 	"time"
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/diagnose/capture"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/exchange"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/pacing"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/secret"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/settings"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/token"
 )
 
 // rehearse has the exchange send its request to nowhere, and concludes that it brought tokens that fit.
-func rehearse(s *settings.Settings, d *flow.Decision, q flow.Request) (*ExchangeFacts, error) {
+func rehearse(s *settings.Settings, d *flow.Decision, q exchange.Request) (*ExchangeFacts, error) {
 	sent := &rehearsal{answer: tokens(&s.Policy)}
 	key, err := anyKey()
 	if err != nil {
@@ -39,17 +41,17 @@ func rehearse(s *settings.Settings, d *flow.Decision, q flow.Request) (*Exchange
 		Transport: sent,
 		Context:   context.Background(),
 	}
-	exchanger := flow.Exchanger{
+	exchanger := exchange.Exchanger{
 		Endpoint: token.New(config),
 		Places:   1,
-		State:    flow.NewState(pacing.Watch{}, nil, time.Now),
+		State:    exchange.NewState(pacing.Watch{}, nil, time.Now),
 	}
 	if s.Policy.SignIn != nil {
 		config.Client, config.DeviceURL = withAny(s.SignInClient, key), cmp.Or(s.DeviceURL, config.URL)
 		exchanger.SignIn = token.New(config)
-		s.Policy.SignIn.Seals = flow.NewSecretSeals(config.Client.Secret)
+		s.Policy.SignIn.Seals = secret.NewSeals(config.Client.Secret)
 	}
-	exchanger.Ask(context.Background(), &s.Policy, d, &q)
+	s.Policy.Ask(context.Background(), &exchanger, d, &q)
 	x := &ExchangeFacts{GrantType: q.Type, Headers: slices.Sorted(maps.Keys(sent.header)), OnError: q.OnError, Device: d.Link != nil}
 	if sent.form == "" {
 		return x, nil
@@ -131,7 +133,7 @@ var answers = []struct {
 }{
 	{token.Rejected, "credentials refused"},
 	{token.Unavailable, "no answer, 5xx, 429"},
-	{flow.NotSent, "no place in time"},
+	{exchange.NotSent, "no place in time"},
 	{token.Misconfigured, "client refused, tokens unfit"},
 }
 
@@ -146,7 +148,7 @@ func tellAll(p *flow.Policy, d flow.Decision) []Told {
 		if d.Link != nil && a.class == token.Rejected { // there are no credentials
 			continue
 		}
-		p.Conclude(&d, flow.Result{Verdict: token.Verdict{Class: a.class}})
+		p.Conclude(&d, exchange.Result{Verdict: token.Verdict{Class: a.class}})
 		all = append(all, tell(p, &d, a.text))
 	}
 	return all

@@ -12,6 +12,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/secret"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/token"
 )
@@ -31,8 +32,8 @@ func (x *Checked) prepareSignIn(endpoint token.Config) error {
 	if err != nil {
 		return err
 	}
-	secret := rand.Text()
-	x.settings.Policy.SignIn.Seals = flow.NewSecretSeals(func() string { return secret })
+	ofThis := rand.Text()
+	x.settings.Policy.SignIn.Seals = secret.NewSeals(func() string { return ofThis })
 	x.exchanger.SignIn = token.New(c)
 	return nil
 }
@@ -110,7 +111,7 @@ func (x *Checked) ask(ctx context.Context, method smapi.Method, linkDeviceID str
 	if d.Exchange != nil {
 		r := &http.Request{Method: http.MethodPost, URL: &url.URL{Path: "/"}, Header: http.Header{}}
 		q := d.Exchange.Request(call, placeholders(r))
-		x.exchanger.Ask(ctx, p, &d, &q)
+		p.Ask(ctx, x.exchanger, &d, &q)
 	}
 	return d
 }

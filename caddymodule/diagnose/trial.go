@@ -13,6 +13,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/exchange"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/pacing"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/settings"
@@ -25,7 +26,7 @@ type Trial struct {
 	handlers []*Checked
 
 	// What handlers have in common while they serve, by Settings.Key.
-	states map[string]*flow.State
+	states map[string]*exchange.State
 }
 
 // Prepare sets the handlers of a configuration in JSON up: those with this token endpoint or issuer, blank for all, and each
@@ -40,7 +41,7 @@ func Prepare(config []byte, endpoint string, kind smapi.Kind) (*Trial, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the configuration does not load: %w", err)
 	}
-	t := &Trial{states: make(map[string]*flow.State)}
+	t := &Trial{states: make(map[string]*exchange.State)}
 	seen := map[string]bool{}
 	for _, one := range all {
 		x, err := t.prepare(ctx, one)
@@ -219,10 +220,10 @@ func (t *Trial) prepare(ctx caddy.Context, c Configured) (*Checked, error) {
 	return x, nil
 }
 
-func (t *Trial) state(s *settings.Settings) *flow.State {
+func (t *Trial) state(s *settings.Settings) *exchange.State {
 	key := s.Key()
 	if t.states[key] == nil {
-		t.states[key] = flow.NewState(pacing.Watch{}, nil, time.Now)
+		t.states[key] = exchange.NewState(pacing.Watch{}, nil, time.Now)
 	}
 	return t.states[key]
 }

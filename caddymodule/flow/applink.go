@@ -3,10 +3,9 @@ package flow
 import (
 	"cmp"
 	"context"
-	"sync"
 	"time"
 
-	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/pacing"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/exchange"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/token"
 )
@@ -28,45 +27,16 @@ func linkFlow(method smapi.Method) flow {
 			}
 			return ask(p.SignIn.Start, "sign_in: the device authorization endpoint says where the listener signs in")
 		},
-		ask:      (*Exchanger).startLink,
+		ask:      startLink,
 		issued:   LinkStarted,
 		rejected: func(*Policy) Reply { return tryLater },
 	}
 }
 
-const causeManyLinks = "the home has begun to sign in too often"
-
-// startLink asks for a link. It costs the server a code, and nobody has to be anybody for it: so there are places of its
-// own, and so many for each home.
-func (x *Exchanger) startLink(ctx context.Context, p *Policy, d *Decision, q *Request) {
-	deadline := d.Call.Arrived.Add(p.Timeout)
-	if !x.State.links.begin(x.account(d.Call.HouseholdID), time.Now()) {
-		p.Conclude(d, notSent(causeManyLinks))
-		return
-	}
-	gone, leave := make(chan struct{}), sync.Once{}
-	trial := pacing.Trial{
-		Account:   x.account(d.Call.HouseholdID),
-		Deadline:  deadline,
-		Places:    max(1, x.Places/4),
-		Size:      q.Size(),
-		Fair:      x.Fair,
-		Context:   ctx,
-		Leave:     func() { leave.Do(func() { close(gone) }) },
-		Abandoned: gone,
-	}
-	var authorization token.Authorization
-	var answer token.Answer
-	r := notSent(causeGone)
-	admission, waited := x.State.Links.Pass(&trial, func() pacing.Report {
-		authorization, answer, r.Verdict = x.SignIn.Authorize(deadline, &q.Grant)
-		r.Status, r.Took = answer.Status, answer.Took
-		return report(&r.Verdict, &answer)
-	})
-	if unsent := turnedAway(admission); unsent != nil {
-		r.Verdict = token.Verdict{Class: unsent.Class, Cause: unsent.Cause}
-	}
-	if r.Waited = waited; r.Class != token.Issued {
+// startLink asks for a link.
+func startLink(ctx context.Context, p *Policy, x *exchange.Exchanger, d *Decision, q *exchange.Request) {
+	authorization, r := x.Authorize(ctx, d.Call.Arrived.Add(p.Timeout), d.Call.HouseholdID, q)
+	if r.Class != token.Issued {
 		p.Conclude(d, r)
 		return
 	}

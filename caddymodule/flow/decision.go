@@ -1,6 +1,7 @@
 package flow
 
 import (
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/exchange"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
 )
 
@@ -11,8 +12,8 @@ type Decision struct {
 	Reason  Reason
 
 	// Exchange is how to find out, nil where the outcome is known without asking, and Result what came of it.
-	Exchange *Exchange
-	Result   Result
+	Exchange *exchange.Exchange
+	Result   exchange.Result
 
 	// Others tells that the credentials may be others' to judge: where the token endpoint refuses them, the call is forwarded.
 	Others bool
@@ -63,7 +64,9 @@ func decided(o Outcome, cause, says string) Decision {
 }
 
 // ask is a decision that an exchange has to find out.
-func ask(x *Exchange, says string) Decision { return Decision{Exchange: x, Reason: Reason{Says: says}} }
+func ask(x *exchange.Exchange, says string) Decision {
+	return Decision{Exchange: x, Reason: Reason{Says: says}}
+}
 
 // waits tells of a call that its account waits for its listener to sign in again.
 func waits(call *smapi.Call) bool {

@@ -1,12 +1,13 @@
 // Package flow is what becomes of each SMAPI method: a file for each flow, and one table of outcomes.
 //
-// A call's way is read (package smapi), decide, ask (an Exchanger), conclude, answer. It knows no Caddy.
+// A call's way is read (package smapi), decide, ask (package exchange), conclude, answer. It knows no Caddy.
 package flow
 
 import (
 	"context"
 	"time"
 
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/exchange"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/token"
 )
@@ -23,7 +24,7 @@ type flow struct {
 	decide func(*Policy, *smapi.Call) Decision
 
 	// ask finds out the rest. Nil is by exchanging the call's credentials.
-	ask func(*Exchanger, context.Context, *Policy, *Decision, *Request)
+	ask func(context.Context, *Policy, *exchange.Exchanger, *Decision, *exchange.Request)
 
 	// issued is the outcome where tokens were issued, and rejected what is told where credentials were.
 	issued   Outcome
@@ -67,8 +68,8 @@ type Policy struct {
 	OldService *OldService
 
 	// Exchanges say how each kind of credentials is exchanged, Refresh how tokens are refreshed.
-	Exchanges map[smapi.Kind]*Exchange
-	Refresh   *Exchange
+	Exchanges map[smapi.Kind]*exchange.Exchange
+	Refresh   *exchange.Exchange
 
 	// SignIn is how listeners sign in, nil where they do not do so here.
 	SignIn *SignIn
@@ -123,7 +124,7 @@ func (p *Policy) Hint(method smapi.Method) string {
 }
 
 // Conclude says what the result of the exchange means for the player.
-func (p *Policy) Conclude(d *Decision, r Result) {
+func (p *Policy) Conclude(d *Decision, r exchange.Result) {
 	d.Result = r
 	if r.Class == token.Issued {
 		p.takeTokens(d)
@@ -144,11 +145,11 @@ func outcomeOf(class token.Class) Outcome {
 		return Misconfigured
 	case token.Pending:
 		return LinkPending
-	case NotSent:
+	case exchange.NotSent:
 		return Overloaded
-	case InDoubt:
+	case exchange.InDoubt:
 		return Doubted
-	case AccountGuarded:
+	case exchange.AccountGuarded:
 		return Guarded
 	}
 	return Unavailable

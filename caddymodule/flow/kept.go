@@ -3,65 +3,63 @@ package flow
 import (
 	"context"
 	"errors"
-	"slices"
 	"sync/atomic"
 	"time"
 
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/exchange"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/token"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault"
 )
 
 // Ask finds out what becomes of a call by the token endpoint and, where there is one, the vault.
-func (x *Exchanger) Ask(ctx context.Context, p *Policy, d *Decision, q *Request) {
+func (p *Policy) Ask(ctx context.Context, x *exchange.Exchanger, d *Decision, q *exchange.Request) {
 	deadline := d.Call.Arrived.Add(p.Timeout)
 	if q.Held > 0 {
-		if !x.State.hold(q.Held) {
-			p.Conclude(d, notSent(causeFull))
+		if !x.State.Hold(q.Held) {
+			p.Conclude(d, exchange.Unsent(causeFull))
 			return
 		}
-		defer x.State.held.Add(int64(-q.Held))
+		defer x.State.Release(q.Held)
 	}
 	switch {
 	case d.flow.ask != nil:
-		d.flow.ask(x, ctx, p, d, q)
+		d.flow.ask(ctx, p, x, d, q)
 	case x.Vault == nil:
 		p.Conclude(d, x.Exchange(ctx, deadline, q))
 	case q.Type == token.Refresh:
-		x.refreshKept(ctx, deadline, p, d, q)
+		p.refreshKept(ctx, deadline, x, d, q)
 	default:
-		x.upgradeKept(ctx, deadline, p, d, q)
+		p.upgradeKept(ctx, deadline, x, d, q)
 	}
 }
 
 const (
-	fixStorage = "check Caddy's storage: that it is there, writable, and not full"
-	fixKeys    = "give this instance the key file of the others, with all keys that have sealed"
-	fixLost    = "if many are: restore the vault's storage; each home whose record is gone has to sign in again"
+	fixKeys = "give this instance the key file of the others, with all keys that have sealed"
 
 	causeNewer  = "not asked, because the vault has newer tokens"
 	causeMadeUp = "the key is a handle that no key of the vault has made"
-	causeLost   = "the account's record in the vault is gone or damaged"
+	causeFull   = "too many large calls wait"
 	causeKey    = "the account's record was sealed by a key that is not in the vault's key file"
 )
 
 // upgradeKept asks, and has the vault keep the tokens. Where the storage fails before, nobody is asked.
-func (x *Exchanger) upgradeKept(ctx context.Context, deadline time.Time, p *Policy, d *Decision, q *Request) {
+func (p *Policy) upgradeKept(ctx context.Context, deadline time.Time, x *exchange.Exchanger, d *Decision, q *exchange.Request) {
 	within, cancel := context.WithDeadline(ctx, deadline)
 	defer cancel()
 	if err := x.Vault.Ready(within); err != nil {
-		p.Conclude(d, storageFailed(err))
+		p.Conclude(d, exchange.StorageFailed(err))
 		return
 	}
 	p.Conclude(d, x.Exchange(ctx, deadline, q))
 	if d.Outcome == d.flow.issued {
-		x.keepIssued(within, p, d, q.Account)
+		p.keepIssued(within, x, d, q.Account)
 	}
 }
 
 // keepIssued has the vault keep the tokens of an account that were just issued. A fallback for privateKey refreshes nothing
 // and is not kept.
-func (x *Exchanger) keepIssued(ctx context.Context, p *Policy, d *Decision, account string) {
+func (p *Policy) keepIssued(ctx context.Context, x *exchange.Exchanger, d *Decision, account string) {
 	refreshToken := d.Result.Fields[p.PrivateKey]
 	if refreshToken == "" {
 		return
@@ -87,7 +85,8 @@ func (p *Policy) keep(d *Decision, got vault.Result) {
 	if p.OldService != nil {
 		if !got.Kept { // a home that held the tokens themselves could not call the old service any more
 			d.AuthToken, d.PrivateKey = "", ""
-			d.Outcome, d.Result.Cause, d.Result.Fix = Unavailable, got.Unsaved.Error(), fixStorage
+			failed := exchange.StorageFailed(got.Unsaved)
+			d.Outcome, d.Result.Cause, d.Result.Fix = Unavailable, failed.Cause, failed.Fix
 			return
 		}
 		d.AuthToken = got.Reference
@@ -97,28 +96,24 @@ func (p *Policy) keep(d *Decision, got vault.Result) {
 	}
 }
 
-func storageFailed(err error) Result {
-	return Result{Verdict: token.Verdict{Class: token.Unavailable, Cause: err.Error(), Fix: fixStorage}}
-}
-
 // refused is what a refresh came to that brought no tokens, for all who waited for it.
 type refused struct {
 	outcome Outcome
-	result  Result
+	result  exchange.Result
 }
 
 func (r *refused) Error() string { return r.outcome.String() }
 
-func (x *Exchanger) refreshKept(ctx context.Context, deadline time.Time, p *Policy, d *Decision, q *Request) {
+func (p *Policy) refreshKept(ctx context.Context, deadline time.Time, x *exchange.Exchanger, d *Decision, q *exchange.Request) {
 	ctx, cancel := context.WithDeadline(ctx, deadline)
 	defer cancel()
 	key, presented := d.Call.Credentials.Key, d.Call.Credentials.Token
 	q.Account = key
-	var mine atomic.Pointer[Result] // if it was this call that asked
+	var mine atomic.Pointer[exchange.Result] // if it was this call that asked
 	got, err := x.Vault.RefreshFor(ctx, d.Call.HouseholdID, key, presented, p.OldService.ofResponse(),
 		func(ctx context.Context, refreshToken string, ready func() bool) (vault.Tokens, error) {
 			tried := Decision{Call: d.Call, Exchange: d.Exchange, Others: ready != nil, flow: d.flow}
-			p.Conclude(&tried, x.Exchange(ctx, deadline, q.with(refreshToken, ready)))
+			p.Conclude(&tried, x.Exchange(ctx, deadline, q.With(refreshToken, ready)))
 			mine.Store(&tried.Result)
 			if tried.Outcome != d.flow.issued {
 				return vault.Tokens{}, &refused{tried.Outcome, tried.Result}
@@ -133,7 +128,7 @@ func (x *Exchanger) refreshKept(ctx context.Context, deadline time.Time, p *Poli
 		})
 	d.Others, q.Others = false, !got.Known
 	if err == nil {
-		d.Result = Result{Verdict: token.Verdict{Class: token.Issued}, Replayed: true}
+		d.Result = exchange.Result{Verdict: token.Verdict{Class: token.Issued}, Replayed: true}
 		switch r := mine.Load(); {
 		case r != nil && got.Asked:
 			d.Result = *r
@@ -152,33 +147,10 @@ func (x *Exchanger) refreshKept(ctx context.Context, deadline time.Time, p *Poli
 	case errors.Is(err, vault.ErrMadeUp):
 		d.Outcome, d.Reason.Cause = Forwarded, causeMadeUp
 	case errors.Is(err, vault.ErrKey):
-		p.Conclude(d, Result{Verdict: token.Verdict{Class: token.Misconfigured, Cause: causeKey, Fix: fixKeys}})
+		p.Conclude(d, exchange.Result{Verdict: token.Verdict{Class: token.Misconfigured, Cause: causeKey, Fix: fixKeys}})
 	case errors.Is(err, vault.ErrLost):
-		p.Conclude(d, x.lost(q, key))
+		p.Conclude(d, x.Lost(q, key))
 	default:
-		p.Conclude(d, storageFailed(err))
+		p.Conclude(d, exchange.StorageFailed(err))
 	}
-}
-
-// with is the request for a refresh token that the vault has, or that a player presents.
-func (q *Request) with(refreshToken string, ready func() bool) *Request {
-	asked := *q
-	asked.Params = slices.Clone(q.Params)
-	for i := range asked.Params {
-		if asked.Params[i].Name == token.Refresh {
-			asked.Params[i].Value = refreshToken
-		}
-	}
-	asked.Identity = []string{refreshToken}
-	asked.Others, asked.Ready = ready != nil, ready
-	return &asked
-}
-
-// lost is what a record means that is gone: a rejection, which the fuse may doubt.
-func (x *Exchanger) lost(q *Request, handle string) Result {
-	r := Result{Verdict: token.Verdict{Class: token.Rejected, Cause: causeLost, Fix: fixLost}}
-	l := Landed{Doubted: x.fuse(q).Weigh(x.Fuse, x.account(handle), true, "")}
-	known := *q
-	known.Others = false
-	return x.doubt(&known, &l, r)
 }

@@ -2,15 +2,12 @@ package flow
 
 import (
 	"bytes"
-	"crypto/hkdf"
 	"crypto/sha256"
-	"encoding/json"
 	"errors"
-	"sync"
 	"time"
 
-	"github.com/go-jose/go-jose/v4"
-
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/exchange"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/secret"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/token"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault/seal"
@@ -18,8 +15,8 @@ import (
 
 // SignIn is how listeners sign in by the device grant.
 type SignIn struct {
-	// Start asks where to sign in, and Poll whether a listener has. NewSignIn makes them.
-	Start, Poll *Exchange
+	// Start asks where to sign in, and Poll whether a listener has. exchange.NewSignIn makes them.
+	Start, Poll *exchange.Exchange
 
 	// AppURLStringID names the text of the link in the service's localization resources.
 	AppURLStringID string
@@ -75,6 +72,8 @@ func (s *SignIn) openLink(call *smapi.Call) (*link, error) {
 	return l, nil
 }
 
+var errNotOurs = errors.New("it was not sealed here")
+
 // of reports whether a link is one of a home.
 func (l *link) of(home string) bool { return bytes.Equal(l.Home, homeDigest(home)) }
 
@@ -85,7 +84,7 @@ func (l *link) interval() time.Duration { return time.Duration(l.Interval) * tim
 // VaultSeals seal by the keys of a vault. What was sealed by Before, while there was no vault, is still opened; nil is nobody.
 type VaultSeals struct {
 	Keys   func() *seal.Keys
-	Before *SecretSeals
+	Before *secret.Seals
 }
 
 // Seal returns a JWE in its compact form.
@@ -98,79 +97,4 @@ func (s VaultSeals) Open(sealed string, content any) error {
 		return nil
 	}
 	return err
-}
-
-// SecretSeals seal by a key that is derived from a client's secret, which all instances have. When it changes, what was
-// sealed by the one before is still opened.
-type SecretSeals struct {
-	secret func() string
-
-	mu   sync.Mutex
-	keys [2]sealKey // the one in force first
-}
-
-type sealKey struct {
-	secret string
-	key    []byte
-}
-
-// NewSecretSeals returns Seals by the secret that a function returns, which must not be blank.
-func NewSecretSeals(secret func() string) *SecretSeals { return &SecretSeals{secret: secret} }
-
-func (s *SecretSeals) inForce() ([2]sealKey, error) {
-	secret := s.secret()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.keys[0].key == nil || s.keys[0].secret != secret {
-		key, err := hkdf.Key(sha256.New, []byte(secret), nil, "smapi_upgrade sign_in", 32)
-		if err != nil {
-			return s.keys, err
-		}
-		s.keys = [2]sealKey{{secret, key}, s.keys[0]}
-	}
-	return s.keys, nil
-}
-
-// Seal returns a JWE in its compact form.
-func (s *SecretSeals) Seal(content any) (string, error) {
-	text, err := json.Marshal(content)
-	if err != nil {
-		return "", err
-	}
-	keys, err := s.inForce()
-	if err != nil {
-		return "", err
-	}
-	encrypter, err := jose.NewEncrypter(jose.A256GCM, jose.Recipient{Algorithm: jose.DIRECT, Key: keys[0].key}, nil)
-	if err != nil {
-		return "", err
-	}
-	jwe, err := encrypter.Encrypt(text)
-	if err != nil {
-		return "", err
-	}
-	return jwe.CompactSerialize()
-}
-
-var errNotOurs = errors.New("it was not sealed here")
-
-// Open opens it.
-func (s *SecretSeals) Open(sealed string, content any) error {
-	jwe, err := jose.ParseEncryptedCompact(sealed, []jose.KeyAlgorithm{jose.DIRECT}, []jose.ContentEncryption{jose.A256GCM})
-	if err != nil {
-		return errNotOurs
-	}
-	keys, err := s.inForce()
-	if err != nil {
-		return err
-	}
-	for _, k := range keys {
-		if k.key == nil {
-			continue
-		}
-		if text, err := jwe.Decrypt(k.key); err == nil {
-			return json.Unmarshal(text, content)
-		}
-	}
-	return errNotOurs
 }

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/exchange"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault"
 )
@@ -24,7 +25,7 @@ type OldService struct {
 // part is one part of the old credentials.
 type part struct {
 	name  string
-	value Template
+	value exchange.Template
 	of    func(*smapi.Credentials) *string
 	must  bool // it cannot be blank
 }
@@ -53,15 +54,10 @@ func OldParts(kind smapi.Kind) (names []string) {
 }
 
 // OldPlaceholders are what the templates of old credentials can have beside {token.FIELD}.
-func OldPlaceholders() (names []string) {
-	for _, p := range placeholders {
-		names = append(names, p.name)
-	}
-	return names
-}
+func OldPlaceholders() []string { return exchange.AllPlaceholders() }
 
 // NewOldService returns an OldService whose credentials are filled from these templates, by the names of OldParts.
-func NewOldService(kind smapi.Kind, values map[string]Template, grace time.Duration) *OldService {
+func NewOldService(kind smapi.Kind, values map[string]exchange.Template, grace time.Duration) *OldService {
 	o := &OldService{Kind: kind, Grace: grace}
 	for _, p := range partsOf[kind] {
 		p.value = values[p.name]
@@ -101,7 +97,7 @@ func isOfResponse(placeholder string) bool { return strings.HasPrefix(placeholde
 // Lacks are the placeholders that an upgrade of these credentials does not fill. A blank kind is none of them.
 func (o *OldService) Lacks(kind smapi.Kind) (names []string) {
 	for _, name := range o.needs {
-		if !isOfResponse(name) && !slices.Contains(Placeholders(kind), name) {
+		if !isOfResponse(name) && !slices.Contains(exchange.Placeholders(kind), name) {
 			names = append(names, name)
 		}
 	}
@@ -117,7 +113,7 @@ func (o *OldService) kept(call *smapi.Call, response map[string]string) map[stri
 		if field, ok := strings.CutPrefix(name, ofToken); ok {
 			value = response[field]
 		} else if call != nil {
-			value = valueOf(name)(call)
+			value = exchange.ValueOf(name, call)
 		}
 		if value != "" {
 			fields[name] = value

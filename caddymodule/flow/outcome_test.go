@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/exchange"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/token"
 )
@@ -35,15 +36,15 @@ func TestOnlyADefinitiveAnswerSignsAListenerOut(t *testing.T) {
 	for _, onRejected := range []OnRejected{Reauthorize, NotLinked} {
 		p := &Policy{Mode: ModeUpgrade, Households: AllHouseholds, OnRejected: onRejected}
 		for _, f := range flows {
-			for _, class := range []token.Class{token.Unavailable, token.Misconfigured, NotSent, AccountGuarded, InDoubt, "", "one that is not known"} {
-				d := Decision{Call: new(smapi.Call), Exchange: new(Exchange), flow: f}
-				p.Conclude(&d, Result{Verdict: token.Verdict{Class: class}})
+			for _, class := range []token.Class{token.Unavailable, token.Misconfigured, exchange.NotSent, exchange.AccountGuarded, exchange.InDoubt, "", "one that is not known"} {
+				d := Decision{Call: new(smapi.Call), Exchange: new(exchange.Exchange), flow: f}
+				p.Conclude(&d, exchange.Result{Verdict: token.Verdict{Class: class}})
 				if reply := p.Reply(&d); final[reply] {
 					t.Errorf("%s, %q: the player gets %s", f.method, class, reply.Player)
 				}
 			}
-			d := Decision{Call: new(smapi.Call), Exchange: new(Exchange), flow: f}
-			p.Conclude(&d, Result{Verdict: token.Verdict{Class: token.Rejected}})
+			d := Decision{Call: new(smapi.Call), Exchange: new(exchange.Exchange), flow: f}
+			p.Conclude(&d, exchange.Result{Verdict: token.Verdict{Class: token.Rejected}})
 			if d.Outcome != Rejected {
 				t.Errorf("%s: a rejection is %s", f.method, d.Outcome)
 			}

@@ -6,7 +6,7 @@ import (
 	"errors"
 	"time"
 
-	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/replay"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/exchange"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/token"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault"
@@ -40,23 +40,18 @@ var poll = flow{
 		d.link = l
 		return d
 	},
-	ask:      (*Exchanger).askPoll,
+	ask:      askPoll,
 	issued:   Linked,
 	rejected: func(*Policy) Reply { return linkFailed },
 }
 
-// linkReplay is for how long the same poll gets the same pair again: servers give it once, and an answer can be lost.
-const linkReplay = 60 * time.Second
-
-const causeEarly = "not asked, because the code was asked for a moment ago"
-
 // askPoll asks for the tokens of a link, unless it is too early for that. What is no definitive answer is asked for again.
-func (x *Exchanger) askPoll(ctx context.Context, p *Policy, d *Decision, q *Request) {
-	ctx, cancel := context.WithDeadline(ctx, d.Call.Arrived.Add(p.Timeout))
+func askPoll(ctx context.Context, p *Policy, x *exchange.Exchanger, d *Decision, q *exchange.Request) {
+	deadline := d.Call.Arrived.Add(p.Timeout)
+	ctx, cancel := context.WithDeadline(ctx, deadline)
 	defer cancel()
-	q.Params = append(q.Params, token.Param{Name: "device_code", Value: d.link.Code})
-	q.Identity, q.RejectionIdentity, q.Account = []string{d.Exchange.variant, d.link.Code}, nil, d.link.Code
-	p.Conclude(d, x.pollOnce(ctx, p, d, q))
+	d.Exchange.OfCode(q, d.link.Code)
+	p.Conclude(d, x.Poll(ctx, deadline, q, d.link.Code, d.link.interval()))
 	switch d.Outcome {
 	case Rejected:
 		d.Outcome = LinkFailed
@@ -64,14 +59,14 @@ func (x *Exchanger) askPoll(ctx context.Context, p *Policy, d *Decision, q *Requ
 			break
 		}
 		// The answer was lost, and another instance has it.
-		if got, ok := x.Vault.Recent(ctx, d.Call.HouseholdID, linkAccount(d.link), time.Now().Add(-linkReplay)); ok {
-			d.Result = Result{Verdict: token.Verdict{Class: token.Issued}, Replayed: true}
+		if got, ok := x.Vault.Recent(ctx, d.Call.HouseholdID, linkAccount(d.link), time.Now().Add(-exchange.LinkReplay)); ok {
+			d.Result = exchange.Result{Verdict: token.Verdict{Class: token.Issued}, Replayed: true}
 			p.keep(d, got)
 		}
 	case Linked:
 		d.UserIDHash = p.SignIn.hashUser(d)
 		if x.Vault != nil {
-			x.keepIssued(ctx, p, d, linkAccount(d.link))
+			p.keepIssued(ctx, x, d, linkAccount(d.link))
 		}
 	}
 	if d.Outcome == Unavailable || d.Outcome == Overloaded {
@@ -81,37 +76,6 @@ func (x *Exchanger) askPoll(ctx context.Context, p *Policy, d *Decision, q *Requ
 
 // linkAccount is the account that a vault has for a link. No name of an account is the same: XML has no NUL.
 func linkAccount(l *link) string { return "\x00device_code:" + l.Code }
-
-func (x *Exchanger) pollOnce(ctx context.Context, p *Policy, d *Decision, q *Request) Result {
-	if known := x.known(q); known != nil {
-		return *known
-	}
-	if x.Vault != nil { // where the storage fails, the tokens would be lost, which are given once
-		if err := x.Vault.Ready(ctx); err != nil {
-			return storageFailed(err)
-		}
-	}
-	code := replay.DigestOf(x.Name, d.link.Code)
-	if !x.State.links.ask(code, d.link.interval(), time.Now()) {
-		return Result{Verdict: token.Verdict{Class: token.Pending, Cause: causeEarly}}
-	}
-	r := x.Exchange(ctx, d.Call.Arrived.Add(p.Timeout), q)
-	if r.Error == "slow_down" {
-		x.State.links.slower(code)
-	}
-	return r
-}
-
-// known is the answer to the same poll a moment ago, nil where there is none.
-func (x *Exchanger) known(q *Request) *Result {
-	call := x.digest(q.Type, q.Identity)
-	l, ok := x.State.Calls.Known(call, replay.Wanted{Accepted: true, Rejected: &call})
-	if !ok {
-		return nil
-	}
-	r := x.again(q, l, false)
-	return &r
-}
 
 const causeNoUser = "neither the answer nor its id_token has the user_id, so that the player gets none"
 

@@ -15,13 +15,18 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/exchange"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/pacing"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/secret"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/token"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/token/tokentest"
 )
 
 const (
 	home    = "Sonos_abc123"
 	pending = `{"error":"authorization_pending"}`
+	issued  = `{"access_token":"new","refresh_token":"key"}`
 )
 
 // authorizer is a stand-in for an authorization server with the device grant.
@@ -36,7 +41,7 @@ type authorizer struct {
 }
 
 func (a *authorizer) RoundTrip(r *http.Request) (*http.Response, error) {
-	return stub(func(form url.Values) (int, http.Header, string) {
+	return tokentest.Stub(func(form url.Values) (int, http.Header, string) {
 		a.mu.Lock()
 		defer a.mu.Unlock()
 		if a.refuse {
@@ -87,27 +92,36 @@ func (a *authorizer) set(f func()) {
 
 // instance is one that listeners sign in by.
 type instance struct {
-	*Exchanger
+	*exchange.Exchanger
 	*Policy
 	t *testing.T
 }
 
-func signingIn(t *testing.T, a *authorizer, secret func() string, change ...func(*config)) *instance {
+func signingIn(t *testing.T, a *authorizer, clientSecret func() string, change ...func(*exchange.Exchanger)) *instance {
 	t.Helper()
-	x := at(a, change...).Exchanger
 	fields := []string{"access_token", "refresh_token", IDToken}
-	client := token.Client{ID: "the id", Auth: token.Basic, Secret: func() string { return "s" }}
 	where := &url.URL{Scheme: "https", Host: "auth.example.com"}
-	x.SignIn = token.New(token.Config{URL: where, DeviceURL: where, Client: client, Fields: fields, Transport: a, Context: context.Background()})
-	s := &SignIn{AppURLStringID: "SIGN_IN", ShowLinkCode: true, Seals: NewSecretSeals(secret)}
-	s.Start, s.Poll = NewSignIn(nil, nil, nil, fields...)
+	config := token.Config{
+		URL: where, DeviceURL: where, Client: token.Client{ID: "the id", Auth: token.Basic, Secret: func() string { return "s" }},
+		Fields: fields, Transport: a, Context: context.Background(),
+	}
+	x := &exchange.Exchanger{
+		Name: where.String(), Endpoint: token.New(config), SignIn: token.New(config),
+		State:  exchange.NewState(pacing.Watch{}, nil, time.Now),
+		Places: 4, Fuse: 100, Replay: time.Minute, RememberRejected: 30 * time.Second, Budgets: pacing.NewBudgets(time.Now),
+	}
+	for _, f := range change {
+		f(x)
+	}
+	s := &SignIn{AppURLStringID: "SIGN_IN", ShowLinkCode: true, Seals: secret.NewSeals(clientSecret)}
+	s.Start, s.Poll = exchange.NewSignIn(nil, nil, nil, fields...)
 	return &instance{x, &Policy{
 		Mode: ModeUpgrade, Households: AllHouseholds, AuthToken: "access_token", PrivateKey: "refresh_token",
 		Timeout: 15 * time.Second, SignIn: s,
 	}, t}
 }
 
-func secret() string { return "a client's secret" }
+func ofClient() string { return "a client's secret" }
 
 func (i *instance) call(method smapi.Method, home, linkDeviceID string) *Decision {
 	i.t.Helper()
@@ -115,8 +129,8 @@ func (i *instance) call(method smapi.Method, home, linkDeviceID string) *Decisio
 	d := i.Decide(call)
 	if d.Exchange != nil {
 		q := d.Exchange.Request(call, nil)
-		i.Ask(i.t.Context(), i.Policy, &d, &q)
-		i.Learn(&q, &d)
+		i.Ask(i.t.Context(), i.Exchanger, &d, &q)
+		Learn(i.Exchanger, &q, &d)
 	}
 	return &d
 }
@@ -144,7 +158,7 @@ func tokens(string) (int, http.Header, string) { return 200, nil, issued }
 func TestAListenerSignsInAtWhicheverInstance(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := new(authorizer)
-		first, second := signingIn(t, a, secret), signingIn(t, a, secret)
+		first, second := signingIn(t, a, ofClient), signingIn(t, a, ofClient)
 		l := first.begin(home)
 		if l.URL != "https://auth.example.com/device?user_code=USER-1" || l.Code != "USER-1" || !l.Show {
 			t.Errorf("the link is %+v", l)
@@ -165,7 +179,7 @@ func TestAListenerSignsInAtWhicheverInstance(t *testing.T) {
 func TestAPollThatIsTooEarlyAsksNobody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := new(authorizer)
-		i := signingIn(t, a, secret)
+		i := signingIn(t, a, ofClient)
 		l := i.begin(home)
 		for range 5 { // at 0 s to 4 s
 			i.polls(LinkPending, l)
@@ -196,14 +210,14 @@ func TestWhoWaitsIsNoFailureAndHoldsNobody(t *testing.T) {
 				a := &authorizer{says: func(string) (int, http.Header, string) {
 					return status, http.Header{"Retry-After": {"300"}}, body
 				}}
-				i := signingIn(t, a, secret)
-				for n := range 3 * breakerCalls {
+				i := signingIn(t, a, ofClient)
+				for n := range 3 * 20 {
 					l := i.begin(fmt.Sprint("home ", n))
 					if d := i.call(smapi.Poll, fmt.Sprint("home ", n), l.DeviceID); d.Outcome != LinkPending || d.Result.Status != status {
 						t.Fatalf("%d %s: %s, %+v", status, body, d.Outcome, d.Result)
 					}
 				}
-				if s := i.State.Polls.Status(); s.Breaker != "closed" || !s.Hold.IsZero() || a.polls() != 3*breakerCalls {
+				if s := i.State.Polls.Status(); s.Breaker != "closed" || !s.Hold.IsZero() || a.polls() != 3*20 {
 					t.Errorf("%d %s: %+v after %d polls", status, body, s, a.polls())
 				}
 				if n := i.State.UpgradeAccounts.Count(); n != [len(n)]int{} {
@@ -217,7 +231,7 @@ func TestWhoWaitsIsNoFailureAndHoldsNobody(t *testing.T) {
 func TestAnOutageIsPendingUntilTheCodeHasExpired(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := new(authorizer)
-		i := signingIn(t, a, secret)
+		i := signingIn(t, a, ofClient)
 		l := i.begin(home)
 		a.set(func() { a.refuse = true })
 		for range 59 {
@@ -240,7 +254,7 @@ func TestARefusalEndsASignInAndWeighsOnNoFuse(t *testing.T) {
 	for _, code := range []string{"access_denied", "authorization_declined", "expired_token", "invalid_grant", "bad_verification_code"} {
 		synctest.Test(t, func(t *testing.T) {
 			a := &authorizer{says: func(string) (int, http.Header, string) { return 403, nil, `{"error":"` + code + `"}` }}
-			i := signingIn(t, a, secret, func(c *config) { c.Fuse = 50 })
+			i := signingIn(t, a, ofClient, func(x *exchange.Exchanger) { x.Fuse = 50 })
 			for n := range 100 {
 				h := fmt.Sprint("home ", n)
 				l := i.begin(h)
@@ -266,7 +280,7 @@ func TestALostAnswerIsGivenAgainForAMinute(t *testing.T) {
 			given = true
 			return 200, nil, issued
 		}}
-		i := signingIn(t, a, secret)
+		i := signingIn(t, a, ofClient)
 		l := i.begin(home)
 		i.polls(Linked, l)
 		for range 11 {
@@ -286,7 +300,7 @@ func TestALostAnswerIsGivenAgainForAMinute(t *testing.T) {
 func TestPollsAtOnceAreOne(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := &authorizer{says: func(string) (int, http.Header, string) { time.Sleep(8 * time.Second); return tokens("") }}
-		i := signingIn(t, a, secret)
+		i := signingIn(t, a, ofClient)
 		l := i.begin(home)
 		var wait sync.WaitGroup
 		for n := range 4 {
@@ -342,7 +356,7 @@ func TestTheLongestCodesFit(t *testing.T) {
 		a := &authorizer{answer: func(int) string {
 			return `{"device_code":"` + code + `","user_code":"ABC","verification_uri":"https://auth.example.com/device","expires_in":900}`
 		}}
-		i := signingIn(t, a, secret)
+		i := signingIn(t, a, ofClient)
 		i.Policy.SignIn.ShowLinkCode = false
 		longest := strings.Repeat("Ü", 255)
 		d := i.call(smapi.GetDeviceLinkCode, longest, "")
@@ -388,7 +402,7 @@ func TestAThousandHomesAskOnceInAnInterval(t *testing.T) {
 		a.answer = func(n int) string {
 			return fmt.Sprintf(`{"device_code":"device-%d","user_code":"U","verification_uri":"https://a.example","expires_in":600}`, n)
 		}
-		i := signingIn(t, a, secret, func(c *config) { c.MaxInFlight = 64 })
+		i := signingIn(t, a, ofClient, func(x *exchange.Exchanger) { x.Places = 64 })
 		i.Policy.SignIn.Seals = unsealed{}
 		links := make([]*smapi.Link, homes)
 		for n := range homes {
@@ -428,7 +442,7 @@ func TestAThousandHomesAskOnceInAnInterval(t *testing.T) {
 func TestAStrangerWhoAsksWithoutEndDelaysSignInsAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := &authorizer{deviceIn: make(chan struct{})}
-		i := signingIn(t, a, secret, func(c *config) { c.MaxInFlight = 8 })
+		i := signingIn(t, a, ofClient, func(x *exchange.Exchanger) { x.Places = 8 })
 		var wait sync.WaitGroup
 		for n := range 100 {
 			wait.Go(func() { i.call(smapi.GetAppLink, fmt.Sprint("made up ", n), "") })
@@ -437,23 +451,25 @@ func TestAStrangerWhoAsksWithoutEndDelaysSignInsAlone(t *testing.T) {
 		if s := i.State.Links.Status(); s.InFlight != 2 || s.Waiting != 98 {
 			t.Errorf("%+v", s)
 		}
-		if r := i.Exchange(t.Context(), soon(), &ella); r.Class != token.Issued || r.Waited != 0 {
+		ella := exchange.Request{Grant: token.Grant{Type: "password"}, Identity: []string{home, "ella"}, Account: "ella"}
+		if r := i.Exchange(t.Context(), time.Now().Add(10*time.Second), &ella); r.Class != token.Issued || r.Waited != 0 {
 			t.Errorf("a login meanwhile: %+v", r)
 		}
 		close(a.deviceIn)
 		wait.Wait()
 
+		const ofHome, within = 20, 10 * time.Minute
 		before := a.codes
-		for n := range linksOfHome + 10 {
-			if d := i.call(smapi.GetAppLink, home, ""); (d.Outcome == LinkStarted) != (n < linksOfHome) {
+		for n := range ofHome + 10 {
+			if d := i.call(smapi.GetAppLink, home, ""); (d.Outcome == LinkStarted) != (n < ofHome) {
 				t.Errorf("link %d of a home: %s", n, d.Outcome)
 			}
 		}
-		if a.codes != before+linksOfHome {
+		if a.codes != before+ofHome {
 			t.Errorf("%d codes for one home", a.codes-before)
 		}
 		i.begin("another home")
-		time.Sleep(linksWithin)
+		time.Sleep(within)
 		i.begin(home)
 	})
 }
@@ -471,7 +487,7 @@ func TestWhoHasSignedInIsHashed(t *testing.T) {
 			a := &authorizer{says: func(string) (int, http.Header, string) {
 				return 200, nil, strings.TrimSuffix(issued, "}") + test.more + "}"
 			}}
-			i := signingIn(t, a, secret)
+			i := signingIn(t, a, ofClient)
 			i.Policy.SignIn.UserID, i.Policy.SignIn.HashUser = test.field, func(user string) string { return "hash of " + user }
 			if d := i.polls(Linked, i.begin(home)); d.UserIDHash != test.want {
 				t.Errorf("%s: %q", name, d.UserIDHash)
@@ -483,7 +499,7 @@ func TestWhoHasSignedInIsHashed(t *testing.T) {
 func TestLinksAreOfTheHomesThatAreChosen(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := new(authorizer)
-		i := signingIn(t, a, secret)
+		i := signingIn(t, a, ofClient)
 		l := i.begin(home)
 		i.Households = 0
 		if d := i.call(smapi.GetAppLink, home, ""); d.Outcome != Forwarded {
@@ -501,11 +517,11 @@ func TestLinksAreOfTheHomesThatAreChosen(t *testing.T) {
 
 // FuzzLinkDeviceID holds that nobody makes a link but us.
 func FuzzLinkDeviceID(f *testing.F) {
-	ours, err := NewSecretSeals(secret).Seal(link{Code: "device", End: 1})
+	ours, err := secret.NewSeals(ofClient).Seal(link{Code: "device", End: 1})
 	if err != nil {
 		f.Fatal(err)
 	}
-	others, err := NewSecretSeals(func() string { return "another's" }).Seal(link{Code: "device"})
+	others, err := secret.NewSeals(func() string { return "another's" }).Seal(link{Code: "device"})
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -514,7 +530,7 @@ func FuzzLinkDeviceID(f *testing.F) {
 	}
 	ofNobody := rand.Text() // so that nothing is ours
 	f.Fuzz(func(t *testing.T, text string) {
-		if err := NewSecretSeals(func() string { return ofNobody }).Open(text, new(link)); err == nil {
+		if err := secret.NewSeals(func() string { return ofNobody }).Open(text, new(link)); err == nil {
 			t.Errorf("%q was opened", text)
 		}
 	})

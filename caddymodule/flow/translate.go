@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/exchange"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/replay"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/token"
@@ -18,31 +19,28 @@ const (
 	causeLacks       = "what the authorization server issues lacks "
 	causeOldRefused  = "the old service refuses the account's user name and password"
 	causeServedOn    = "served on in grace, because the token cannot be refreshed now: "
-	causeOldInDoubt  = "the old service refused the account, as it does most accounts lately"
 	causeNotWritable = "the old credentials have characters that XML cannot carry"
 
 	fixBefore = "wait until the home signs in again, or have old_service use {token.FIELD}, which a refresh fills"
 	fixLacks  = "have the authorization server add that field to its token response, or change old_service"
-	fixOld    = "see what has changed at the old service: its accounts, or who may sign in"
 )
 
 const (
 	// graceWait is how long a call waits for a refresh while it can be served without, and graceAgain the time between two tries.
 	graceWait  = 3 * time.Second
 	graceAgain = 30 * time.Second
-	maxTried   = 1 << 16
 )
 
 // OpenOld finds what a call with a token of ours is to the old service. Tokens that have run out are refreshed. Fresh is for
 // what is known to be no longer right in memory. Without an account the decision says what becomes of the call.
-func (x *Exchanger) OpenOld(ctx context.Context, p *Policy, call *smapi.Call, lookup Lookup, fresh bool) (*OldAccount, Decision) {
+func (p *Policy) OpenOld(ctx context.Context, x *exchange.Exchanger, call *smapi.Call, lookup exchange.Lookup, fresh bool) (*OldAccount, Decision) {
 	d := Decision{Call: call}
 	var o *vault.Opened
 	if !fresh {
 		o = x.Vault.Known(call.Bearing.Token)
 	}
 	if o == nil {
-		if o = x.lookUp(ctx, p, &d, fresh); o == nil {
+		if o = p.lookUp(ctx, x, &d, fresh); o == nil {
 			return nil, d
 		}
 	}
@@ -52,11 +50,11 @@ func (x *Exchanger) OpenOld(ctx context.Context, p *Policy, call *smapi.Call, lo
 			d.Outcome, d.Reason.Cause = Expired, causeDead
 			return nil, d
 		}
-		if missing != "" && !isOfResponse(missing) || missing == "" && o.Alive(x.now()) {
+		if missing != "" && !isOfResponse(missing) || missing == "" && o.Alive(x.Time()) {
 			break
 		}
 		var served bool
-		if o, served = x.renew(ctx, p, &d, o, lookup, missing); o == nil {
+		if o, served = p.renew(ctx, x, &d, o, lookup, missing); o == nil {
 			return nil, d
 		}
 		if served {
@@ -64,7 +62,7 @@ func (x *Exchanger) OpenOld(ctx context.Context, p *Policy, call *smapi.Call, lo
 		}
 	}
 	if missing := p.OldService.missing(o.Fields); missing != "" {
-		x.lacking(p, &d, o, missing)
+		p.lacking(x, &d, o, missing)
 		return nil, d
 	}
 	d.Outcome = Translated
@@ -72,7 +70,7 @@ func (x *Exchanger) OpenOld(ctx context.Context, p *Policy, call *smapi.Call, lo
 }
 
 // lookUp opens the record of a call in the storage, if it has to. Without a record the decision is made.
-func (x *Exchanger) lookUp(ctx context.Context, p *Policy, d *Decision, fresh bool) *vault.Opened {
+func (p *Policy) lookUp(ctx context.Context, x *exchange.Exchanger, d *Decision, fresh bool) *vault.Opened {
 	ctx, cancel := context.WithDeadline(ctx, d.Call.Arrived.Add(p.Timeout))
 	defer cancel()
 	reference := d.Call.Bearing.Token
@@ -82,32 +80,25 @@ func (x *Exchanger) lookUp(ctx context.Context, p *Policy, d *Decision, fresh bo
 		o, err = x.Vault.Open(ctx, reference, fresh)
 	}
 	if err != nil {
-		x.unopened(p, d, reference, err)
+		unopened(x, d, reference, err)
 		return nil
 	}
 	return o
 }
 
-func (x *Exchanger) now() time.Time {
-	if x.Now == nil {
-		return time.Now()
-	}
-	return x.Now()
-}
-
 // unopened says what becomes of a call whose record cannot be opened.
-func (x *Exchanger) unopened(p *Policy, d *Decision, reference string, err error) {
+func unopened(x *exchange.Exchanger, d *Decision, reference string, err error) {
 	switch {
 	case errors.Is(err, vault.ErrMadeUp):
 		d.Outcome, d.Reason.Cause = Expired, causeForged
 	case errors.Is(err, vault.ErrKey):
-		d.Outcome, d.Result = Misconfigured, Result{Verdict: token.Verdict{Class: token.Misconfigured, Cause: causeKey, Fix: fixKeys}}
+		d.Outcome, d.Result = Misconfigured, exchange.Result{Verdict: token.Verdict{Class: token.Misconfigured, Cause: causeKey, Fix: fixKeys}}
 	case errors.Is(err, vault.ErrLost):
-		r := x.lost(&Request{Grant: token.Grant{Type: token.Refresh}}, reference)
+		r := x.Lost(&exchange.Request{Grant: token.Grant{Type: token.Refresh}}, reference)
 		d.Result = r
 		d.Outcome = expiredBy(r.Class)
 	default:
-		d.Outcome, d.Result = Unavailable, storageFailed(err)
+		d.Outcome, d.Result = Unavailable, exchange.StorageFailed(err)
 	}
 }
 
@@ -121,10 +112,10 @@ func expiredBy(class token.Class) Outcome {
 
 // renew refreshes a record, once for all instances, and returns it as it is then. Served tells that it was not refreshed, and serves
 // as it is for some time. Without a record the decision is made.
-func (x *Exchanger) renew(ctx context.Context, p *Policy, d *Decision, o *vault.Opened, lookup Lookup, missing string) (now *vault.Opened, served bool) {
-	grace := missing == "" && x.now().Before(o.Expires.Add(p.OldService.Grace))
+func (p *Policy) renew(ctx context.Context, x *exchange.Exchanger, d *Decision, o *vault.Opened, lookup exchange.Lookup, missing string) (now *vault.Opened, served bool) {
+	grace := missing == "" && x.Time().Before(o.Expires.Add(p.OldService.Grace))
 	tried := replay.DigestOf(o.Reference())
-	if _, lately := x.State.Renewals.Get(tried); lately && (grace || o.Alive(x.now())) {
+	if _, lately := x.State.Renewals.Get(tried); lately && (grace || o.Alive(x.Time())) {
 		return o, true
 	}
 	asked := Decision{
@@ -136,11 +127,11 @@ func (x *Exchanger) renew(ctx context.Context, p *Policy, d *Decision, o *vault.
 	}
 	q := p.Refresh.Request(asked.Call, lookup)
 	refresh := func(ctx context.Context) Decision {
-		x.Ask(ctx, p, &asked, &q)
-		x.Learn(&q, &asked)
+		p.Ask(ctx, x, &asked, &q)
+		Learn(x, &q, &asked)
 		return asked
 	}
-	if grace || o.Alive(x.now()) {
+	if grace || o.Alive(x.Time()) {
 		x.State.Renewals.Put(tried, struct{}{}, graceAgain)
 	}
 	var got Decision
@@ -163,13 +154,13 @@ func (x *Exchanger) renew(ctx context.Context, p *Policy, d *Decision, o *vault.
 		x.State.Renewals.Forget(tried)
 		now, err := x.Vault.Open(ctx, o.Reference(), false)
 		if err != nil {
-			x.unopened(p, d, o.Reference(), err)
+			unopened(x, d, o.Reference(), err)
 			return nil, false
 		}
 		return now, false
 	case Rejected:
 		d.Result = got.Result
-		return x.bury(ctx, d, o), false
+		return bury(ctx, x, d, o), false
 	}
 	if grace {
 		d.Reason.Cause = causeServedOn + got.Outcome.String()
@@ -180,11 +171,11 @@ func (x *Exchanger) renew(ctx context.Context, p *Policy, d *Decision, o *vault.
 }
 
 // bury has an account sign in again, unless it just has: then it is returned.
-func (x *Exchanger) bury(ctx context.Context, d *Decision, o *vault.Opened) *vault.Opened {
+func bury(ctx context.Context, x *exchange.Exchanger, d *Decision, o *vault.Opened) *vault.Opened {
 	now, err := x.Vault.Bury(ctx, o)
 	switch {
 	case errors.Is(err, vault.ErrUnavailable):
-		d.Outcome, d.Result = Unavailable, storageFailed(err)
+		d.Outcome, d.Result = Unavailable, exchange.StorageFailed(err)
 		return nil
 	case err == nil && !now.Dead:
 		return now
@@ -194,37 +185,28 @@ func (x *Exchanger) bury(ctx context.Context, d *Decision, o *vault.Opened) *vau
 }
 
 // lacking says what becomes of a call whose record lacks what the old service wants to know.
-func (x *Exchanger) lacking(p *Policy, d *Decision, o *vault.Opened, missing string) {
+func (p *Policy) lacking(x *exchange.Exchanger, d *Decision, o *vault.Opened, missing string) {
 	if isOfResponse(missing) {
 		d.Outcome = Misconfigured
-		d.Result = Result{Verdict: token.Verdict{Class: token.Misconfigured, Cause: causeLacks + missing, Fix: fixLacks}}
+		d.Result = exchange.Result{Verdict: token.Verdict{Class: token.Misconfigured, Cause: causeLacks + missing, Fix: fixLacks}}
 		return
 	}
 	// The home can do nothing but sign in again. That all can is more likely a mistake of the configuration's.
-	r := Result{Verdict: token.Verdict{Class: token.Rejected, Cause: causeBefore + missing, Fix: fixBefore}}
-	d.Result = x.weighOld(o.Reference(), r)
+	r := exchange.Result{Verdict: token.Verdict{Class: token.Rejected, Cause: causeBefore + missing, Fix: fixBefore}}
+	d.Result = x.WeighOld(o.Reference(), r)
 	d.Outcome = expiredBy(d.Result.Class)
 }
 
-// weighOld weighs a rejection of an account for the old service.
-func (x *Exchanger) weighOld(reference string, r Result) Result {
-	rejected := r.Class == token.Rejected
-	if x.State.OldFuse.Weigh(x.Fuse, x.account(reference), rejected, "") {
-		r.Class, r.Cause, r.Fix = InDoubt, causeOldInDoubt, fixOld
-	}
-	return r
-}
-
 // OldAccepted notes that the old service knows an account.
-func (x *Exchanger) OldAccepted(a *OldAccount) {
-	x.weighOld(a.opened.Reference(), Result{})
+func OldAccepted(x *exchange.Exchanger, a *OldAccount) {
+	x.WeighOld(a.opened.Reference(), exchange.Result{})
 }
 
 // OldRefused says what becomes of a call whose account the old service refuses by its password.
-func (x *Exchanger) OldRefused(ctx context.Context, call *smapi.Call, a *OldAccount) Decision {
+func OldRefused(ctx context.Context, x *exchange.Exchanger, call *smapi.Call, a *OldAccount) Decision {
 	d := Decision{Call: call}
-	d.Result = x.weighOld(a.opened.Reference(), Result{Verdict: token.Verdict{Class: token.Rejected, Cause: causeOldRefused}})
-	if d.Outcome = expiredBy(d.Result.Class); d.Outcome == Expired && x.bury(ctx, &d, a.opened) != nil {
+	d.Result = x.WeighOld(a.opened.Reference(), exchange.Result{Verdict: token.Verdict{Class: token.Rejected, Cause: causeOldRefused}})
+	if d.Outcome = expiredBy(d.Result.Class); d.Outcome == Expired && bury(ctx, x, &d, a.opened) != nil {
 		d.Outcome = Unavailable // it has just signed in again, and can call again
 	}
 	return d
@@ -232,13 +214,13 @@ func (x *Exchanger) OldRefused(ctx context.Context, call *smapi.Call, a *OldAcco
 
 // NotWritable says what becomes of a call whose old credentials XML cannot carry.
 func NotWritable(call *smapi.Call) Decision {
-	return Decision{Call: call, Outcome: Misconfigured, Result: Result{Verdict: token.Verdict{
+	return Decision{Call: call, Outcome: Misconfigured, Result: exchange.Result{Verdict: token.Verdict{
 		Class: token.Misconfigured, Cause: causeNotWritable, Fix: "see what old_service is made of",
 	}}}
 }
 
 // Again answers a call for a pair that has a token of ours: its account is upgraded.
-func (x *Exchanger) Again(d *Decision, a *OldAccount) {
+func Again(d *Decision, a *OldAccount) {
 	d.AuthToken, d.PrivateKey = a.opened.Reference(), a.opened.Handle()
 	if d.Outcome = Upgraded; d.Call.Method == smapi.RefreshAuthToken {
 		d.Outcome = Refreshed

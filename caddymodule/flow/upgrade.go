@@ -22,11 +22,11 @@ var upgrade = flow{
 		case x == nil:
 			return decided(Reauthorized, "no exchange for these credentials",
 				"there is no exchange for "+string(kind)+", so that the account gets a blank pair")
-		case !x.hasCredentials(call):
+		case !x.HasCredentials(call):
 			// Something in front may have taken the Authorization header. That is no reason to sign a home out.
-			return decided(Forwarded, "", x.lacks)
+			return decided(Forwarded, "", x.Lacks())
 		}
-		return ask(x, x.says)
+		return ask(x, "households "+p.Households.String()+": this home is among them; exchange "+string(kind))
 	},
 	issued: Upgraded,
 	rejected: func(p *Policy) Reply {

@@ -1,5 +1,6 @@
 // Package secret has values that come from files and follow them: client secrets, private keys, client certificates.
 // Caddy does not reload a configuration whose text is the same, so whoever replaces a secret need not reload it.
+// What is sealed by one, by Seals, is opened also after it was replaced once.
 //
 // The files of a value are read once a second and compared by content, so that it does not matter how they are
 // replaced. Readers never wait for a file.

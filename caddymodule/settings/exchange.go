@@ -11,7 +11,7 @@ import (
 
 	"golang.org/x/net/http/httpguts"
 
-	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/exchange"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/token"
 )
@@ -62,7 +62,7 @@ func CheckHeader(name, value string) error {
 
 // CheckParam checks one of its Param, given its Credentials. Placeholders stay as they are.
 func (x *Exchange) CheckParam(name, value string) error {
-	return checkPair("param", name, value, checkExchangeParam, flow.Placeholders(x.Credentials), false)
+	return checkPair("param", name, value, checkExchangeParam, exchange.Placeholders(x.Credentials), false)
 }
 
 func checkPair(field, name, value string, check func(string) error, allowed []string, request bool) error {
@@ -92,8 +92,8 @@ func (o *Options) exchanges(r *resolver, s *Settings) {
 		r.checkHeaderValue(header[i], o.ClientAuth)
 	}
 
-	complete := func(field string, x Exchange, outside []flow.Param) *flow.Exchange {
-		params := r.params(field, x.Param, checkExchangeParam, flow.Placeholders(x.Credentials), false)
+	complete := func(field string, x Exchange, outside []exchange.Param) *exchange.Exchange {
+		params := r.params(field, x.Param, checkExchangeParam, exchange.Placeholders(x.Credentials), false)
 		for _, p := range outside {
 			if _, given := x.Param[p.Name]; !given {
 				params = append(params, p)
@@ -102,9 +102,9 @@ func (o *Options) exchanges(r *resolver, s *Settings) {
 		meanings := OnError{}
 		maps.Copy(meanings, onError)
 		maps.Copy(meanings, r.onError(field, x.OnError))
-		completed := flow.NewExchange(flow.Exchange{
+		completed := exchange.NewExchange(exchange.Exchange{
 			GrantType: r.text(field, x.GrantType), Params: params, Header: header, OnError: meanings,
-		}, x.Credentials, p.Households, append([]string{p.AuthToken, p.PrivateKey, o.FormCharset}, tokenFields(p)...)...)
+		}, x.Credentials, append([]string{p.AuthToken, p.PrivateKey, o.FormCharset}, tokenFields(p)...)...)
 		if !completed.PassesCredentials() {
 			r.fail(field, errNoCredentials)
 		}
@@ -126,10 +126,10 @@ func (o *Options) exchanges(r *resolver, s *Settings) {
 	if len(given) == 0 {
 		given = []Exchange{{Credentials: smapi.Login}}
 	}
-	p.Exchanges = make(map[smapi.Kind]*flow.Exchange, len(given))
+	p.Exchanges = make(map[smapi.Kind]*exchange.Exchange, len(given))
 	for _, x := range given {
 		field := "exchange " + string(x.Credentials)
-		if !slices.Contains(flow.Kinds, x.Credentials) {
+		if !slices.Contains(exchange.Kinds, x.Credentials) {
 			r.fail("exchange", ErrKind)
 			continue
 		}
@@ -140,12 +140,12 @@ func (o *Options) exchanges(r *resolver, s *Settings) {
 	}
 }
 
-func scopeParam(scope string) flow.Param {
-	return flow.Param{Name: "scope", Value: flow.Template{{Text: func() string { return scope }}}, Source: scope}
+func scopeParam(scope string) exchange.Param {
+	return exchange.Param{Name: "scope", Value: exchange.Template{{Text: func() string { return scope }}}, Source: scope}
 }
 
 // identifiers are the placeholders that every kind of credentials has. They are no secrets.
-var identifiers = flow.Placeholders("")
+var identifiers = exchange.Placeholders("")
 
 var (
 	errHeaderValue   = errors.New("has a value that no header can have: a line break, or more than 1024 bytes")
@@ -173,12 +173,12 @@ func (x Exchange) withDefaults() Exchange {
 }
 
 // checkHeaderValue refuses what could never go out, and what client_auth overwrites.
-func (r *resolver) checkHeaderValue(p flow.Param, auth token.ClientAuth) {
+func (r *resolver) checkHeaderValue(p exchange.Param, auth token.ClientAuth) {
 	for _, piece := range p.Value {
 		if piece.Text == nil {
 			continue
 		}
-		if text := piece.Text(); !httpguts.ValidHeaderFieldValue(text) || len(text) > flow.MaxHeader {
+		if text := piece.Text(); !httpguts.ValidHeaderFieldValue(text) || len(text) > exchange.MaxHeader {
 			r.fail("header", errHeaderValue)
 		}
 	}
@@ -187,14 +187,14 @@ func (r *resolver) checkHeaderValue(p flow.Param, auth token.ClientAuth) {
 	}
 }
 
-func (r *resolver) params(field string, byName map[string][]string, check func(string) error, allowed []string, request bool) []flow.Param {
-	var params []flow.Param
+func (r *resolver) params(field string, byName map[string][]string, check func(string) error, allowed []string, request bool) []exchange.Param {
+	var params []exchange.Param
 	for _, name := range slices.Sorted(maps.Keys(byName)) {
 		if err := check(name); err != nil {
 			r.fail(field, err)
 		}
 		for _, value := range byName[name] {
-			params = append(params, flow.Param{Name: name, Value: r.template(field, value, allowed, request), Source: value})
+			params = append(params, exchange.Param{Name: name, Value: r.template(field, value, allowed, request), Source: value})
 		}
 	}
 	return params

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/exchange"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
 )
@@ -45,7 +46,7 @@ func (o *Options) resolveOldService(r *resolver, p *flow.Policy) {
 	}
 	kind := old.Credentials
 	switch grace := time.Duration(old.Grace); {
-	case !slices.Contains(flow.Kinds, kind):
+	case !slices.Contains(exchange.Kinds, kind):
 		r.fail(oldService, errOldKind)
 		return
 	case o.Vault == nil:
@@ -58,7 +59,7 @@ func (o *Options) resolveOldService(r *resolver, p *flow.Policy) {
 		r.fail(oldService, errGrace)
 	}
 	allowed := append(flow.OldPlaceholders(), anyField)
-	values := map[string]flow.Template{}
+	values := map[string]exchange.Template{}
 	given := old.Parts()
 	for _, name := range slices.Sorted(maps.Keys(given)) {
 		used := slices.Contains(flow.OldParts(kind), name)

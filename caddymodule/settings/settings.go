@@ -9,6 +9,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/exchange"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/pacing"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/settings/value"
@@ -86,8 +87,8 @@ func (s *Settings) Shown() string {
 func (s *Settings) Plain() bool { return strings.HasPrefix(s.Where(), "http:") }
 
 // Exchanger exchanges by these settings at an endpoint.
-func (s *Settings) Exchanger(endpoint token.Config, state *flow.State, budgets *pacing.Budgets) *flow.Exchanger {
-	return &flow.Exchanger{
+func (s *Settings) Exchanger(endpoint token.Config, state *exchange.State, budgets *pacing.Budgets) *exchange.Exchanger {
+	return &exchange.Exchanger{
 		Name:             s.Where(),
 		Endpoint:         token.New(endpoint),
 		State:            state,

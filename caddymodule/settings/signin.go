@@ -4,7 +4,9 @@ import (
 	"errors"
 	"slices"
 
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/exchange"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/secret"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/token"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault/seal"
 )
@@ -50,7 +52,7 @@ var (
 )
 
 // signIn resolves how listeners sign in. Its client's secret is read by whoever uses it.
-func (o *Options) signIn(r *resolver, s *Settings, outside, header []flow.Param) {
+func (o *Options) signIn(r *resolver, s *Settings, outside, header []exchange.Param) {
 	if o.SignIn == nil {
 		return
 	}
@@ -73,7 +75,7 @@ func (o *Options) signIn(r *resolver, s *Settings, outside, header []flow.Param)
 	if len(scopes) == 0 {
 		scopes = o.Scope
 	}
-	var start []flow.Param
+	var start []exchange.Param
 	if len(scopes) > 0 {
 		start = append(start, scopeParam(in.scope(scopes)))
 	}
@@ -92,7 +94,7 @@ func (o *Options) signIn(r *resolver, s *Settings, outside, header []flow.Param)
 		ShowLinkCode:   given.ShowLinkCode == nil || *given.ShowLinkCode,
 		UserID:         in.text("user_id", given.UserID),
 	}
-	p.SignIn.Start, p.SignIn.Poll = flow.NewSignIn(start, outside, header, fields...)
+	p.SignIn.Start, p.SignIn.Poll = exchange.NewSignIn(start, outside, header, fields...)
 	if in.err != nil {
 		r.fail(field, in.err)
 	}
@@ -132,9 +134,9 @@ func (o *Options) ConnectSignIn(s *Settings, files *Files, c token.Config, keys 
 	if s.Policy.SignIn.UserID != "" {
 		c.Fields = append(slices.Clone(c.Fields), s.Policy.SignIn.UserID, flow.IDToken)
 	}
-	var bySecret *flow.SecretSeals
+	var bySecret *secret.Seals
 	if client.Secret != nil {
-		bySecret = flow.NewSecretSeals(client.Secret)
+		bySecret = secret.NewSeals(client.Secret)
 	}
 	if s.Policy.SignIn.Seals = bySecret; keys != nil {
 		s.Policy.SignIn.Seals = flow.VaultSeals{Keys: keys, Before: bySecret}

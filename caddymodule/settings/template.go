@@ -6,7 +6,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/exchange"
 )
 
 const (
@@ -16,10 +16,10 @@ const (
 )
 
 // template reads a text that may have these placeholders of a call and, if it may, those of the HTTP request.
-func (r *resolver) template(field, text string, allowed []string, request bool) (t flow.Template) {
+func (r *resolver) template(field, text string, allowed []string, request bool) (t exchange.Template) {
 	literal := func(text string) {
 		if text != "" {
-			t = append(t, flow.Piece{Text: r.literal(field, text)})
+			t = append(t, exchange.Piece{Text: r.literal(field, text)})
 		}
 	}
 	rest := text
@@ -48,7 +48,7 @@ func (r *resolver) template(field, text string, allowed []string, request bool) 
 			r.fail(field, errRequest)
 		}
 		literal(rest[:i])
-		t = append(t, flow.Piece{Placeholder: name})
+		t = append(t, exchange.Piece{Placeholder: name})
 		rest, i = after, -1
 	}
 	literal(rest)
@@ -71,7 +71,7 @@ func (r *resolver) literal(field, text string) func() string {
 }
 
 func errPlaceholder(name string, allowed []string) error {
-	if !flow.IsPlaceholder(name) {
+	if !exchange.IsPlaceholder(name) {
 		return fmt.Errorf("has a placeholder that no call has; there are {%s}", strings.Join(allowed, "}, {"))
 	}
 	return fmt.Errorf("{%s} is not available here; {%s} are", name, strings.Join(allowed, "}, {"))

@@ -9,6 +9,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/exchange"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/settings"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/settings/value"
@@ -218,7 +219,7 @@ func unmarshalExchange(o *settings.Options, d *caddyfile.Dispenser) error {
 		return wrongArgs(d, "exchange")
 	}
 	x := settings.Exchange{Credentials: smapi.Kind(args[0])}
-	if !slices.Contains(flow.Kinds, x.Credentials) {
+	if !slices.Contains(exchange.Kinds, x.Credentials) {
 		return d.Errf("exchange: %v", settings.ErrKind)
 	}
 	if len(args) == 2 {

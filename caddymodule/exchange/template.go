@@ -1,4 +1,4 @@
-package flow
+package exchange
 
 import (
 	"slices"
@@ -57,6 +57,17 @@ func Placeholders(kind smapi.Kind) (names []string) {
 
 // IsPlaceholder reports whether some kind has a placeholder of that name.
 func IsPlaceholder(name string) bool { return valueOf(name) != nil }
+
+// AllPlaceholders are the names of those of every kind.
+func AllPlaceholders() (names []string) {
+	for _, p := range placeholders {
+		names = append(names, p.name)
+	}
+	return names
+}
+
+// ValueOf returns what a call has for a placeholder of IsPlaceholder. It is a secret where that is one.
+func ValueOf(placeholder string, call *smapi.Call) string { return valueOf(placeholder)(call) }
 
 func valueOf(name string) func(*smapi.Call) string {
 	for _, p := range placeholders {

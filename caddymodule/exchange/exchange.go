@@ -1,4 +1,6 @@
-package flow
+// Package exchange is how a request goes to the token endpoint, each once: what is asked for a call, who waits for whom,
+// what is remembered, and when nobody is asked at all. It knows neither the flows nor Caddy.
+package exchange
 
 import (
 	"crypto/sha256"
@@ -29,8 +31,7 @@ type Exchange struct {
 	variant     string   // a digest of all that, to tell the exchanges of handlers apart
 
 	sendsHome bool // or what else a caller can make up beside the credentials
-	// What explains that it is in force, and what a call lacks.
-	says, lacks string
+	lacks     string
 }
 
 // Param is a named template, and Source what the configuration has in its place.
@@ -40,9 +41,9 @@ type Param struct {
 	Source string
 }
 
-// NewExchange completes an exchange of a kind of credentials, for these households. Apart is what else makes its results
+// NewExchange completes an exchange of a kind of credentials. Apart is what else makes its results
 // other than those of the same exchange elsewhere, such as the fields of a token response that are kept.
-func NewExchange(x Exchange, kind smapi.Kind, households Percent, apart ...string) *Exchange {
+func NewExchange(x Exchange, kind smapi.Kind, apart ...string) *Exchange {
 	x.kind = kind
 	for _, p := range placeholders {
 		if p.credential && p.kind == kind && slices.ContainsFunc(x.Params, func(param Param) bool { return param.Value.has(p.name) }) {
@@ -60,7 +61,6 @@ func NewExchange(x Exchange, kind smapi.Kind, households Percent, apart ...strin
 		fmt.Fprintf(hash, " %q %q", p.Name, p.Source)
 	}
 	x.variant = string(hash.Sum(nil))
-	x.says = "households " + households.String() + ": this home is among them; exchange " + string(kind)
 	x.lacks = fmt.Sprintf("the call has nothing of what exchange %s passes on ({%s}); something in front may have taken it, such as the header Authorization",
 		kind, strings.Join(x.credentials, "}, {"))
 	return &x
@@ -70,7 +70,7 @@ func NewExchange(x Exchange, kind smapi.Kind, households Percent, apart ...strin
 // token response are kept.
 func NewSignIn(start, both, header []Param, fields ...string) (*Exchange, *Exchange) {
 	question := func(params []Param) *Exchange {
-		return NewExchange(Exchange{GrantType: token.DeviceCode, Params: params, Header: header}, smapi.None, AllHouseholds, fields...)
+		return NewExchange(Exchange{GrantType: token.DeviceCode, Params: params, Header: header}, smapi.None, fields...)
 	}
 	return question(slices.Concat(start, both)), question(both)
 }
@@ -91,10 +91,13 @@ func (x *Exchange) PassesCredentials() bool {
 	return len(x.credentials) > 0 || x.kind == smapi.Anonymous
 }
 
-// hasCredentials reports whether a call has something of the credentials that are passed on.
-func (x *Exchange) hasCredentials(call *smapi.Call) bool {
+// HasCredentials reports whether a call has something of the credentials that are passed on.
+func (x *Exchange) HasCredentials(call *smapi.Call) bool {
 	return len(x.credentials) == 0 || slices.ContainsFunc(x.credentials, func(name string) bool { return valueOf(name)(call) != "" })
 }
+
+// Lacks says what a call lacks that has nothing of the credentials.
+func (x *Exchange) Lacks() string { return x.lacks }
 
 // MaxHeader is how many bytes a header may have. A server that refuses a longer one would do so for whoever sends it.
 const MaxHeader = 1 << 10
@@ -163,6 +166,26 @@ func (x *Exchange) Request(call *smapi.Call, lookup Lookup) Request {
 		}
 	}
 	return g
+}
+
+// OfCode makes q, which x made, the request for the tokens of a device code.
+func (x *Exchange) OfCode(q *Request, code string) {
+	q.Params = append(q.Params, token.Param{Name: "device_code", Value: code})
+	q.Identity, q.RejectionIdentity, q.Account = []string{x.variant, code}, nil, code
+}
+
+// With is the request for another refresh token: one that the vault has, where ready is nil, or that a player presents.
+func (q *Request) With(refreshToken string, ready func() bool) *Request {
+	asked := *q
+	asked.Params = slices.Clone(q.Params)
+	for i := range asked.Params {
+		if asked.Params[i].Name == token.Refresh {
+			asked.Params[i].Value = refreshToken
+		}
+	}
+	asked.Identity = []string{refreshToken}
+	asked.Others, asked.Ready = ready != nil, ready
+	return &asked
 }
 
 // identity is the account and the home, since a token stands for one user in one household, and not the device. A

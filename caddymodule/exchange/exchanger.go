@@ -1,9 +1,8 @@
-package flow
+package exchange
 
 import (
 	"context"
 	"net/http"
-	"sync/atomic"
 	"time"
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/pacing"
@@ -43,52 +42,6 @@ type Result struct {
 	At   time.Time
 }
 
-// State is what is known of a token endpoint beyond a single exchange. It outlives configurations: exchangers of the same
-// endpoint and client share it.
-type State struct {
-	// Logins and Refreshes are paced apart: who guesses passwords is in no refresh's way.
-	Logins, Refreshes *pacing.Pacer
-
-	// Unknown paces refreshes by keys that a vault does not know. Anybody can make them up, and they are in no other's way.
-	Unknown *pacing.Pacer
-
-	// LoginFuse and RefreshFuse doubt rejections, apart for the same reason.
-	LoginFuse, RefreshFuse *pacing.Fuse
-
-	// Links and Polls are of listeners who sign in: where, and whether they have. Anybody can begin to.
-	Links, Polls *pacing.Pacer
-
-	// OldFuse is that of what the old service rejects.
-	OldFuse *pacing.Fuse
-
-	// UpgradeAccounts and RefreshAccounts are what came of distinct accounts lately, for those who watch.
-	UpgradeAccounts, RefreshAccounts *pacing.Accounts
-
-	Calls *replay.Calls[*Landed]
-	links *links
-
-	// Renewals are the records that were lately tried to be refreshed while they can be served without.
-	Renewals *replay.Memory[struct{}]
-
-	held atomic.Int64 // bytes of bodies that may yet be forwarded, whoever waits for whom
-}
-
-// maxHeld bounds what is held. The less is left of it, the smaller a body has to be, so that large ones, which no player
-// sends, are in no small one's way.
-const (
-	maxHeld   = 64 << 20
-	shareHeld = 256
-)
-
-// hold reports whether there is room for a body of this size, which is taken then.
-func (s *State) hold(size int) bool {
-	if left := maxHeld - s.held.Load(); int64(size) > left/shareHeld {
-		return false
-	}
-	s.held.Add(int64(size))
-	return true
-}
-
 // Landed is what came of a flight. It stays as it is once it has landed.
 type Landed struct {
 	Answer token.Answer `json:"answer"`
@@ -103,29 +56,6 @@ type Landed struct {
 
 	// At is when the answer came.
 	At time.Time `json:"at,omitzero"`
-}
-
-// Bounds of what is remembered. The players' next tries find an entry, or cost a login as they did before.
-const (
-	maxIssued   = 1 << 14
-	maxRejected = 1 << 16
-)
-
-// NewState returns the State of a token endpoint that has not been used yet. Now is the clock of the fuses and of what is
-// remembered; the pacing of what is under way goes by the system's.
-func NewState(watch pacing.Watch, fuse func(pacing.FuseStatus), now func() time.Time) *State {
-	return &State{
-		Logins:    pacing.New(watch),
-		Refreshes: pacing.New(watch),
-		Unknown:   pacing.New(pacing.Watch{}),
-		Links:     pacing.New(watch),
-		Polls:     pacing.New(watch),
-		links:     newLinks(),
-		LoginFuse: pacing.NewFuse(fuse, now), RefreshFuse: pacing.NewFuse(fuse, now), OldFuse: pacing.NewFuse(fuse, now),
-		UpgradeAccounts: pacing.NewAccounts(), RefreshAccounts: pacing.NewAccounts(),
-		Renewals: replay.NewMemory[struct{}](maxTried, now),
-		Calls:    replay.New[*Landed](replay.NewMemory[*Landed](maxIssued, now), replay.NewMemory[*Landed](maxRejected, now)),
-	}
 }
 
 // Exchanger takes requests to a token endpoint, each of them once. It is safe for concurrent use.
@@ -174,14 +104,13 @@ func (x *Exchanger) replayFor(grantType string) time.Duration {
 		}
 		return refreshReplay
 	case token.DeviceCode:
-		return linkReplay
+		return LinkReplay
 	}
 	return x.Replay
 }
 
 const (
 	causeGone    = "the player has gone while it waited"
-	causeFull    = "too many large calls wait"
 	causeLate    = "no place at the token endpoint in time"
 	causeHeld    = "the token endpoint is rate-limiting"
 	causeFailing = "not asked, because the token endpoint has been failing"
@@ -307,12 +236,12 @@ func (x *Exchanger) follow(ctx context.Context, deadline time.Time, call replay.
 		return x.again(q, f.Result, true), true
 	case <-ctx.Done():
 		x.State.Calls.Leave(call, f)
-		return notSent(causeGone), false
+		return Unsent(causeGone), false
 	case <-timer.C:
 		if x.State.Calls.Leave(call, f) {
 			return Result{Verdict: token.Verdict{Class: token.Unavailable, Cause: token.CauseTimeout}}, false
 		}
-		return notSent(causeLate), false
+		return Unsent(causeLate), false
 	}
 }
 
@@ -366,7 +295,7 @@ func (x *Exchanger) fly(ctx context.Context, deadline time.Time, call replay.Dig
 		if !sent {
 			return pacing.Report{Unsent: true}
 		}
-		l.Answer, l.Unsent, l.At = answer, nil, x.now()
+		l.Answer, l.Unsent, l.At = answer, nil, x.Time()
 		return report(&v, &answer)
 	})
 	l.Waited = waited
@@ -413,7 +342,8 @@ func (x *Exchanger) account(name string) pacing.Account {
 // gone is why nothing was sent unless something else is known.
 var gone = &token.Failure{Class: NotSent, Cause: causeGone}
 
-func notSent(cause string) Result {
+// Unsent is the result where there was no place for a request.
+func Unsent(cause string) Result {
 	return Result{Verdict: token.Verdict{Class: NotSent, Cause: cause}}
 }
 
@@ -440,4 +370,30 @@ func (x *Exchanger) again(q *Request, l *Landed, waitedFor bool) Result {
 		r.Waited, r.Took = 0, 0
 	}
 	return r
+}
+
+// Note notes for those who watch how a call of an account ended, if the endpoint was asked for it and had a fair time. A
+// caller that was slow is not the endpoint's failure, and who signs in is no account yet.
+//
+// Of credentials that may be others' to judge, and that anybody can make up, no more is noted than that they were good.
+func (x *Exchanger) Note(q *Request, r *Result, end pacing.End) {
+	if q.Type == token.DeviceCode || r.Replayed || r.Took == 0 || r.Cause == token.CauseTimeout && r.Took < x.Fair {
+		return
+	}
+	accounts := x.State.UpgradeAccounts
+	if q.Type == token.Refresh {
+		accounts = x.State.RefreshAccounts
+	}
+	if q.Others && end != pacing.Accepted {
+		return
+	}
+	accounts.Note(x.account(q.Account), end)
+}
+
+// Time is the time by the clock of what is in the vault.
+func (x *Exchanger) Time() time.Time {
+	if x.Now == nil {
+		return time.Now()
+	}
+	return x.Now()
 }

@@ -1,0 +1,37 @@
+package exchange
+
+import (
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/token"
+)
+
+const (
+	fixStorage = "check Caddy's storage: that it is there, writable, and not full"
+	fixLost    = "if many are: restore the vault's storage; each home whose record is gone has to sign in again"
+	fixOld     = "see what has changed at the old service: its accounts, or who may sign in"
+
+	causeLost       = "the account's record in the vault is gone or damaged"
+	causeOldInDoubt = "the old service refused the account, as it does most accounts lately"
+)
+
+// StorageFailed is the result where the vault's storage fails, with an error that is not nil.
+func StorageFailed(err error) Result {
+	return Result{Verdict: token.Verdict{Class: token.Unavailable, Cause: err.Error(), Fix: fixStorage}}
+}
+
+// Lost is what a record means that is gone: a rejection, which the fuse may doubt.
+func (x *Exchanger) Lost(q *Request, handle string) Result {
+	r := Result{Verdict: token.Verdict{Class: token.Rejected, Cause: causeLost, Fix: fixLost}}
+	l := Landed{Doubted: x.fuse(q).Weigh(x.Fuse, x.account(handle), true, "")}
+	known := *q
+	known.Others = false
+	return x.doubt(&known, &l, r)
+}
+
+// WeighOld weighs whether the old service rejects an account, by the vault's reference. It returns r, or a doubt of it.
+func (x *Exchanger) WeighOld(reference string, r Result) Result {
+	rejected := r.Class == token.Rejected
+	if x.State.OldFuse.Weigh(x.Fuse, x.account(reference), rejected, "") {
+		r.Class, r.Cause, r.Fix = InDoubt, causeOldInDoubt, fixOld
+	}
+	return r
+}
