@@ -13,6 +13,7 @@ import (
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/command/keyfile"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/command/page"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/diagnose"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/diagnose/vaults"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/exchange"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
 )
@@ -95,7 +96,7 @@ func (v *vaultRunner) flags(cmd *cobra.Command) {
 }
 
 // run does something with each vault of the configuration, and prints what came of all.
-func (v *vaultRunner) run(cmd *cobra.Command, args []string, do func(context.Context, diagnose.Vault) (line page.VaultLine, err error)) error {
+func (v *vaultRunner) run(cmd *cobra.Command, args []string, do func(context.Context, vaults.Vault) (line page.VaultLine, err error)) error {
 	if len(args) != 0 {
 		return usageError(cmd, errors.New("it takes no arguments"))
 	}
@@ -103,7 +104,7 @@ func (v *vaultRunner) run(cmd *cobra.Command, args []string, do func(context.Con
 	if err != nil {
 		return usageError(cmd, err)
 	}
-	all, err := diagnose.Vaults(config)
+	all, err := vaults.Of(config)
 	if err != nil {
 		return usageError(cmd, err)
 	}
@@ -160,7 +161,7 @@ Counts the records of the vaults of a configuration by when they were last
 written, which each refresh does. It shows nothing of any home.
 ` + vaultExits,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return v.run(cmd, args, func(ctx context.Context, one diagnose.Vault) (page.VaultLine, error) {
+			return v.run(cmd, args, func(ctx context.Context, one vaults.Vault) (page.VaultLine, error) {
 				s, err := one.Summarize(ctx, open)
 				return page.VaultSummary{KeyFile: one.KeyFile, Summary: s, Opened: open}, err
 			})
@@ -198,7 +199,7 @@ It does not end anything at the authorization server.
 			if (household == "") == (account == "") {
 				return usageError(cmd, errors.New("it needs either --household or --account"))
 			}
-			return v.run(cmd, args, func(ctx context.Context, one diagnose.Vault) (line page.VaultLine, err error) {
+			return v.run(cmd, args, func(ctx context.Context, one vaults.Vault) (line page.VaultLine, err error) {
 				var n int
 				if household != "" {
 					n, err = one.ForgetHousehold(ctx, household)
@@ -231,7 +232,7 @@ unreadable, the keys that sealed before can be taken out of the file, but never
 the one with use sig. It can be stopped and run again at any time.
 ` + vaultExits,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return v.run(cmd, args, func(ctx context.Context, one diagnose.Vault) (page.VaultLine, error) {
+			return v.run(cmd, args, func(ctx context.Context, one vaults.Vault) (page.VaultLine, error) {
 				done, err := one.Rotate(ctx)
 				return page.VaultRotated{KeyFile: one.KeyFile, Rotated: done}, err
 			})

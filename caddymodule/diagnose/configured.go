@@ -40,13 +40,16 @@ type Configured struct {
 	raw     json.RawMessage
 }
 
+// At is its path in the configuration, blank where there is no configuration.
+func (c *Configured) At() string { return c.at }
+
 // Default is what is asked without a configuration. Its endpoint and client are never seen.
 func Default() Configured {
 	return Configured{raw: json.RawMessage(`{"token_endpoint":"https://token-endpoint.invalid","client_id":"client","client_secret":"secret"}`)}
 }
 
-// options are those that it has.
-func (c *Configured) options() (*settings.Options, error) {
+// Options are those that it has.
+func (c *Configured) Options() (*settings.Options, error) {
 	o := new(settings.Options)
 	if err := caddy.StrictUnmarshalJSON(c.raw, o); err != nil {
 		return nil, fmt.Errorf("the smapi_upgrade at %s: %w", c.at, err)

@@ -116,7 +116,7 @@ func Explain(asked *capture.Request, handlers []Configured) (Explanation, error)
 
 // explain takes the steps of ServeHTTP.
 func (c *Configured) explain(asked *capture.Request) (x Explained, err error) {
-	o, err := c.options()
+	o, err := c.Options()
 	if err != nil {
 		return x, err
 	}

@@ -41,7 +41,7 @@ func TestWhatIsExplainedIsWhatIsDecidedAndShowsNoSecret(t *testing.T) {
 		"observe":      `{"mode":"observe","expire_session_ids":true,"refresh_auth_tokens":true}`,
 	} {
 		c := Configured{at: "apps/http/servers/srv0", raw: json.RawMessage(options)}
-		o, err := c.options()
+		o, err := c.Options()
 		if err != nil {
 			t.Fatal(name, err)
 		}

@@ -37,7 +37,7 @@ func Prepare(config []byte, endpoint string, kind smapi.Kind) (*Trial, error) {
 	if err != nil {
 		return nil, err
 	}
-	ctx, err := provisionAll(config)
+	ctx, err := Provision(config)
 	if err != nil {
 		return nil, fmt.Errorf("the configuration does not load: %w", err)
 	}
@@ -142,8 +142,8 @@ func (t *Trial) checkKind(kind smapi.Kind) error {
 		kind, strings.Join(slices.Compact(kinds), " or "))
 }
 
-// provisionAll sets a configuration up as `caddy validate` does, without its logs and its admin endpoint.
-func provisionAll(config []byte) (caddy.Context, error) {
+// Provision sets a configuration up as `caddy validate` does, without its logs and its admin endpoint.
+func Provision(config []byte) (caddy.Context, error) {
 	cfg := new(caddy.Config)
 	if err := caddy.StrictUnmarshalJSON(config, cfg); err != nil {
 		return caddy.Context{}, err
@@ -157,7 +157,7 @@ func provisionAll(config []byte) (caddy.Context, error) {
 
 // prepare sets up what a handler exchanges by, as in mode upgrade for all homes and with nothing remembered.
 func (t *Trial) prepare(ctx caddy.Context, c Configured) (*Checked, error) {
-	o, err := c.options()
+	o, err := c.Options()
 	if err != nil {
 		return nil, err
 	}
@@ -191,7 +191,7 @@ func (t *Trial) prepare(ctx caddy.Context, c Configured) (*Checked, error) {
 		return x, nil
 	}
 	if x.settings.VaultKeyFile != "" {
-		if x.vault, err = openVault(&x.settings, ctx.Storage()); err != nil {
+		if x.vault, err = OpenVault(&x.settings, ctx.Storage()); err != nil {
 			x.files.Close()
 			return nil, fmt.Errorf("the smapi_upgrade at %s: %w", c.at, err)
 		}
