@@ -27,6 +27,9 @@ import (
 
 func TestMain(m *testing.M) {
 	if os.Getenv(asCaddy) != "" {
+		if path := os.Getenv(clockFile); path != "" {
+			caddymodule.SetClock(clockOf(path))
+		}
 		caddycmd.Main()
 		return
 	}

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -14,13 +16,37 @@ import (
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule"
 )
 
-// stepClock has the fuses, the budgets and what is remembered go by a clock that is stepped.
-func stepClock(t testing.TB) (step func(time.Duration)) {
+// clockFile in the environment names a file that says how far the clock of a node is ahead.
+const clockFile = "SMAPI_TEST_CLOCK"
+
+// stepClock has the fuses, the budgets and what is remembered, here and at nodes that are started afterwards, go by a clock
+// that is stepped.
+func stepClock(t *testing.T) (step func(time.Duration)) {
 	t.Helper()
 	var ahead atomic.Int64
 	caddymodule.SetClock(func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) })
 	t.Cleanup(func() { caddymodule.SetClock(time.Now) })
-	return func(d time.Duration) { ahead.Add(int64(d)) }
+	path := filepath.Join(t.TempDir(), "clock")
+	t.Setenv(clockFile, path)
+	return func(d time.Duration) {
+		t.Helper()
+		written := path + ".new" // a node finds the old one or the new one
+		if err := os.WriteFile(written, []byte(time.Duration(ahead.Add(int64(d))).String()), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(written, path); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// clockOf is the clock of a node.
+func clockOf(path string) func() time.Time {
+	return func() time.Time {
+		text, _ := os.ReadFile(path) // there is none before the first step
+		ahead, _ := time.ParseDuration(string(text))
+		return time.Now().Add(ahead)
+	}
 }
 
 // The methods by which a home can be told a rejection.

@@ -423,13 +423,15 @@ func wait(t testing.TB, holds func() bool) {
 }
 
 func TestNothingOfAHomeIsInTheStorage(t *testing.T) {
-	endpoint, old, keys := rotate(t, 0.1), oldService(t), vaultFile(t)
+	const life = time.Hour
+	step := stepClock(t)
+	endpoint, old, keys := rotate(t, life.Seconds()), oldService(t), vaultFile(t)
 	storage := t.TempDir()
 	s := caddyRunOn(t, storage, withVault(endpoint, old, keys))
 	upgrade := marked(t, "upgrade.xml")
 	authToken, handle := tokensOf(s.post(t, upgrade))
 	wrong := s.post(t, []byte(strings.ReplaceAll(string(upgrade), "marker-password", "marker-wrong")))
-	time.Sleep(150 * time.Millisecond)
+	step(life)
 	refreshed := s.refresh(t, authToken, handle)
 	endpoint.mu.Lock()
 	endpoint.family["marker-from-before"] = 99
