@@ -156,7 +156,7 @@ func (e *sharedEndpoint) countExchanging(handlers map[smapi.Kind]int) {
 		if s.Policy.Mode != flow.ModeUpgrade {
 			continue
 		}
-		for kind := range s.Policy.Exchanges {
+		for kind := range s.Policy.Rules {
 			handlers[kind]++
 		}
 	}

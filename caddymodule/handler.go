@@ -211,7 +211,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 			h.observe(d)
 			return next.ServeHTTP(w, r)
 		}
-		if d.Exchange != nil {
+		if d.Rule != nil {
 			h.exchange(r, &d, peeked)
 		}
 		if d.Outcome == flow.Forwarded && call.Bearing != nil {
@@ -229,8 +229,8 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 // observe counts and logs what would have become of a call that is forwarded.
 func (h *Handler) observe(d flow.Decision) {
 	would := []zap.Field{zap.String("would", d.Outcome.String())}
-	if d.Exchange != nil {
-		would = []zap.Field{zap.String("would", "exchange"), zap.String("grant_type", d.Exchange.GrantType)}
+	if d.Rule != nil {
+		would = []zap.Field{zap.String("would", "exchange"), zap.String("grant_type", d.Rule.GrantType)}
 	}
 	d.Outcome = flow.Observed
 	h.record(&d)
@@ -239,7 +239,7 @@ func (h *Handler) observe(d flow.Decision) {
 
 // exchange takes a call to the token endpoint. Its body of so many bytes is kept if it may yet be forwarded.
 func (h *Handler) exchange(r *http.Request, d *flow.Decision, body int) {
-	q := d.Exchange.Request(d.Call, lookup(r))
+	q := d.Rule.Request(d.Call, lookup(r))
 	q.Network = network.Of(r)
 	if h.vault != nil {
 		q.From = network.Prefix(r).String()

@@ -166,11 +166,11 @@ func (c *Configured) explain(asked *capture.Request) (x Explained, err error) {
 	default:
 		x.Answered = true
 	}
-	if d.Exchange == nil {
+	if d.Rule == nil {
 		x.Told = []Told{tell(p, &d, "")}
 		return x, nil
 	}
-	if x.Exchange, err = rehearse(&s, &d, d.Exchange.Request(call, placeholders(request))); err != nil {
+	if x.Exchange, err = rehearse(&s, &d, d.Rule.Request(call, placeholders(request))); err != nil {
 		return x, err
 	}
 	x.Told = tellAll(p, d)

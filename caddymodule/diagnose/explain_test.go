@@ -107,10 +107,10 @@ func checkDecision(t *testing.T, x *Explained, p *flow.Policy, envelope []byte, 
 	if x.Answered != answered || x.Observed != observed || (x.Forwarded == "") != answered {
 		t.Errorf("answered %v, observed %v, forwarded %q; want %v, %v", x.Answered, x.Observed, x.Forwarded, answered, observed)
 	}
-	if (x.Exchange != nil) != (d.Exchange != nil) {
-		t.Errorf("an exchange is %v, want %v", x.Exchange != nil, d.Exchange != nil)
+	if (x.Exchange != nil) != (d.Rule != nil) {
+		t.Errorf("an exchange is %v, want %v", x.Exchange != nil, d.Rule != nil)
 	}
-	if d.Exchange == nil && d.Outcome != flow.Forwarded && x.Told[0].Outcome != d.Outcome {
+	if d.Rule == nil && d.Outcome != flow.Forwarded && x.Told[0].Outcome != d.Outcome {
 		t.Errorf("it is %s, want %s", x.Told[0].Outcome, d.Outcome)
 	}
 }

@@ -107,7 +107,7 @@ func (x *Checked) check(ctx context.Context, tries Tries, wrong bool) {
 	}
 	x.checkSecrets(time.Now())
 	x.checkVault(ctx)
-	if x.settings.Policy.Exchanges[account.Kind] == nil {
+	if x.settings.Policy.Rules[account.Kind] == nil {
 		x.say(Well, "exchange", fmt.Sprintf("there is none for %s, so that nothing is tried here", account.Kind))
 		return
 	}
@@ -116,7 +116,7 @@ func (x *Checked) check(ctx context.Context, tries Tries, wrong bool) {
 	}
 	right, result := x.try(ctx, x.exchanger, smapi.GetDeviceAuthToken, account)
 	x.Right = result
-	if right.Exchange == nil {
+	if right.Rule == nil {
 		x.say(Problem, "right credentials", "nothing is exchanged: "+right.Reason.Says, "try another account")
 		return
 	}
@@ -151,9 +151,9 @@ func (x *Checked) try(ctx context.Context, as *exchange.Exchanger, method smapi.
 	p := x.settings.Policy
 	p.RefreshAuthTokens = true // as if it were, to see whether it could be
 	d := p.Decide(call)
-	if d.Exchange != nil {
+	if d.Rule != nil {
 		r := &http.Request{Method: http.MethodPost, URL: &url.URL{Path: "/"}, Header: http.Header{}}
-		q := d.Exchange.Request(call, placeholders(r))
+		q := d.Rule.Request(call, placeholders(r))
 		x.settings.Policy.Conclude(&d, as.Exchange(ctx, call.Arrived.Add(x.settings.Policy.Timeout), &q))
 	}
 	result := d.Result

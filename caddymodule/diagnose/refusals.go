@@ -105,7 +105,7 @@ func (x *Checked) checkLocked(ctx context.Context, account smapi.Credentials) {
 	x.Locked = t
 	fix := t.onError(token.Unavailable, x.Wrong, x.WrongSecret)
 	switch {
-	case d.Exchange == nil:
+	case d.Rule == nil:
 		x.say(Fix, check, "nothing is exchanged: "+d.Reason.Says, "give an account that the server has locked")
 		return
 	case d.Result.Class == token.Issued:

@@ -62,7 +62,7 @@ func rehearse(s *settings.Settings, d *flow.Decision, q exchange.Request) (*Exch
 		value, _ = url.QueryUnescape(value)
 		x.Params = append(x.Params, capture.Named{Name: name, Value: maskParam(name, value)})
 	}
-	for _, p := range d.Exchange.Header {
+	for _, p := range d.Rule.Header {
 		if q.Header[p.Name] == nil && !slices.Contains(x.LeftOut, p.Name) {
 			x.LeftOut = append(x.LeftOut, p.Name)
 		}

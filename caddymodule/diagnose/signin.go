@@ -108,9 +108,9 @@ func (x *Checked) ask(ctx context.Context, method smapi.Method, linkDeviceID str
 	}
 	p := &x.settings.Policy
 	d := p.Decide(call)
-	if d.Exchange != nil {
+	if d.Rule != nil {
 		r := &http.Request{Method: http.MethodPost, URL: &url.URL{Path: "/"}, Header: http.Header{}}
-		q := d.Exchange.Request(call, placeholders(r))
+		q := d.Rule.Request(call, placeholders(r))
 		p.Ask(ctx, x.exchanger, &d, &q)
 	}
 	return d

@@ -130,10 +130,10 @@ func (t *Trial) checkKind(kind smapi.Kind) error {
 	}
 	var kinds []string
 	for _, x := range t.handlers {
-		if x.exchanger == nil || x.settings.Policy.Exchanges[kind] != nil {
+		if x.exchanger == nil || x.settings.Policy.Rules[kind] != nil {
 			return nil
 		}
-		for k := range x.settings.Policy.Exchanges {
+		for k := range x.settings.Policy.Rules {
 			kinds = append(kinds, string(k))
 		}
 	}

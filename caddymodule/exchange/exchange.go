@@ -19,8 +19,8 @@ import (
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/token"
 )
 
-// Exchange is how one kind of credentials is exchanged: a grant but for the call. NewExchange makes one.
-type Exchange struct {
+// Rule is how one kind of credentials is exchanged: a grant but for the call. NewRule makes one.
+type Rule struct {
 	GrantType string
 	Params    []Param
 	Header    []Param // with canonical names
@@ -41,9 +41,9 @@ type Param struct {
 	Source string
 }
 
-// NewExchange completes an exchange of a kind of credentials. Apart is what else makes its results
+// NewRule completes the rule for a kind of credentials. Apart is what else makes its results
 // other than those of the same exchange elsewhere, such as the fields of a token response that are kept.
-func NewExchange(x Exchange, kind smapi.Kind, apart ...string) *Exchange {
+func NewRule(x Rule, kind smapi.Kind, apart ...string) *Rule {
 	x.kind = kind
 	for _, p := range placeholders {
 		if p.credential && p.kind == kind && slices.ContainsFunc(x.Params, func(param Param) bool { return param.Value.has(p.name) }) {
@@ -68,15 +68,15 @@ func NewExchange(x Exchange, kind smapi.Kind, apart ...string) *Exchange {
 
 // NewSignIn returns the two questions of a sign-in, with parameters for the first alone and for both. These fields of a
 // token response are kept.
-func NewSignIn(start, both, header []Param, fields ...string) (*Exchange, *Exchange) {
-	question := func(params []Param) *Exchange {
-		return NewExchange(Exchange{GrantType: token.DeviceCode, Params: params, Header: header}, smapi.None, fields...)
+func NewSignIn(start, both, header []Param, fields ...string) (*Rule, *Rule) {
+	question := func(params []Param) *Rule {
+		return NewRule(Rule{GrantType: token.DeviceCode, Params: params, Header: header}, smapi.None, fields...)
 	}
 	return question(slices.Concat(start, both)), question(both)
 }
 
 // ofKind are the placeholders of its kind of credentials.
-func (x *Exchange) ofKind() (names []string) {
+func (x *Rule) ofKind() (names []string) {
 	for _, p := range placeholders {
 		if p.kind != "" && p.kind == x.kind {
 			names = append(names, p.name)
@@ -87,17 +87,17 @@ func (x *Exchange) ofKind() (names []string) {
 
 // PassesCredentials reports whether it passes on the account's credentials. One that does not would hand out tokens whoever
 // asks.
-func (x *Exchange) PassesCredentials() bool {
+func (x *Rule) PassesCredentials() bool {
 	return len(x.credentials) > 0 || x.kind == smapi.Anonymous
 }
 
 // HasCredentials reports whether a call has something of the credentials that are passed on.
-func (x *Exchange) HasCredentials(call *smapi.Call) bool {
+func (x *Rule) HasCredentials(call *smapi.Call) bool {
 	return len(x.credentials) == 0 || slices.ContainsFunc(x.credentials, func(name string) bool { return valueOf(name)(call) != "" })
 }
 
 // Lacks says what a call lacks that has nothing of the credentials.
-func (x *Exchange) Lacks() string { return x.lacks }
+func (x *Rule) Lacks() string { return x.lacks }
 
 // MaxHeader is how many bytes a header may have. A server that refuses a longer one would do so for whoever sends it.
 const MaxHeader = 1 << 10
@@ -137,7 +137,7 @@ type Request struct {
 }
 
 // Request returns what is asked for a call.
-func (x *Exchange) Request(call *smapi.Call, lookup Lookup) Request {
+func (x *Rule) Request(call *smapi.Call, lookup Lookup) Request {
 	g := Request{
 		Grant: token.Grant{
 			Type:    x.GrantType,
@@ -169,7 +169,7 @@ func (x *Exchange) Request(call *smapi.Call, lookup Lookup) Request {
 }
 
 // OfCode makes q, which x made, the request for the tokens of a device code.
-func (x *Exchange) OfCode(q *Request, code string) {
+func (x *Rule) OfCode(q *Request, code string) {
 	q.Params = append(q.Params, token.Param{Name: "device_code", Value: code})
 	q.Identity, q.RejectionIdentity, q.Account = []string{x.variant, code}, nil, code
 }
@@ -190,7 +190,7 @@ func (q *Request) With(refreshToken string, ready func() bool) *Request {
 
 // identity is the account and the home, since a token stands for one user in one household, and not the device. A
 // refresh token is enough, because servers that rotate them take its second use for a theft.
-func (x *Exchange) identity(call *smapi.Call) []string {
+func (x *Rule) identity(call *smapi.Call) []string {
 	c := &call.Credentials
 	if x.GrantType == token.Refresh {
 		return []string{c.Key}

@@ -11,9 +11,9 @@ type Decision struct {
 	Outcome Outcome
 	Reason  Reason
 
-	// Exchange is how to find out, nil where the outcome is known without asking, and Result what came of it.
-	Exchange *exchange.Exchange
-	Result   exchange.Result
+	// Rule is how to find out, nil where the outcome is known without asking, and Result what came of it.
+	Rule   *exchange.Rule
+	Result exchange.Result
 
 	// Others tells that the credentials may be others' to judge: where the token endpoint refuses them, the call is forwarded.
 	Others bool
@@ -64,8 +64,8 @@ func decided(o Outcome, cause, says string) Decision {
 }
 
 // ask is a decision that an exchange has to find out.
-func ask(x *exchange.Exchange, says string) Decision {
-	return Decision{Exchange: x, Reason: Reason{Says: says}}
+func ask(x *exchange.Rule, says string) Decision {
+	return Decision{Rule: x, Reason: Reason{Says: says}}
 }
 
 // waits tells of a call that its account waits for its listener to sign in again.

@@ -67,9 +67,9 @@ type Policy struct {
 	// OldService says how calls of upgraded homes are put to the old service, nil if they are forwarded. It needs a vault.
 	OldService *OldService
 
-	// Exchanges say how each kind of credentials is exchanged, Refresh how tokens are refreshed.
-	Exchanges map[smapi.Kind]*exchange.Exchange
-	Refresh   *exchange.Exchange
+	// Rules say how each kind of credentials is exchanged, Refresh how tokens are refreshed.
+	Rules   map[smapi.Kind]*exchange.Rule
+	Refresh *exchange.Rule
 
 	// SignIn is how listeners sign in, nil where they do not do so here.
 	SignIn *SignIn

@@ -112,7 +112,7 @@ func (p *Policy) refreshKept(ctx context.Context, deadline time.Time, x *exchang
 	var mine atomic.Pointer[exchange.Result] // if it was this call that asked
 	got, err := x.Vault.RefreshFor(ctx, d.Call.HouseholdID, key, presented, p.OldService.ofResponse(),
 		func(ctx context.Context, refreshToken string, ready func() bool) (vault.Tokens, error) {
-			tried := Decision{Call: d.Call, Exchange: d.Exchange, Others: ready != nil, flow: d.flow}
+			tried := Decision{Call: d.Call, Rule: d.Rule, Others: ready != nil, flow: d.flow}
 			p.Conclude(&tried, x.Exchange(ctx, deadline, q.With(refreshToken, ready)))
 			mine.Store(&tried.Result)
 			if tried.Outcome != d.flow.issued {

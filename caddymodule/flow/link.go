@@ -16,7 +16,7 @@ import (
 // SignIn is how listeners sign in by the device grant.
 type SignIn struct {
 	// Start asks where to sign in, and Poll whether a listener has. exchange.NewSignIn makes them.
-	Start, Poll *exchange.Exchange
+	Start, Poll *exchange.Rule
 
 	// AppURLStringID names the text of the link in the service's localization resources.
 	AppURLStringID string

@@ -37,13 +37,13 @@ func TestOnlyADefinitiveAnswerSignsAListenerOut(t *testing.T) {
 		p := &Policy{Mode: ModeUpgrade, Households: AllHouseholds, OnRejected: onRejected}
 		for _, f := range flows {
 			for _, class := range []token.Class{token.Unavailable, token.Misconfigured, exchange.NotSent, exchange.AccountGuarded, exchange.InDoubt, "", "one that is not known"} {
-				d := Decision{Call: new(smapi.Call), Exchange: new(exchange.Exchange), flow: f}
+				d := Decision{Call: new(smapi.Call), Rule: new(exchange.Rule), flow: f}
 				p.Conclude(&d, exchange.Result{Verdict: token.Verdict{Class: class}})
 				if reply := p.Reply(&d); final[reply] {
 					t.Errorf("%s, %q: the player gets %s", f.method, class, reply.Player)
 				}
 			}
-			d := Decision{Call: new(smapi.Call), Exchange: new(exchange.Exchange), flow: f}
+			d := Decision{Call: new(smapi.Call), Rule: new(exchange.Rule), flow: f}
 			p.Conclude(&d, exchange.Result{Verdict: token.Verdict{Class: token.Rejected}})
 			if d.Outcome != Rejected {
 				t.Errorf("%s: a rejection is %s", f.method, d.Outcome)
@@ -54,7 +54,7 @@ func TestOnlyADefinitiveAnswerSignsAListenerOut(t *testing.T) {
 
 func TestACallOfAMethodWithoutAFlowIsForwarded(t *testing.T) {
 	p := &Policy{Mode: ModeUpgrade, Households: AllHouseholds, ExpireSessionIDs: true, RefreshAuthTokens: true}
-	if d := p.Decide(&smapi.Call{Method: "getMetadata"}); d.Outcome != Forwarded || d.Exchange != nil {
+	if d := p.Decide(&smapi.Call{Method: "getMetadata"}); d.Outcome != Forwarded || d.Rule != nil {
 		t.Errorf("%+v", d)
 	}
 }

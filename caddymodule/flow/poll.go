@@ -50,7 +50,7 @@ func askPoll(ctx context.Context, p *Policy, x *exchange.Exchanger, d *Decision,
 	deadline := d.Call.Arrived.Add(p.Timeout)
 	ctx, cancel := context.WithDeadline(ctx, deadline)
 	defer cancel()
-	d.Exchange.OfCode(q, d.link.Code)
+	d.Rule.OfCode(q, d.link.Code)
 	p.Conclude(d, x.Poll(ctx, deadline, q, d.link.Code, d.link.interval()))
 	switch d.Outcome {
 	case Rejected:

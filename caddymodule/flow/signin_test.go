@@ -127,8 +127,8 @@ func (i *instance) call(method smapi.Method, home, linkDeviceID string) *Decisio
 	i.t.Helper()
 	call := &smapi.Call{Method: method, Arrived: time.Now(), HouseholdID: home, LinkDeviceID: linkDeviceID, Credentials: smapi.Credentials{Kind: smapi.None}}
 	d := i.Decide(call)
-	if d.Exchange != nil {
-		q := d.Exchange.Request(call, nil)
+	if d.Rule != nil {
+		q := d.Rule.Request(call, nil)
 		i.Ask(i.t.Context(), i.Exchanger, &d, &q)
 		Learn(i.Exchanger, &q, &d)
 	}
@@ -326,7 +326,7 @@ func TestALinkIsOfItsHomeAndOfOurs(t *testing.T) {
 		now := "first"
 		i := signingIn(t, a, func() string { return now })
 		l := i.begin(home)
-		if d := i.call(smapi.Poll, home+"_1", l.DeviceID); d.Outcome != LinkFailed || d.Exchange != nil {
+		if d := i.call(smapi.Poll, home+"_1", l.DeviceID); d.Outcome != LinkFailed || d.Rule != nil {
 			t.Errorf("another home: %s", d.Outcome)
 		}
 		others := signingIn(t, a, func() string { return "another's" }).begin(home)

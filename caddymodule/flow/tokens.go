@@ -10,7 +10,7 @@ import (
 // takeTokens takes the player's tokens from the answer, if they are there and fit.
 func (p *Policy) takeTokens(d *Decision) {
 	authToken, privateKey := d.Result.Fields[p.AuthToken], d.Result.Fields[p.PrivateKey]
-	if privateKey == "" && d.Exchange.GrantType == token.Refresh {
+	if privateKey == "" && d.Rule.GrantType == token.Refresh {
 		privateKey = d.Call.Credentials.Key // RFC 6749 section 6: the old one stays good
 	}
 	privateKey = cmp.Or(privateKey, p.PrivateKeyFallback)

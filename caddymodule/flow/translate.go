@@ -123,7 +123,7 @@ func (p *Policy) renew(ctx context.Context, x *exchange.Exchanger, d *Decision, 
 			Method: smapi.RefreshAuthToken, Arrived: d.Call.Arrived, HouseholdID: o.Household,
 			Credentials: smapi.Credentials{Kind: smapi.LoginToken, Token: o.Reference(), Key: o.Handle()},
 		},
-		Exchange: p.Refresh, flow: &refresh,
+		Rule: p.Refresh, flow: &refresh,
 	}
 	q := p.Refresh.Request(asked.Call, lookup)
 	refresh := func(ctx context.Context) Decision {

@@ -11,7 +11,7 @@ var upgrade = flow{
 	hint:    func(*Policy) string { return "" },
 	decide: func(p *Policy, call *smapi.Call) Decision {
 		kind := call.Credentials.Kind
-		x := p.Exchanges[kind]
+		x := p.Rules[kind]
 		switch {
 		case !p.Households.chooses(call.HouseholdID):
 			return decided(Forwarded, "", "households "+p.Households.String()+": this home is not among them")

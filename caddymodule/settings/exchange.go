@@ -81,8 +81,8 @@ func (e OnError) Check() error {
 	return r.err
 }
 
-// exchanges are how every kind of credentials is exchanged, and how tokens are refreshed.
-func (o *Options) exchanges(r *resolver, s *Settings) {
+// rules are how every kind of credentials is exchanged, and how tokens are refreshed.
+func (o *Options) rules(r *resolver, s *Settings) {
 	p := &s.Policy
 	outside := r.params("param", o.Param, checkParam, identifiers, false)
 	header := r.params("header", o.Header, checkHeader, identifiers, true)
@@ -92,7 +92,7 @@ func (o *Options) exchanges(r *resolver, s *Settings) {
 		r.checkHeaderValue(header[i], o.ClientAuth)
 	}
 
-	complete := func(field string, x Exchange, outside []exchange.Param) *exchange.Exchange {
+	complete := func(field string, x Exchange, outside []exchange.Param) *exchange.Rule {
 		params := r.params(field, x.Param, checkExchangeParam, exchange.Placeholders(x.Credentials), false)
 		for _, p := range outside {
 			if _, given := x.Param[p.Name]; !given {
@@ -102,7 +102,7 @@ func (o *Options) exchanges(r *resolver, s *Settings) {
 		meanings := OnError{}
 		maps.Copy(meanings, onError)
 		maps.Copy(meanings, r.onError(field, x.OnError))
-		completed := exchange.NewExchange(exchange.Exchange{
+		completed := exchange.NewRule(exchange.Rule{
 			GrantType: r.text(field, x.GrantType), Params: params, Header: header, OnError: meanings,
 		}, x.Credentials, append([]string{p.AuthToken, p.PrivateKey, o.FormCharset}, tokenFields(p)...)...)
 		if !completed.PassesCredentials() {
@@ -126,17 +126,17 @@ func (o *Options) exchanges(r *resolver, s *Settings) {
 	if len(given) == 0 {
 		given = []Exchange{{Credentials: smapi.Login}}
 	}
-	p.Exchanges = make(map[smapi.Kind]*exchange.Exchange, len(given))
+	p.Rules = make(map[smapi.Kind]*exchange.Rule, len(given))
 	for _, x := range given {
 		field := "exchange " + string(x.Credentials)
 		if !slices.Contains(exchange.Kinds, x.Credentials) {
 			r.fail("exchange", ErrKind)
 			continue
 		}
-		if p.Exchanges[x.Credentials] != nil {
+		if p.Rules[x.Credentials] != nil {
 			r.fail(field, errTwice)
 		}
-		p.Exchanges[x.Credentials] = complete(field, x.withDefaults(), outside)
+		p.Rules[x.Credentials] = complete(field, x.withDefaults(), outside)
 	}
 }
 

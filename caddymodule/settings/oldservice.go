@@ -88,7 +88,7 @@ func (s *Settings) Unfilled() map[smapi.Kind][]string {
 	if s.Policy.OldService == nil {
 		return unfilled
 	}
-	for kind := range s.Policy.Exchanges {
+	for kind := range s.Policy.Rules {
 		if lacks := s.Policy.OldService.Lacks(kind); len(lacks) > 0 {
 			unfilled[kind] = lacks
 		}

@@ -162,7 +162,7 @@ func (o *Options) Resolve(repl *caddy.Replacer, files *Files) (s Settings, err e
 		p.Households = *o.Households
 	}
 	o.resolveOldService(&r, p)
-	o.exchanges(&r, &s)
+	o.rules(&r, &s)
 	later := repl == nil && strings.Contains(p.PrivateKey, "{")
 	if o.RefreshAuthTokens && p.PrivateKey != token.Refresh && !later {
 		r.fail("refresh_auth_tokens", errNoRefresh)
