@@ -110,3 +110,21 @@ func TestTheDocumentsShowNoPasswordOnACommandLineAndNoMetricsInPublic(t *testing
 		}
 	}
 }
+
+// A tag can be moved to another image.
+func TestImagesAreNamedByTheirDigest(t *testing.T) {
+	containerfile, err := os.ReadFile("../docs/Containerfile")
+	if err != nil {
+		t.Fatal(err)
+	}
+	images := regexp.MustCompile(`(?m)^(?:ARG GOLANG=|FROM +)(\S+)`).FindAllStringSubmatch(string(containerfile), -1)
+	pinned := regexp.MustCompile(`@sha256:[0-9a-f]{64}$`)
+	if len(images) < 3 {
+		t.Fatalf("found %q", images)
+	}
+	for _, image := range images {
+		if name := image[1]; name != "scratch" && name != "${GOLANG}" && !pinned.MatchString(name) {
+			t.Errorf("%s has no digest", name)
+		}
+	}
+}
