@@ -1,5 +1,5 @@
 // Command bench measures what smapi_upgrade costs beside a bare reverse_proxy, in one Caddy process that
-// serves both, in turn. It prints the table of the README's performance section and ends by itself.
+// serves both, in turn. It prints the tables of docs/performance.md and ends by itself.
 package main
 
 import (
