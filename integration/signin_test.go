@@ -61,24 +61,36 @@ const signInOption = "sign_in {\n\t\t\tapp_url_string_id SIGN_IN\n\t\t}"
 type deviceServer struct {
 	*server
 	listener func(t testing.TB, userCode string, allows bool)
+	client   string // as it is configured
+	denies   bool   // it has a page on which a listener can
+	repeats  bool   // it answers a code that is used up as before
 }
 
 // deviceServers are run with codes that are good for so long.
 var deviceServers = map[string]func(t testing.TB, codeLife time.Duration) deviceServer{
 	"zitadel": func(t testing.TB, codeLife time.Duration) deviceServer {
 		oauth, store := newZitadelWithStorage(t, zitadelClient{auth: oidc.AuthMethodBasic, codeLife: codeLife})
-		return deviceServer{oauth, store.listener}
+		return deviceServer{server: oauth, listener: store.listener, client: bySecret + "\n\t\tscope offline_access", denies: true}
 	},
 	"oidc-provider": func(t testing.TB, codeLife time.Duration) deviceServer {
 		p := runOIDCProvider(t, time.Hour, codeLife)
-		return deviceServer{p.server, p.listener}
+		return deviceServer{server: p.server, listener: p.listener, client: bySecret + "\n\t\tscope offline_access", denies: true}
+	},
+	"Dex": func(t testing.TB, codeLife time.Duration) deviceServer {
+		oauth := runDex(t, codeLife)
+		return deviceServer{
+			server:   oauth,
+			listener: func(t testing.TB, userCode string, _ bool) { dexListener(t, oauth.url, userCode) },
+			client:   bySecret + "\n\t\tclient_auth post\n\t\tscope openid offline_access",
+			repeats:  true,
+		}
 	},
 }
 
 // signIn is a Caddy that signs listeners in there.
 func (d deviceServer) signIn(t testing.TB, options ...string) site {
 	t.Helper()
-	return caddyRun(t, "", append(options, "issuer "+d.url, bySecret, keepSignedIn, signInOption)...)
+	return caddyRun(t, "", append(options, "issuer "+d.url, d.client, "refresh_auth_tokens", signInOption)...)
 }
 
 // atEach runs a test at each of these servers.
@@ -182,6 +194,9 @@ func TestAListenerSignsInWithAVault(t *testing.T) {
 
 func TestAListenerWhoDeniesIsNotSignedIn(t *testing.T) {
 	atEach(t, time.Minute, func(t *testing.T, oauth deviceServer) {
+		if !oauth.denies {
+			return
+		}
 		s := oauth.signIn(t)
 		l := s.link(t)
 		oauth.listener(t, l.Code, false)
@@ -216,15 +231,19 @@ func TestASignInSurvivesARestartAndAnOutage(t *testing.T) {
 	})
 }
 
-func TestAUsedCodeSignsNobodyInAtAnInstanceThatDoesNotKnowIt(t *testing.T) {
+func TestAUsedCodeIsTheServersToJudgeAtAnInstanceThatDoesNotKnowIt(t *testing.T) {
 	atEach(t, time.Minute, func(t *testing.T, oauth deviceServer) {
 		s := oauth.signIn(t)
 		l := s.link(t)
 		oauth.listener(t, l.Code, true)
-		signedIn(t, s.pollUntil(t, l))
+		first := signedIn(t, s.pollUntil(t, l))
 		if err := caddy.Stop(); err != nil {
 			t.Fatal(err)
 		}
-		check(t, oauth.signIn(t).pollUntil(t, l), never)
+		want := never
+		if oauth.repeats {
+			want = answer{status: http.StatusOK, pair: first}
+		}
+		check(t, oauth.signIn(t).pollUntil(t, l), want)
 	})
 }
