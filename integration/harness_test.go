@@ -253,6 +253,12 @@ func caddyRun(t testing.TB, tokenEndpoint string, options ...string) site {
 // caddyRunOn is caddyRun on a storage that is kept.
 func caddyRunOn(t testing.TB, storage, tokenEndpoint string, options ...string) site {
 	t.Helper()
+	return caddyBefore(t, storage, `respond "forwarded" 418`, tokenEndpoint, options...)
+}
+
+// caddyBefore is caddyRunOn in front of what answers the rest.
+func caddyBefore(t testing.TB, storage, rest, tokenEndpoint string, options ...string) site {
+	t.Helper()
 	address := loopback.FreeAddress()
 	config, _, err := caddyconfig.GetAdapter("caddyfile").Adapt(fmt.Appendf(nil, `{
 	admin off
@@ -264,8 +270,8 @@ http://%s {
 	smapi_upgrade %s {
 		%s
 	}
-	respond "forwarded" 418
-}`, storage, address, tokenEndpoint, strings.Join(options, "\n\t\t")), map[string]any{"filename": "Caddyfile"})
+	%s
+}`, storage, address, tokenEndpoint, strings.Join(options, "\n\t\t"), rest), map[string]any{"filename": "Caddyfile"})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -3,14 +3,10 @@
 package integration
 
 import (
-	"bufio"
 	"fmt"
 	"net/http"
 	"net/http/httputil"
 	"net/url"
-	"os"
-	"os/exec"
-	"strings"
 	"testing"
 	"time"
 )
@@ -26,7 +22,7 @@ func runOIDCProvider(t testing.TB, life, codeLife time.Duration) *oidcProvider {
 	t.Helper()
 	p := new(oidcProvider)
 	p.server = serve(t, "/token", func(address string) http.Handler {
-		p.process = startOIDCProvider(t, address, life, codeLife)
+		p.process = startNode(t, nil, "oidcprovider.mjs", address, fmt.Sprint(life.Seconds()), fmt.Sprint(codeLife.Seconds()), clientID, clientSecret)
 		to, err := url.Parse(p.process)
 		if err != nil {
 			t.Fatal(err)
@@ -41,37 +37,6 @@ func runOIDCProvider(t testing.TB, life, codeLife time.Duration) *oidcProvider {
 		return p.own(t, "/works?token="+url.QueryEscape(accessToken)) == http.StatusNoContent
 	}
 	return p
-}
-
-func startOIDCProvider(t testing.TB, issuer string, life, codeLife time.Duration) (address string) {
-	t.Helper()
-	cmd := exec.Command("node", "server.mjs", issuer, fmt.Sprint(life.Seconds()), fmt.Sprint(codeLife.Seconds()), clientID, clientSecret)
-	cmd.Dir = "oidcprovider"
-	var said strings.Builder
-	cmd.Stderr = &said
-	stdin, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	stdout, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatalf("%v (its packages are installed by: npm ci --prefix integration/oidcprovider)", err)
-	}
-	t.Cleanup(func() {
-		_ = stdin.Close()
-		_ = cmd.Wait()
-		if t.Failed() {
-			fmt.Fprintln(os.Stderr, said.String())
-		}
-	})
-	port, err := bufio.NewReader(stdout).ReadString('\n')
-	if err != nil {
-		t.Fatal("it did not start (its packages are installed by: npm ci --prefix integration/oidcprovider)")
-	}
-	return "http://127.0.0.1:" + strings.TrimSpace(port)
 }
 
 // own asks for what the process has for tests.

@@ -1,7 +1,7 @@
 // An oidc-provider with rotating refresh tokens, for tests. Its own are the password grant, which it has to be taught, and
 // /listener, which stands for a listener at the page of the device grant.
 //
-//	node server.mjs <issuer> <life of access tokens> <life of device codes> <client id> <client secret>
+//	node oidcprovider.mjs <issuer> <life of access tokens> <life of device codes> <client id> <client secret>
 //
 // Lives are in seconds. It prints the port at which it listens, and ends with its standard input.
 
