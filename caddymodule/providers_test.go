@@ -115,7 +115,11 @@ func readClaim(t *testing.T, line string) claim {
 func (c *claim) answer(w http.ResponseWriter, r *http.Request) {
 	if issuer, _, ok := strings.Cut(r.URL.Path, "/.well-known/"); ok {
 		url := "http://" + r.Host + issuer
-		_, _ = fmt.Fprintf(w, `{"issuer":%q,"token_endpoint":%q}`, url, url+"/token")
+		_, _ = fmt.Fprintf(w, `{"issuer":%q,"token_endpoint":%q,"device_authorization_endpoint":%q}`, url, url+"/token", url+"/device")
+		return
+	}
+	if c.call == "poll" && strings.HasSuffix(r.URL.Path, "/device") {
+		says(http.StatusOK, deviceCode)(w, r)
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")
@@ -129,6 +133,8 @@ func (c *claim) answer(w http.ResponseWriter, r *http.Request) {
 func (c *claim) request(t *testing.T) (method, file string) {
 	t.Helper()
 	switch c.call {
+	case "link":
+		return "getAppLink", "sign-in-get-app-link.xml"
 	case "login":
 		return "getDeviceAuthToken", "upgrade.xml"
 	case "token":
@@ -153,7 +159,7 @@ func TestWhatThePageOfProvidersSaysOfAnswersIsSo(t *testing.T) {
 	ask := func(name, directive string, c claim) {
 		path := "/" + strconv.Itoa(len(asked))
 		asked, names = append(asked, c), append(names, name+": "+c.happened)
-		fmt.Fprintf(&directives, "handle %s {\n%s\n}\n", path, askedAt.ReplaceAllString(directive, "$1 {$$ENDPOINT}"+path))
+		fmt.Fprintf(&directives, "handle %s/* {\n%s\n}\n", path, askedAt.ReplaceAllString(directive, "$1 {$$ENDPOINT}"+path))
 	}
 	// A line that decides nothing is one that the page cannot give a reason for: without it an answer means something else.
 	decides := map[int]string{}
@@ -183,18 +189,25 @@ func TestWhatThePageOfProvidersSaysOfAnswersIsSo(t *testing.T) {
 	s := caddyRun(t, strings.ReplaceAll(directives.String(), "{$ENDPOINT}", endpoint.URL))
 
 	deciding := map[string]bool{}
+	answered := 0
 	for n, c := range asked {
-		method, request := c.request(t)
-		r := s.request(t, file(t, "requests", request))
-		r.URL.Path = "/" + strconv.Itoa(n)
-		r.Header.Set("SOAPAction", `"http://www.sonos.com/Services/1.1#`+method+`"`)
-		s.do(t, r)
+		site := &site{url: s.url + "/" + strconv.Itoa(n)}
+		if c.call == "poll" {
+			l := site.link(t)
+			endpoint.asked()
+			site.poll(t, l)
+			answered++
+		} else {
+			method, request := c.request(t)
+			site.ask(t, method, file(t, "requests", request))
+		}
+		answered++
 		lines := answeredLines(s.log(t))
-		if len(lines) != n+1 {
-			t.Fatalf("%s: %d lines in the log, want %d", names[n], len(lines), n+1)
+		if len(lines) != answered {
+			t.Fatalf("%s: %d lines in the log, want %d", names[n], len(lines), answered)
 		}
 		var got struct{ Outcome, Cause string }
-		if err := json.Unmarshal([]byte(lines[n]), &got); err != nil {
+		if err := json.Unmarshal([]byte(lines[answered-1]), &got); err != nil {
 			t.Fatal(err)
 		}
 		posts := 0

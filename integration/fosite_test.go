@@ -111,25 +111,6 @@ var (
 	}
 )
 
-// Without this the tests of refreshing would prove nothing.
-func TestFositeRevokesTheFamilyOfARefreshTokenThatComesAgain(t *testing.T) {
-	oauth := runFosite(t)
-	first := oauth.ask(t, byPassword)
-	second := oauth.ask(t, byRefresh(first.Refresh))
-	if second.status != http.StatusOK || second.Refresh == "" || second.Refresh == first.Refresh || !oauth.works(t, second.Access) {
-		t.Fatalf("refreshed to %+v", second)
-	}
-	if again := oauth.ask(t, byRefresh(first.Refresh)); again.status != http.StatusBadRequest || again.Error != "invalid_grant" {
-		t.Errorf("the old token again gets %+v", again)
-	}
-	if newest := oauth.ask(t, byRefresh(second.Refresh)); newest.status != http.StatusBadRequest || newest.Error != "invalid_grant" {
-		t.Errorf("the newest token then gets %+v", newest)
-	}
-	if oauth.works(t, second.Access) {
-		t.Error("its access token is still good")
-	}
-}
-
 func TestFositeTakesAnAssertionOnce(t *testing.T) {
 	key := newKey(t, "ES256")
 	oauth := runFositeForKey(t, "ES256", key.Public())

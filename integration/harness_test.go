@@ -3,6 +3,7 @@
 package integration
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
@@ -71,7 +72,13 @@ func serve(t testing.TB, tokenPath string, build func(address string) http.Handl
 	handler := build(address)
 	listening.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == tokenPath && r.Method == http.MethodPost {
-			s.count(r.PostFormValue("grant_type"))
+			body, err := io.ReadAll(r.Body)
+			form, invalid := url.ParseQuery(string(body))
+			if err != nil || invalid != nil {
+				t.Error(err, invalid)
+			}
+			s.add(form.Get("grant_type"))
+			r.Body = io.NopCloser(bytes.NewReader(body))
 		}
 		handler.ServeHTTP(w, r)
 	})
@@ -80,7 +87,7 @@ func serve(t testing.TB, tokenPath string, build func(address string) http.Handl
 	return s
 }
 
-func (s *server) count(grant string) {
+func (s *server) add(grant string) {
 	s.mu.Lock()
 	s.posts[grant]++
 	onPost := s.onPost
@@ -97,12 +104,17 @@ func (s *server) before(wait func()) {
 	s.onPost = wait
 }
 
+// count is how often the token endpoint was asked by this grant since the start.
+func (s *server) count(grant string) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.posts[grant]
+}
+
 // checkPosts compares what the token endpoint was asked since the start.
 func (s *server) checkPosts(t testing.TB, grant string, want int) {
 	t.Helper()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if got := s.posts[grant]; got != want {
+	if got := s.count(grant); got != want {
 		t.Errorf("%d POSTs with grant_type %s, want %d", got, grant, want)
 	}
 }
@@ -241,6 +253,12 @@ func caddyRun(t testing.TB, tokenEndpoint string, options ...string) site {
 // caddyRunOn is caddyRun on a storage that is kept.
 func caddyRunOn(t testing.TB, storage, tokenEndpoint string, options ...string) site {
 	t.Helper()
+	return caddyBefore(t, storage, `respond "forwarded" 418`, tokenEndpoint, options...)
+}
+
+// caddyBefore is caddyRunOn in front of what answers the rest.
+func caddyBefore(t testing.TB, storage, rest, tokenEndpoint string, options ...string) site {
+	t.Helper()
 	address := loopback.FreeAddress()
 	config, _, err := caddyconfig.GetAdapter("caddyfile").Adapt(fmt.Appendf(nil, `{
 	admin off
@@ -252,8 +270,8 @@ http://%s {
 	smapi_upgrade %s {
 		%s
 	}
-	respond "forwarded" 418
-}`, storage, address, tokenEndpoint, strings.Join(options, "\n\t\t")), map[string]any{"filename": "Caddyfile"})
+	%s
+}`, storage, address, tokenEndpoint, strings.Join(options, "\n\t\t"), rest), map[string]any{"filename": "Caddyfile"})
 	if err != nil {
 		t.Fatal(err)
 	}

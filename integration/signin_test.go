@@ -53,12 +53,51 @@ func (s *zitadelStorage) listener(t testing.TB, userCode string, allows bool) {
 	state.Done, state.Denied, state.Subject, state.AuthTime = allows, !allows, "testuser", time.Now()
 }
 
+const deviceGrant = string(oidc.GrantTypeDeviceCode)
+
 const signInOption = "sign_in {\n\t\t\tapp_url_string_id SIGN_IN\n\t\t}"
 
-// signIn is a Caddy that signs listeners in at a server of zitadel's.
-func signIn(t *testing.T, life time.Duration) (site, *server, *zitadelStorage) {
-	oauth, store := newZitadelWithStorage(t, zitadelClient{auth: oidc.AuthMethodBasic, codeLife: life})
-	return caddyRun(t, "", "issuer "+oauth.url, bySecret, keepSignedIn, signInOption), oauth, store
+// deviceServer is one whose listeners type in codes.
+type deviceServer struct {
+	*server
+	listener func(t testing.TB, userCode string, allows bool)
+	client   string // as it is configured
+	denies   bool   // it has a page on which a listener can
+	repeats  bool   // it answers a code that is used up as before
+}
+
+// deviceServers are run with codes that are good for so long.
+var deviceServers = map[string]func(t testing.TB, codeLife time.Duration) deviceServer{
+	"zitadel": func(t testing.TB, codeLife time.Duration) deviceServer {
+		oauth, store := newZitadelWithStorage(t, zitadelClient{auth: oidc.AuthMethodBasic, codeLife: codeLife})
+		return deviceServer{server: oauth, listener: store.listener, client: bySecret + "\n\t\tscope offline_access", denies: true}
+	},
+	"oidc-provider": func(t testing.TB, codeLife time.Duration) deviceServer {
+		p := runOIDCProvider(t, time.Hour, codeLife)
+		return deviceServer{server: p.server, listener: p.listener, client: bySecret + "\n\t\tscope offline_access", denies: true}
+	},
+	"Dex": func(t testing.TB, codeLife time.Duration) deviceServer {
+		oauth := runDex(t, codeLife)
+		return deviceServer{
+			server:   oauth,
+			listener: func(t testing.TB, userCode string, _ bool) { dexListener(t, oauth.url, userCode) },
+			client:   bySecret + "\n\t\tclient_auth post\n\t\tscope openid offline_access",
+			repeats:  true,
+		}
+	},
+}
+
+// signIn is a Caddy that signs listeners in there.
+func (d deviceServer) signIn(t testing.TB, options ...string) site {
+	t.Helper()
+	return caddyRun(t, "", append(options, "issuer "+d.url, d.client, "refresh_auth_tokens", signInOption)...)
+}
+
+// atEach runs a test at each of these servers.
+func atEach(t *testing.T, codeLife time.Duration, test func(t *testing.T, oauth deviceServer)) {
+	for name, run := range deviceServers {
+		t.Run(name, func(t *testing.T) { test(t, run(t, codeLife)) })
+	}
 }
 
 type link struct {
@@ -110,70 +149,101 @@ var (
 )
 
 func TestAListenerSignsInByTheDeviceGrant(t *testing.T) {
-	s, oauth, store := signIn(t, time.Minute)
-	l := s.link(t)
-	page, err := url.Parse(l.URL)
-	if err != nil || !strings.HasPrefix(l.URL, oauth.url+"/device?") || page.Query().Get("user_code") != l.Code || !l.Show {
-		t.Fatalf("the link is %+v", l)
-	}
-	for range 5 { // within one interval
-		check(t, s.poll(t, l), notYet)
-	}
-	oauth.checkPosts(t, string(oidc.GrantTypeDeviceCode), 1)
-	store.listener(t, page.Query().Get("user_code"), true)
-	first := signedIn(t, s.pollUntil(t, l))
-	if !oauth.works(t, first.authToken) {
-		t.Error("the token does not work")
-	}
-	// The code is used up, and the answer may have been lost.
-	if again := signedIn(t, s.poll(t, l)); again != first {
-		t.Errorf("again %+v and not %+v", again, first)
-	}
-	if second := signedIn(t, s.refresh(t, first)); !oauth.works(t, second.authToken) || second == first {
-		t.Errorf("refreshed to %+v", second)
-	}
+	atEach(t, time.Minute, func(t *testing.T, oauth deviceServer) {
+		s := oauth.signIn(t)
+		l := s.link(t)
+		page, err := url.Parse(l.URL)
+		if err != nil || !strings.HasPrefix(l.URL, oauth.url+"/device?") || page.Query().Get("user_code") != l.Code || !l.Show {
+			t.Fatalf("the link is %+v", l)
+		}
+		for range 5 { // within one interval
+			check(t, s.poll(t, l), notYet)
+		}
+		oauth.checkPosts(t, deviceGrant, 1)
+		oauth.listener(t, page.Query().Get("user_code"), true)
+		first := signedIn(t, s.pollUntil(t, l))
+		if !oauth.works(t, first.authToken) {
+			t.Error("the token does not work")
+		}
+		// The code is used up, and the answer may have been lost.
+		if again := signedIn(t, s.poll(t, l)); again != first {
+			t.Errorf("again %+v and not %+v", again, first)
+		}
+		if second := signedIn(t, s.refresh(t, first)); !oauth.works(t, second.authToken) || second == first {
+			t.Errorf("refreshed to %+v", second)
+		}
+	})
+}
+
+// The handle is the player's from the first.
+func TestAListenerSignsInWithAVault(t *testing.T) {
+	atEach(t, time.Minute, func(t *testing.T, oauth deviceServer) {
+		s := oauth.signIn(t, "vault "+vaultKeys(t))
+		l := s.link(t)
+		oauth.listener(t, l.Code, true)
+		first := signedIn(t, s.pollUntil(t, l))
+		if second := signedIn(t, s.refresh(t, first)); second.privateKey != first.privateKey || !oauth.works(t, second.authToken) {
+			t.Errorf("refreshed to %+v", second)
+		}
+		if third := signedIn(t, s.refresh(t, first)); third.privateKey != first.privateKey || !oauth.works(t, third.authToken) {
+			t.Errorf("another controller has %+v", third)
+		}
+		oauth.checkPosts(t, "refresh_token", 1)
+	})
 }
 
 func TestAListenerWhoDeniesIsNotSignedIn(t *testing.T) {
-	s, _, store := signIn(t, time.Minute)
-	l := s.link(t)
-	store.listener(t, l.Code, false)
-	check(t, s.pollUntil(t, l), never)
+	atEach(t, time.Minute, func(t *testing.T, oauth deviceServer) {
+		if !oauth.denies {
+			return
+		}
+		s := oauth.signIn(t)
+		l := s.link(t)
+		oauth.listener(t, l.Code, false)
+		check(t, s.pollUntil(t, l), never)
+	})
 }
 
 func TestACodeThatHasRunOutSignsNobodyIn(t *testing.T) {
-	s, _, _ := signIn(t, 2*time.Second)
-	l := s.link(t)
-	check(t, s.poll(t, l), notYet)
-	check(t, s.pollUntil(t, l), never)
+	atEach(t, 2*time.Second, func(t *testing.T, oauth deviceServer) {
+		s := oauth.signIn(t)
+		l := s.link(t)
+		check(t, s.poll(t, l), notYet)
+		check(t, s.pollUntil(t, l), never)
+	})
 }
 
 func TestASignInSurvivesARestartAndAnOutage(t *testing.T) {
-	oauth, store := newZitadelWithStorage(t, zitadelClient{auth: oidc.AuthMethodBasic, codeLife: time.Minute})
-	options := []string{"issuer " + oauth.url, bySecret, keepSignedIn, signInOption}
-	l := caddyRun(t, "", options...).link(t)
-	if err := caddy.Stop(); err != nil {
-		t.Fatal(err)
-	}
-	s := caddyRun(t, "", options...)
-	check(t, s.poll(t, l), notYet)
-	store.listener(t, l.Code, true)
-	signedIn(t, s.pollUntil(t, l))
+	atEach(t, time.Minute, func(t *testing.T, oauth deviceServer) {
+		l := oauth.signIn(t).link(t)
+		if err := caddy.Stop(); err != nil {
+			t.Fatal(err)
+		}
+		s := oauth.signIn(t)
+		check(t, s.poll(t, l), notYet)
+		oauth.listener(t, l.Code, true)
+		signedIn(t, s.pollUntil(t, l))
 
-	l = s.link(t)
-	store.listener(t, l.Code, true)
-	oauth.stop()
-	check(t, s.poll(t, l), notYet)
+		l = s.link(t)
+		oauth.listener(t, l.Code, true)
+		oauth.stop()
+		check(t, s.poll(t, l), notYet)
+	})
 }
 
-func TestAUsedCodeSignsNobodyInAtAnInstanceThatDoesNotKnowIt(t *testing.T) {
-	s, oauth, store := signIn(t, time.Minute)
-	l := s.link(t)
-	store.listener(t, l.Code, true)
-	signedIn(t, s.pollUntil(t, l))
-	if err := caddy.Stop(); err != nil {
-		t.Fatal(err)
-	}
-	other := caddyRun(t, "", "issuer "+oauth.url, bySecret, keepSignedIn, signInOption)
-	check(t, other.pollUntil(t, l), never)
+func TestAUsedCodeIsTheServersToJudgeAtAnInstanceThatDoesNotKnowIt(t *testing.T) {
+	atEach(t, time.Minute, func(t *testing.T, oauth deviceServer) {
+		s := oauth.signIn(t)
+		l := s.link(t)
+		oauth.listener(t, l.Code, true)
+		first := signedIn(t, s.pollUntil(t, l))
+		if err := caddy.Stop(); err != nil {
+			t.Fatal(err)
+		}
+		want := never
+		if oauth.repeats {
+			want = answer{status: http.StatusOK, pair: first}
+		}
+		check(t, oauth.signIn(t).pollUntil(t, l), want)
+	})
 }

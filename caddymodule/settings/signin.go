@@ -138,8 +138,11 @@ func (o *Options) ConnectSignIn(s *Settings, files *Files, c token.Config, keys 
 	if client.Secret != nil {
 		bySecret = secret.NewSeals(client.Secret)
 	}
-	if s.Policy.SignIn.Seals = bySecret; keys != nil {
+	switch {
+	case keys != nil:
 		s.Policy.SignIn.Seals = flow.VaultSeals{Keys: keys, Before: bySecret}
+	case bySecret != nil:
+		s.Policy.SignIn.Seals = bySecret
 	}
 	return c, nil
 }
