@@ -27,9 +27,9 @@ type Options struct {
 	// The client id at the token endpoint. Required in mode `upgrade`.
 	ClientID string `json:"client_id,omitempty"`
 
-	// The client's secret. Required in mode `upgrade` for `client_auth` `basic`, `basic_raw` and `post`. Use a
-	// placeholder, so that the secret itself is no part of the configuration, which the admin API, the autosaved
-	// configuration and Caddy's own debug log show. A file in it is read again when it changes.
+	// The client's secret. Required in mode `upgrade` for `client_auth` `basic`, `basic_raw` and `post`. Use
+	// `{env.NAME}` or `{file./path}`, so that the secret itself is no part of the configuration, which the admin API, the
+	// autosaved configuration and Caddy's own debug log show. A file in it is read again when it changes.
 	ClientSecret string `json:"client_secret,omitempty"`
 
 	// How the client authenticates: `basic` (HTTP Basic, form-encoded first as RFC 6749 has it), `basic_raw`
@@ -38,14 +38,14 @@ type Options struct {
 	// RFC 8705) or `none` (a public client). Default: `basic`.
 	ClientAuth token.ClientAuth `json:"client_auth,omitempty"`
 
-	// The file with the private key of `private_key_jwt`, PEM or a JWK. An RSA key signs by RS256, an EC key on
+	// The file with the private key of `private_key_jwt`, PEM or a JWK. An RSA key of at least 2048 bits signs by RS256, an EC key on
 	// P-256 by ES256, an Ed25519 key by EdDSA. It is read again when it changes.
 	ClientKey string `json:"client_key,omitempty"`
 
 	// The `kid` of the assertions. Default: that of the JWK, if it has one.
 	KeyID string `json:"key_id,omitempty"`
 
-	// The `aud` of the assertions. Some servers want their issuer there. Default: the token endpoint.
+	// The `aud` of the assertions, which are good for a minute. Some servers want their issuer there. Default: the token endpoint.
 	AssertionAudience string `json:"assertion_audience,omitempty"`
 
 	// The scopes to ask for. Most servers issue a refresh token only for one that says so, such as
@@ -66,25 +66,25 @@ type Options struct {
 	FormCharset string `json:"form_charset,omitempty"`
 
 	// How long a call may take in all, from its arrival to its answer, the wait for a place at the token
-	// endpoint included. At most 20s, when players give up. Default: `15s`.
+	// endpoint included. From `10ms` to `20s`, when players give up. Default: `15s`.
 	Timeout caddy.Duration `json:"timeout,omitempty"`
 
 	// How many logins are under way at the token endpoint at once. Refreshes have a quarter as many places of their own,
-	// and at least one. The others wait in order of arrival, at most 1000 for each of these and with 64 MiB in all; those
+	// and at least one; with a `vault`, those by keys that it does not know have another quarter. The others wait in order of arrival, at most 1000 for each of these and with 64 MiB in all; those
 	// from a network (an IPv4 /24 or an IPv6 /48) whose logins nearly all failed lately wait behind the others. A call
 	// that cannot be answered in time at the recent pace is turned away early.
 	// Handlers with the same token endpoint and client share the places, across configuration reloads too, and
 	// should have the same number.
-	// Default: 64.
+	// Default: `64`.
 	MaxInFlight int `json:"max_in_flight,omitempty"`
 
 	// For how long the same call (the same credentials from the same household) gets the tokens again that
 	// were issued to it, without another login: players that lose an answer ask again. At most 16384 are
-	// kept, in memory only. A duration or `off`. Default: `60s`.
+	// kept, in memory only. A duration of at most `10m`, or `off`. For a refresh it is always 60s. Default: `60s`.
 	Replay value.Retention `json:"replay,omitempty"`
 
 	// For how long the same call is rejected again without asking, so that repeats do not lock the account.
-	// Other credentials are tried at once. At most 65536 are kept, in memory only. A duration or `off`.
+	// Other credentials are tried at once. At most 65536 are kept, in memory only. A duration of at most `10m`, or `off`.
 	// Default: `30s`.
 	RememberRejected value.Retention `json:"remember_rejected,omitempty"`
 
@@ -108,7 +108,8 @@ type Options struct {
 	// certificates, a proxy, timeouts. Only `http` is supported, without `proxy_protocol`. Differing from
 	// `reverse_proxy`, idle connections are kept for 4s, which is less than the 5s after which some servers
 	// close them, unless `keep_alive` has an `idle_timeout`; as many are kept as may be in flight; and the header of an
-	// answer has at most 64 KiB, unless `max_response_header_size` says otherwise.
+	// answer has at most 64 KiB, unless `max_response_header_size` says otherwise. A client certificate's files are read
+	// again when they change.
 	TransportRaw json.RawMessage `json:"transport,omitempty" caddy:"namespace=http.reverse_proxy.transport inline_key=protocol"`
 
 	// Allows an `http` token endpoint beyond loopback. Passwords then cross the network in the clear.
@@ -187,17 +188,20 @@ type OldService struct {
 	// each account, and kept in memory), `login`, `login_token` or `anonymous`. Required.
 	Credentials smapi.Kind `json:"credentials,omitempty"`
 
-	// The user name and the password of `session_id` and `login`. Default: `{smapi.username}` and `{smapi.password}`.
+	// The user name of `session_id` and `login`. Default: `{smapi.username}`.
 	Username string `json:"username,omitempty"`
+
+	// The password of `session_id` and `login`. Default: `{smapi.password}`.
 	Password string `json:"password,omitempty"`
 
-	// The token and the key of `login_token`, which goes with the home of the upgrade call. Default: `{smapi.token}`
-	// and `{smapi.key}`.
+	// The token of `login_token`, which goes with the home of the upgrade call. Default: `{smapi.token}`.
 	Token string `json:"token,omitempty"`
-	Key   string `json:"key,omitempty"`
 
-	// For how long after the end of its access token a home is served on while the authorization server cannot be asked.
-	// Default: `24h`.
+	// The key of `login_token`. Default: `{smapi.key}`.
+	Key string `json:"key,omitempty"`
+
+	// For how long after the end of its access token a home is served on while the authorization server cannot be asked,
+	// at most `720h`. Default: `24h`.
 	Grace caddy.Duration `json:"grace,omitempty"`
 }
 
@@ -208,8 +212,8 @@ type Vault struct {
 	// All instances that share a storage need the same. Required.
 	KeyFile string `json:"key_file,omitempty"`
 
-	// How long a record is kept that nobody uses, at least `24h`. It has to be longer than access tokens live. Default:
-	// `400d`.
+	// How long a record is kept that nobody uses, at least `24h`. It has to be longer than access tokens live.
+	// Default: `400d`.
 	ForgetAfter caddy.Duration `json:"forget_after,omitempty"`
 }
 

@@ -35,7 +35,7 @@ type SignIn struct {
 	AppURLStringID string `json:"app_url_string_id,omitempty"`
 
 	// Has the app show the code, so that the listener can compare it with the one on the page: it is how a link that
-	// somebody else has begun is noticed. It is shown in any case where the address does not hold the code. Default: true.
+	// somebody else has begun is noticed. It is shown in any case where the address does not hold the code. Default: `on`.
 	ShowLinkCode *bool `json:"show_link_code,omitempty"`
 
 	// The field of the token response, or the claim of its `id_token`, that names the user for ever, such as `sub`. The
