@@ -47,26 +47,26 @@ var inJSON = map[string]string{
 	"json.RawMessage": "object", "[]Exchange": "list of objects", "*Vault": "object", "*SignIn": "object", "*OldService": "object",
 }
 
-// parsed are the files of a package, with their comments.
-func parsed(t *testing.T, folder string) []*ast.File {
+// parsed are the files of a folder, with their comments, by their paths.
+func parsed(t *testing.T, folder string) map[string]*ast.File {
 	t.Helper()
 	paths, err := filepath.Glob(filepath.Join(folder, "*.go"))
 	if err != nil || len(paths) == 0 {
 		t.Fatal("no Go files in", folder, err)
 	}
-	var files []*ast.File
+	files := make(map[string]*ast.File, len(paths))
 	for _, path := range paths {
 		file, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.ParseComments)
 		if err != nil {
 			t.Fatal(err)
 		}
-		files = append(files, file)
+		files[path] = file
 	}
 	return files
 }
 
 // optionsOf is the table of a struct's options: what their comments say.
-func optionsOf(t *testing.T, files []*ast.File, name string) string {
+func optionsOf(t *testing.T, files map[string]*ast.File, name string) string {
 	t.Helper()
 	var table strings.Builder
 	table.WriteString("| Caddyfile | JSON | meaning | default |\n|---|---|---|---|\n")

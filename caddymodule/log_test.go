@@ -1,0 +1,154 @@
+package caddymodule_test
+
+import (
+	"encoding/json"
+	"go/ast"
+	"go/token"
+	"maps"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// messages are the sentences that the handler logs: the literal ones that are given to a logger, and those that are kept in a
+// variable for one.
+func messages(t *testing.T) map[string]bool {
+	t.Helper()
+	found := map[string]bool{}
+	literal := func(e ast.Expr) {
+		if l, ok := e.(*ast.BasicLit); ok && l.Kind == token.STRING {
+			text, _ := strconv.Unquote(l.Value)
+			found[text] = true
+		}
+	}
+	levels := map[string]int{"Debug": 0, "Info": 0, "Warn": 0, "Error": 0, "Check": 1} // which argument is the message
+	folders, err := filepath.Glob("*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	nested, err := filepath.Glob("*/*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, folder := range append(append(folders, nested...), ".") {
+		if paths, _ := filepath.Glob(filepath.Join(folder, "*.go")); len(paths) == 0 || regexp.MustCompile(`^(command|diagnose|player)\b`).MatchString(folder) {
+			continue
+		}
+		for path, file := range parsed(t, folder) {
+			if strings.HasSuffix(path, "_test.go") {
+				continue
+			}
+			ast.Inspect(file, func(n ast.Node) bool {
+				switch n := n.(type) {
+				case *ast.CallExpr:
+					selector, ok := n.Fun.(*ast.SelectorExpr)
+					if !ok {
+						return true
+					}
+					if at, ok := levels[selector.Sel.Name]; ok && len(n.Args) > at {
+						literal(n.Args[at])
+					}
+				case *ast.AssignStmt:
+					if name, ok := n.Lhs[0].(*ast.Ident); ok && name.Name == "says" {
+						literal(n.Rhs[0])
+					}
+				}
+				return true
+			})
+		}
+	}
+	return found
+}
+
+// Who looks for a line finds what it means.
+func TestEveryLogLineIsDocumented(t *testing.T) {
+	content, err := os.ReadFile("../docs/log.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	documented, logged := map[string]bool{}, messages(t)
+	for _, row := range regexp.MustCompile("(?m)^\\| `([^|]+)` \\| ").FindAllSubmatch(content, -1) {
+		documented[string(row[1])] = true
+	}
+	for message := range logged {
+		if !documented[message] {
+			t.Errorf("docs/log.md lacks %q", message)
+		}
+	}
+	for message := range documented {
+		if !logged[message] {
+			t.Errorf("nothing logs %q", message)
+		}
+	}
+	if len(logged) < 25 {
+		t.Errorf("found %d", len(logged))
+	}
+}
+
+// A sample has the message and the fields of a real line, in their order.
+func TestTheSamplesOfLogLinesAreAsRealOnes(t *testing.T) {
+	content, err := os.ReadFile("../docs/log.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	samples := map[string]string{} // by outcome
+	for _, block := range regexp.MustCompile("(?s)```json\n(.*?)\n```").FindAllSubmatch(content, -1) {
+		samples[lineOf(t, string(block[1])).Outcome] = string(block[1])
+	}
+	wrong := file(t, "requests", "upgrade.xml")
+	wrong = []byte(strings.Replace(string(wrong), "12345", "wrong", 1))
+	for outcome, do := range map[string]func() *site{
+		"upgraded": func() *site {
+			s := caddyRun(t, directive(oauthServer(t, map[string]string{"testuser": "12345"}), oldService(t)))
+			s.upgrade(t)
+			return s
+		},
+		"rejected": func() *site {
+			s := caddyRun(t, directive(oauthServer(t, map[string]string{"testuser": "12345"}), oldService(t)))
+			s.post(t, wrong)
+			return s
+		},
+		"observed": func() *site {
+			s := caddyRun(t, directive(oauthServer(t, nil), oldService(t), "mode observe"))
+			s.upgrade(t)
+			return s
+		},
+		"misconfigured": func() *site {
+			s := caddyRun(t, directive(serve(t, says(401, `{"error":"invalid_client"}`)), oldService(t)))
+			s.upgrade(t)
+			return s
+		},
+	} {
+		t.Run(outcome, func(t *testing.T) {
+			real := ""
+			for line := range strings.Lines(do().log(t)) {
+				if strings.Contains(line, `"outcome":"`+outcome+`"`) && !strings.Contains(line, "smapi_outcome") {
+					real = strings.TrimSpace(line)
+				}
+			}
+			if real == "" {
+				t.Fatal("no such line")
+			}
+			differ := regexp.MustCompile(`"(ts|household|account|reference|waited|duration)":("\w+"|[0-9.e-]+)`)
+			same := func(line string) string { return differ.ReplaceAllString(line, `"$1":…`) }
+			if got, want := same(real), same(samples[outcome]); got != want {
+				t.Errorf("the real one is\n%s\nthe sample is\n%s", real, samples[outcome])
+			}
+		})
+	}
+	if names := slices.Sorted(maps.Keys(samples)); len(names) != 4 {
+		t.Errorf("the samples are of %q", names)
+	}
+}
+
+func lineOf(t *testing.T, text string) (line struct{ Outcome string }) {
+	t.Helper()
+	if err := json.Unmarshal([]byte(text), &line); err != nil {
+		t.Fatal(err, text)
+	}
+	return line
+}
