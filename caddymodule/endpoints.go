@@ -10,6 +10,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
 
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/counts"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/exchange"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/legacy"
@@ -44,6 +45,7 @@ type sharedEndpoint struct {
 	logger        atomic.Pointer[zap.Logger] // of the handler that joined last
 	tally         tally.Tally
 	sessions      *legacy.Sessions
+	seen          counts.Seen
 
 	mu       sync.Mutex
 	files    map[*settings.Files]*settings.Settings // of each handler

@@ -14,6 +14,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
 
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/counts"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/exchange"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/network"
@@ -110,6 +111,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if h.settings.Policy.OldService != nil {
 		h.ours = seal.Bears
 	}
+	endpoint.Transport = h.shared.seen.Watch(endpoint.Transport)
 	signsIn := h.settings.Policy.SignIn != nil && h.settings.Policy.Mode != flow.ModeObserve
 	if h.settings.Policy.Mode == flow.ModeUpgrade || signsIn {
 		endpoint.Metadata = h.shared.metadataFor(&endpoint)
@@ -181,7 +183,7 @@ func (h *Handler) warn() {
 // ServeHTTP answers the calls that concern a move to OAuth and forwards everything else.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	if !h.ours.MayCall(r, h.settings.Methods) { // most requests, so that they cost no allocation
-		forwardedRequests.Inc()
+		counts.Forwarded()
 		return next.ServeHTTP(w, r)
 	}
 	return h.ours.Serve(w, r, h.settings.Methods, func(call *smapi.Call, peeked int, why error) error {

@@ -2,14 +2,15 @@ package caddymodule
 
 import (
 	"errors"
-	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/counts"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/exchange"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/pacing"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/secret"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault/store"
 )
@@ -22,7 +23,6 @@ const (
 // metrics are those of the process. Caddy has a registry for each configuration: registered in all of them, the
 // same collectors keep counting when it is reloaded, and for all sites.
 var metrics = struct {
-	requests  *prometheus.CounterVec
 	durations *prometheus.HistogramVec
 	replayed  prometheus.Counter
 	peeked    prometheus.Counter
@@ -38,12 +38,6 @@ var metrics = struct {
 		Name:      "old_sessions_total",
 		Help:      "Sessions that were asked for at old services, by result: begun, renewed because the last one was refused, refused, failed.",
 	}, []string{"result"}),
-	requests: prometheus.NewCounterVec(prometheus.CounterOpts{
-		Namespace: metricsNamespace,
-		Subsystem: metricsSubsystem,
-		Name:      "requests_total",
-		Help:      "Requests by outcome and kind of credentials.",
-	}, []string{"outcome", "credentials"}),
 	durations: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 		Namespace: metricsNamespace,
 		Subsystem: metricsSubsystem,
@@ -78,20 +72,8 @@ var metrics = struct {
 	}, []string{"operation"}),
 }
 
-// noCredentials is the kind of requests that are no call about credentials.
-const noCredentials = string(smapi.None)
-
-// The series that there are. They begin at 0, so that the first of its kind is seen to be one more.
-var (
-	forwardedRequests = metrics.requests.WithLabelValues(flow.Forwarded.String(), noCredentials)
-	callsBy           = make(map[outcomeOfKind]prometheus.Counter)
-	durationsBy       = make(map[flow.Outcome]prometheus.Observer)
-)
-
-type outcomeOfKind struct {
-	flow.Outcome
-	smapi.Kind
-}
+// durationsBy are the series that there are. They begin at 0, so that the first of its kind is seen to be one more.
+var durationsBy = make(map[flow.Outcome]prometheus.Observer)
 
 func init() {
 	for _, result := range []string{"begun", "renewed", "refused", "failed"} {
@@ -104,9 +86,6 @@ func init() {
 		metrics.stored.WithLabelValues(operation)
 	}
 	for _, o := range flow.Outcomes() {
-		for _, kind := range append(slices.Clone(exchange.Kinds), smapi.None) {
-			callsBy[outcomeOfKind{o, kind}] = metrics.requests.WithLabelValues(o.String(), string(kind))
-		}
 		if o.Row().Asked {
 			durationsBy[o] = metrics.durations.WithLabelValues(o.String())
 		}
@@ -124,7 +103,7 @@ func countSession(result string) { metrics.sessions.WithLabelValues(result).Inc(
 
 // registerMetrics has the registry of a configuration show the metrics of the process.
 func registerMetrics(registry prometheus.Registerer) error {
-	for _, c := range []prometheus.Collector{metrics.requests, metrics.durations, metrics.replayed, metrics.peeked, metrics.storage, metrics.stored, metrics.sessions, metrics.endpoints, metrics.vaults} {
+	for _, c := range []prometheus.Collector{counts.Requests, counts.Ends(ends), metrics.durations, metrics.replayed, metrics.peeked, metrics.storage, metrics.stored, metrics.sessions, metrics.endpoints, metrics.vaults} {
 		if err := registry.Register(c); err != nil {
 			if _, already := errors.AsType[prometheus.AlreadyRegisteredError](err); !already {
 				return err
@@ -134,11 +113,9 @@ func registerMetrics(registry prometheus.Registerer) error {
 	return nil
 }
 
-// count counts a call. What has no series is not counted, which is no reason to fail.
+// count counts a call.
 func count(d *flow.Decision) {
-	if calls := callsBy[outcomeOfKind{d.Outcome, d.Call.Credentials.Kind}]; calls != nil {
-		calls.Inc()
-	}
+	counts.Call(d.Call, d.Outcome)
 	r := &d.Result
 	switch {
 	case r.Class == "":
@@ -166,6 +143,8 @@ var (
 		[]string{"exchange", "result"}, nil)
 	exchangingDesc = prometheus.NewDesc(prometheus.BuildFQName(metricsNamespace, metricsSubsystem, "handlers_exchanging"),
 		"Handlers that take calls with these credentials to a token endpoint.", []string{"credentials"}, nil)
+	holdsDesc = prometheus.NewDesc(prometheus.BuildFQName(metricsNamespace, metricsSubsystem, "holds"),
+		"Token endpoints that have asked to hold back, so that no exchange goes there now.", nil, nil)
 	fuseDesc = prometheus.NewDesc(prometheus.BuildFQName(metricsNamespace, metricsSubsystem, "fuses_blown"),
 		"Fuses that are blown, so that rejections are doubted. Each token endpoint has one for logins, one for refreshes and one for what the old service refuses.", nil, nil)
 	sessionsDesc = prometheus.NewDesc(prometheus.BuildFQName(metricsNamespace, metricsSubsystem, "old_sessions"),
@@ -176,6 +155,7 @@ func (endpointsCollector) Describe(descs chan<- *prometheus.Desc) {
 	descs <- inFlightDesc
 	descs <- waitingDesc
 	descs <- breakerDesc
+	descs <- holdsDesc
 	descs <- fuseDesc
 	descs <- sessionsDesc
 	descs <- accountsDesc
@@ -183,7 +163,7 @@ func (endpointsCollector) Describe(descs chan<- *prometheus.Desc) {
 }
 
 func (endpointsCollector) Collect(values chan<- prometheus.Metric) {
-	var inFlight, waiting, open, blown, sessions float64
+	var inFlight, waiting, open, held, blown, sessions float64
 	var upgrades, refreshes [len(accountResults)]int
 	exchanging := map[smapi.Kind]int{}
 	for _, e := range endpoints() {
@@ -192,6 +172,9 @@ func (endpointsCollector) Collect(values chan<- prometheus.Metric) {
 		waiting += float64(status.Waiting)
 		if status.Breaker != "closed" { // half-open, it is left alone but for a few tries
 			open++
+		}
+		if status.Hold.After(time.Now()) {
+			held++
 		}
 		sessions += float64(e.sessions.Len())
 		for _, fuse := range []*pacing.Fuse{e.LoginFuse, e.RefreshFuse, e.OldFuse} {
@@ -210,6 +193,7 @@ func (endpointsCollector) Collect(values chan<- prometheus.Metric) {
 	values <- prometheus.MustNewConstMetric(inFlightDesc, prometheus.GaugeValue, inFlight)
 	values <- prometheus.MustNewConstMetric(waitingDesc, prometheus.GaugeValue, waiting)
 	values <- prometheus.MustNewConstMetric(breakerDesc, prometheus.GaugeValue, open)
+	values <- prometheus.MustNewConstMetric(holdsDesc, prometheus.GaugeValue, held)
 	values <- prometheus.MustNewConstMetric(fuseDesc, prometheus.GaugeValue, blown)
 	values <- prometheus.MustNewConstMetric(sessionsDesc, prometheus.GaugeValue, sessions)
 	for end, result := range accountResults {
@@ -219,6 +203,14 @@ func (endpointsCollector) Collect(values chan<- prometheus.Metric) {
 	for _, kind := range exchange.Kinds {
 		values <- prometheus.MustNewConstMetric(exchangingDesc, prometheus.GaugeValue, float64(exchanging[kind]), string(kind))
 	}
+}
+
+// ends are of all secrets, and of the certificates that token endpoints have shown.
+func ends(now time.Time) (secrets []secret.Status, servers []time.Time) {
+	for _, e := range endpoints() {
+		secrets, servers = append(secrets, e.secretStatuses(now)...), append(servers, e.seen.First())
+	}
+	return secrets, servers
 }
 
 // vaultsCollector collects how the vaults in use are when it is asked.

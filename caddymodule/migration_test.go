@@ -339,7 +339,7 @@ func TestARefreshOfAKeyOfTheOldServiceReachesIt(t *testing.T) {
 	if got := onlyEndpoint(t, o); got.RefreshFuse.Blown || got.RefreshFuse.Tried != 0 {
 		t.Errorf("the fuse is %+v", got.RefreshFuse)
 	}
-	if n := o.scrape(t)[requests("forwarded", "login_token")] - before[requests("forwarded", "login_token")]; n != others+1 {
+	if n := o.scrape(t)[requests("refreshAuthToken", "forwarded", "login_token")] - before[requests("refreshAuthToken", "forwarded", "login_token")]; n != others+1 {
 		t.Errorf("%v are counted as forwarded", n)
 	}
 	log := o.log(t)

@@ -10,6 +10,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
 
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/counts"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/legacy"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
@@ -17,7 +18,7 @@ import (
 
 // forward hands on a request that is no call. With an old service its body ends where a token of ours comes.
 func (h *Handler) forward(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
-	forwardedRequests.Inc()
+	counts.Forwarded()
 	body := r.Body
 	err := next.ServeHTTP(w, r)
 	if err != nil && smapi.Met(body) {

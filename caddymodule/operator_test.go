@@ -95,8 +95,8 @@ func (o *operated) scrape(t testing.TB) map[string]float64 {
 	return values
 }
 
-func requests(outcome, credentials string) string {
-	return fmt.Sprintf("caddy_smapi_upgrade_requests_total{credentials=%q,outcome=%q}", credentials, outcome)
+func requests(method, outcome, credentials string) string {
+	return fmt.Sprintf("caddy_smapi_upgrade_requests_total{credentials=%q,method=%q,outcome=%q}", credentials, method, outcome)
 }
 
 func TestEveryRequestIsCountedOnce(t *testing.T) {
@@ -112,11 +112,11 @@ func TestEveryRequestIsCountedOnce(t *testing.T) {
 	o.post(t, file(t, "requests", "forward-poll.xml"))
 	after := o.scrape(t)
 	for name, want := range map[string]float64{
-		requests("upgraded", "login"):                                              2,
-		requests("reauthorize", "anonymous"):                                       1,
-		requests("expired", "login"):                                               1,
-		requests("refreshed", "login_token"):                                       1,
-		requests("forwarded", "none"):                                              2,
+		requests("getDeviceAuthToken", "upgraded", "login"):                        2,
+		requests("getDeviceAuthToken", "reauthorize", "anonymous"):                 1,
+		requests("getSessionId", "expired", "login"):                               1,
+		requests("refreshAuthToken", "refreshed", "login_token"):                   1,
+		requests("other", "forwarded", "none"):                                     2,
 		"caddy_smapi_upgrade_replayed_total":                                       1,
 		`caddy_smapi_upgrade_exchange_duration_seconds_count{outcome="upgraded"}`:  1,
 		`caddy_smapi_upgrade_exchange_duration_seconds_count{outcome="refreshed"}`: 1,
@@ -176,7 +176,7 @@ func TestMetricsOfThreeSitesOutliveReloads(t *testing.T) {
 		}
 	}
 	after := o.scrape(t)
-	if got := after[requests("upgraded", "login")] - before[requests("upgraded", "login")]; got != 9 {
+	if got := after[requests("getDeviceAuthToken", "upgraded", "login")] - before[requests("getDeviceAuthToken", "upgraded", "login")]; got != 9 {
 		t.Errorf("%v calls are counted, of 9", got)
 	}
 }
@@ -283,7 +283,7 @@ func TestTheStatusTellsOfHoldsAndBreakersAndSoDoesTheLog(t *testing.T) {
 	endpoint := serve(t, func(w http.ResponseWriter, r *http.Request) { answers(w, r) })
 	o := operate(t, directive(endpoint, oldService(t)))
 	o.upgrade(t)
-	if got := onlyEndpoint(t, o); got.HoldSeconds <= 0 || got.HoldSeconds > 60 {
+	if got := onlyEndpoint(t, o); got.HoldSeconds <= 0 || got.HoldSeconds > 60 || o.scrape(t)["caddy_smapi_upgrade_holds"] != 1 {
 		t.Errorf("the status is %+v", got)
 	}
 	waitForLog(t, o.site, "holding back")
@@ -331,6 +331,15 @@ func TestTheStatusTellsHowOldSecretsAre(t *testing.T) {
 		}
 	}`, endpoint.URL, dir, authority, dir, dir))
 	status := onlyEndpoint(t, o)
+	values := o.scrape(t)
+	const ends, stale = `caddy_smapi_upgrade_certificate_end_timestamp_seconds{of="%s"}`, "caddy_smapi_upgrade_secrets_stale"
+	if _, seen := values[fmt.Sprintf(ends, "server")]; seen || values[fmt.Sprintf(ends, "client")] != float64(status.Secrets[1].Expires.Unix()) || values[stale] != 0 {
+		t.Errorf("before an exchange the metrics are %v", values)
+	}
+	o.upgrade(t)
+	if got, want := o.scrape(t)[fmt.Sprintf(ends, "server")], endpoint.Certificate().NotAfter.Unix(); got != float64(want) {
+		t.Errorf("the server's certificate ends at %v, not %v", got, want)
+	}
 	if len(status.Secrets) != 2 || status.Secrets[0].Field != "client_secret" || status.Secrets[0].Expires != nil ||
 		status.Secrets[1].Field != "transport" || time.Until(*status.Secrets[1].Expires) > time.Hour {
 		t.Fatalf("the status is %+v", status)
@@ -340,7 +349,7 @@ func TestTheStatusTellsHowOldSecretsAre(t *testing.T) {
 	}
 	eventually(t, "the status tells that a file is gone", func() bool {
 		status := onlyEndpoint(t, o)
-		return status.Secrets[0].Stale && status.Secrets[0].ReadSecondsAgo > 0
+		return status.Secrets[0].Stale && status.Secrets[0].ReadSecondsAgo > 0 && o.scrape(t)[stale] == 1
 	})
 }
 
@@ -392,7 +401,7 @@ func TestTheKitUsesMetricsThatThereAre(t *testing.T) {
 	o := operate(t, withVault(rotate(t, 3600), oldService(t), vaultFile(t)))
 	o.upgrade(t)
 	caddymodule.Forget(t.Context())
-	exists := map[string]bool{}
+	exists := map[string]bool{"caddy_smapi_upgrade_certificate_end_timestamp_seconds": true} // which only TLS has
 	for name := range o.scrape(t) {
 		exists[metricName.FindString(name)] = true
 	}
