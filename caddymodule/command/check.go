@@ -3,8 +3,6 @@ package command
 import (
 	"context"
 	"errors"
-	"fmt"
-	"io"
 	"os"
 	"os/signal"
 	"slices"
@@ -12,12 +10,11 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/command/account"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/command/page"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/diagnose"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/exchange"
-	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/player"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
 )
 
@@ -205,12 +202,12 @@ func (c *checker) ask(cmd *cobra.Command, trial *diagnose.Trial) (tries diagnose
 	c.announce(cmd, trial)
 	if !c.yes {
 		tell(cmd, "Go on? [y/N] ")
-		if answer, err := readLine(cmd.InOrStdin()); err != nil || !slices.Contains([]string{"y", "yes"}, strings.ToLower(answer)) {
+		if answer, err := account.ReadLine(cmd.InOrStdin()); err != nil || !slices.Contains([]string{"y", "yes"}, strings.ToLower(answer)) {
 			return tries, false, nil
 		}
 	}
 	if c.locked != "" {
-		locked, err := readFile("--locked-from", c.locked, kind)
+		locked, err := account.ReadFile("--locked-from", c.locked, kind)
 		if err != nil {
 			return tries, false, err
 		}
@@ -219,38 +216,17 @@ func (c *checker) ask(cmd *cobra.Command, trial *diagnose.Trial) (tries diagnose
 	switch {
 	case kind == smapi.Anonymous:
 	case c.from != "" && c.from != "-":
-		tries.Account, err = readFile("--from", c.from, kind)
+		tries.Account, err = account.ReadFile("--from", c.from, kind)
 	default:
 		in := cmd.InOrStdin()
 		if asked {
-			if in, err = prompt(cmd, fd, kind); err != nil {
+			if in, err = account.Prompt(page.New(cmd.ErrOrStderr()), in, fd, kind); err != nil {
 				return tries, false, err
 			}
 		}
-		tries.Account, err = readAccount("standard input", in, kind)
+		tries.Account, err = account.ReadOne("standard input", in, kind)
 	}
 	return tries, err == nil, err
-}
-
-// readFile reads the one account in a file.
-func readFile(option, path string, kind smapi.Kind) (smapi.Credentials, error) {
-	file, err := os.Open(path)
-	if err != nil {
-		return smapi.Credentials{}, fmt.Errorf("%s: %w", option, err)
-	}
-	defer file.Close()
-	return readAccount(option, file, kind)
-}
-
-func readAccount(what string, in io.Reader, kind smapi.Kind) (smapi.Credentials, error) {
-	accounts, err := player.ReadAccounts(in, kind)
-	switch {
-	case err != nil:
-		return smapi.Credentials{}, fmt.Errorf("%s: %w", what, err)
-	case len(accounts) != 1:
-		return smapi.Credentials{}, fmt.Errorf("%s: there has to be one account, not %d", what, len(accounts))
-	}
-	return accounts[0].Credentials, nil
 }
 
 func (c *checker) announce(cmd *cobra.Command, trial *diagnose.Trial) {
@@ -274,70 +250,4 @@ func (c *checker) announce(cmd *cobra.Command, trial *diagnose.Trial) {
 		tell(cmd, "  %s\n", endpoint)
 	}
 	tell(cmd, "\n")
-}
-
-// valuesOf are the values that a kind of credentials has, in their order on a line.
-var valuesOf = map[smapi.Kind][]string{
-	smapi.Login:      {"User name", "Password"},
-	smapi.SessionID:  {"Session id"},
-	smapi.LoginToken: {"Token", "Key"},
-}
-
-// prompt asks for an account on the terminal, without an echo of what is secret.
-func prompt(cmd *cobra.Command, fd int, kind smapi.Kind) (io.Reader, error) {
-	var values []string
-	for _, name := range valuesOf[kind] {
-		tell(cmd, "%s: ", name)
-		var value string
-		var err error
-		if name == "User name" {
-			value, err = readLine(cmd.InOrStdin())
-		} else {
-			value, err = readSecret(fd)
-			tell(cmd, "\n")
-		}
-		if err != nil {
-			return nil, errors.New("no account was given")
-		}
-		values = append(values, value)
-	}
-	tell(cmd, "\n")
-	return strings.NewReader(strings.Join(values, "\t")), nil
-}
-
-// readSecret reads a line without an echo, which it does not leave off when it is interrupted.
-func readSecret(terminal int) (string, error) {
-	before, err := term.GetState(terminal)
-	if err != nil {
-		return "", err
-	}
-	interrupts := make(chan os.Signal, 1)
-	signal.Notify(interrupts, os.Interrupt, syscall.SIGTERM)
-	defer close(interrupts)
-	defer signal.Stop(interrupts)
-	go func() {
-		if _, interrupted := <-interrupts; interrupted {
-			_ = term.Restore(terminal, before)
-			os.Exit(exitUsage)
-		}
-	}()
-	secret, err := term.ReadPassword(terminal)
-	return string(secret), err
-}
-
-// readLine reads a line and nothing behind it.
-func readLine(in io.Reader) (string, error) {
-	var line []byte
-	for one := make([]byte, 1); ; {
-		n, err := in.Read(one)
-		if n > 0 && one[0] == '\n' {
-			return strings.TrimSuffix(string(line), "\r"), nil
-		}
-		if n > 0 {
-			line = append(line, one[0])
-		}
-		if err != nil {
-			return "", err
-		}
-	}
 }

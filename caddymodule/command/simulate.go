@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/command/account"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/command/page"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/player"
@@ -35,6 +36,7 @@ type simulation struct {
 	json        bool
 	mine        bool
 	signIn      bool
+	after       int
 }
 
 func simulateCommand() *cobra.Command {
@@ -43,7 +45,8 @@ func simulateCommand() *cobra.Command {
 		Use: "simulate <url> [--credentials <kind>]\n" +
 			"    [--accounts <n> | --from <file>] [--households <n>] [--seed <n>]\n" +
 			"    [--rate <n>] [--concurrency <n>] [--repeat-lost <share>]\n" +
-			"    [--timeout <duration>] [--insecure] [--json] [--yes-this-is-my-service]\n" +
+			"    [--after <n>] [--timeout <duration>] [--insecure] [--json]\n" +
+			"    [--yes-this-is-my-service]\n" +
 			"simulate <url> --sign-in",
 		DisableFlagsInUseLine: true,
 		Short:                 "Plays Sonos players that upgrade their accounts",
@@ -76,6 +79,11 @@ lock its account. So the host has to be this machine, unless you say that the
 service is yours. Calls go nowhere else: redirects are not followed, no proxy
 is used, and no tokens or credentials are printed.
 
+With --after 10 each account that was upgraded makes ten everyday calls then,
+getMetadata of the root and getLastUpdate in turn, with its token in the places
+where players have it. It says whether the service behind, with 'old_service' or
+of its own, takes upgraded homes. Only faults are looked at, not what is served.
+
 With --sign-in it is one listener who signs in: the app asks where, the address
 and the code are printed for you to sign in there, and the player polls for
 seven minutes at most.
@@ -83,7 +91,7 @@ seven minutes at most.
 Ctrl-C ends it with the summary so far.
 
 Exit status:
-    0   every account was upgraded, or the listener has signed in
+    0   every account was upgraded, and served, or the listener has signed in
     1   some listeners would have to sign in again or link their account
     2   the command was not understood, or refused
     3   some calls got another fault, no answer, or one that players do not
@@ -98,6 +106,10 @@ Exit status:
     A storm: 50 calls per second, of which a tenth lose their answer:
     $ caddy smapi-upgrade simulate https://localhost --insecure \
         --accounts 2000 --households 700 --rate 50 --repeat-lost 10%
+
+    Upgraded homes that browse:
+    $ caddy smapi-upgrade simulate http://localhost:8088 --accounts 100 \
+        --after 10
 
     Sign in once, as a listener does:
     $ caddy smapi-upgrade simulate http://localhost:8088 --sign-in
@@ -123,6 +135,7 @@ Exit status:
 	flags.Uint64Var(&s.seed, "seed", 1, "Makes the homes and spellings")
 	flags.Float64Var(&s.rate, "rate", 0, "Calls per second (default no limit)")
 	flags.IntVar(&s.concurrency, "concurrency", 0, "Calls at once (default 16; with --rate 1000)")
+	flags.IntVar(&s.after, "after", 0, "Everyday calls of each account that is upgraded")
 	flags.BoolVar(&s.signIn, "sign-in", false, "Play one listener who signs in")
 	flags.StringVar(&s.repeatLost, "repeat-lost", "", "The `share` of calls that lose their answer")
 	flags.DurationVar(&s.timeout, "timeout", player.Timeout, "Patience of a player")
@@ -135,6 +148,7 @@ Exit status:
 const (
 	defaultConcurrency = 16
 	mostConcurrency    = 1000
+	mostAfter          = 1_000_000
 )
 
 // Exit codes of simulate beside exitUsage.
@@ -155,7 +169,7 @@ func (s *simulation) run(cmd *cobra.Command) error {
 	defer stop()
 	context.AfterFunc(ctx, stop) // a second Ctrl-C does not wait for anything
 	s.announce(cmd, len(fleet.Accounts))
-	bar := page.ShowProgress(cmd.ErrOrStderr(), fleet.Done, len(fleet.Accounts))
+	bar := page.ShowProgress(cmd.ErrOrStderr(), fleet.Done, fleet.Calls())
 	summary := fleet.Run(ctx)
 	bar.End()
 	if err := page.New(cmd.OutOrStdout()).Show(summary, s.json, func(p *page.Page) { page.Summary(p, summary) }); err != nil {
@@ -193,6 +207,8 @@ func (s *simulation) fleet(cmd *cobra.Command) (*player.Fleet, error) {
 		return nil, errors.New("--households has to be 1 at least")
 	case s.timeout < time.Millisecond || s.timeout > time.Hour:
 		return nil, errors.New("--timeout has to be from 1ms to 1h")
+	case s.after < 0 || s.after > mostAfter:
+		return nil, fmt.Errorf("--after has to be from 0 to %d", mostAfter)
 	}
 	accounts, err := s.players(cmd)
 	if err != nil {
@@ -215,6 +231,7 @@ func (s *simulation) fleet(cmd *cobra.Command) (*player.Fleet, error) {
 		Rate:        s.rate,
 		Lost:        float64(lost) / 100,
 		Seed:        s.seed,
+		After:       s.after,
 	}, nil
 }
 
@@ -227,8 +244,8 @@ func (s *simulation) players(cmd *cobra.Command) ([]player.Account, error) {
 		return nil, errors.New("--credentials has to be login, session_id, login_token or anonymous")
 	}
 	if s.from == "" {
-		if s.accounts < 1 || s.accounts > player.MaxAccounts {
-			return nil, fmt.Errorf("--accounts has to be from 1 to %d", player.MaxAccounts)
+		if s.accounts < 1 || s.accounts > account.Max {
+			return nil, fmt.Errorf("--accounts has to be from 1 to %d", account.Max)
 		}
 		return player.Synthetic(kind, s.accounts), nil
 	}
@@ -251,7 +268,7 @@ func (s *simulation) players(cmd *cobra.Command) ([]player.Account, error) {
 		defer file.Close()
 		in = file
 	}
-	accounts, err := player.ReadAccounts(in, kind)
+	accounts, err := account.Read(in, kind)
 	if err != nil {
 		return nil, fmt.Errorf("--from: %w", err)
 	}

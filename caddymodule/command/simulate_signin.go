@@ -16,7 +16,7 @@ import (
 )
 
 // ofFleets are the flags that a sign-in has no use for.
-var ofFleets = []string{"credentials", "accounts", "from", "households", "rate", "concurrency", "repeat-lost"}
+var ofFleets = []string{"credentials", "accounts", "from", "households", "rate", "concurrency", "repeat-lost", "after"}
 
 // runSignIn plays a listener who signs in.
 func (s *simulation) runSignIn(cmd *cobra.Command) error {

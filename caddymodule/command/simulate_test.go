@@ -30,6 +30,19 @@ func decides(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// loggedIn is an old service that knows nothing but logins.
+func loggedIn(w http.ResponseWriter, r *http.Request) {
+	body, _ := io.ReadAll(r.Body)
+	if strings.Contains(string(body), "oken>") || strings.Contains(r.Header.Get("Authorization"), "Bearer") || !strings.Contains(string(body), "login>") {
+		says(500, `<s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/"><s:Body><s:Fault>`+
+			`<faultcode>Client.LoginInvalid</faultcode><faultstring>who is that?</faultstring></s:Fault></s:Body></s:Envelope>`)(w, r)
+		return
+	}
+	_, method, _ := strings.Cut(strings.Trim(r.Header.Get("SOAPAction"), `"`), "#")
+	says(200, `<s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/"><s:Body>`+
+		`<`+method+`Response xmlns="http://www.sonos.com/Services/1.1"/></s:Body></s:Envelope>`)(w, r)
+}
+
 func TestSimulateSaysWhatPlayersAreTold(t *testing.T) {
 	rejects, breaks := says(400, `{"error":"invalid_grant"}`), says(500, "")
 	oldFault := says(500, `<s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/"><s:Body><s:Fault>`+
@@ -60,6 +73,8 @@ func TestSimulateSaysWhatPlayersAreTold(t *testing.T) {
 		"repeat-lost": {issuesTokens, teapot, "", []string{"--accounts", "30", "--repeat-lost", "10%"}, 0},
 		"json":        {decides, teapot, "", []string{"--accounts", "10", "--repeat-lost", "20%", "--concurrency", "1", "--json"}, 3},
 		"rate":        {issuesTokens, teapot, "", []string{"--accounts", "5", "--rate", "100"}, 0},
+		"after":       {issuesTokens, loggedIn, "refresh_auth_tokens\nvault " + vaultFile(t) + "\nold_service login", []string{"--accounts", "6", "--after", "24"}, 0},
+		"after-alone": {issuesTokens, loggedIn, "", []string{"--accounts", "6", "--after", "24"}, 3},
 		"households":  {issuesTokens, teapot, "households 50%", []string{"--accounts", "40", "--seed", "3"}, 3},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -44,6 +44,11 @@ const maxAnswer = 64 << 10
 // Read reads an answer to an upgrade call as strictly as a player may, by Sonos's schema and documentation.
 func Read(status int, body []byte) Answer {
 	root, err := parse(body)
+	return read(status, root, err, "a pair", readPair)
+}
+
+// read reads an answer that was parsed, one without a fault as readWell does, which is of what.
+func read(status int, root *node, err error, what string, readWell func(*node) (Answer, error)) Answer {
 	if root == nil || root.name.Local != "Envelope" {
 		return Answer{Outcome: NotSMAPI, Reason: strings.TrimSpace(fmt.Sprint("status ", status, " ", http.StatusText(status)))}
 	}
@@ -54,7 +59,7 @@ func Read(status int, body []byte) Answer {
 	if err != nil {
 		return notAccepted(err)
 	}
-	wanted, what, read := http.StatusOK, "a pair", readPair
+	wanted, read := http.StatusOK, readWell
 	if content.name.Space == soapNamespace && content.name.Local == "Fault" {
 		wanted, what, read = http.StatusInternalServerError, "a fault", readFault
 	}

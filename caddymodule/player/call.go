@@ -100,17 +100,21 @@ var spellings = []spelling{
 // request is the upgrade call of an account in a spelling, which is taken round the clock of those there are.
 func request(ctx context.Context, url string, a Account, turn int) (*http.Request, error) {
 	s := spellings[turn%len(spellings)]
-	r, err := http.NewRequestWithContext(ctx, http.MethodPost, url, strings.NewReader(s.envelope(a)))
+	return s.request(ctx, url, a, s.action, s.tree(1, string(smapi.GetDeviceAuthToken), s.text(0, "householdId", a.HouseholdID)))
+}
+
+func (s spelling) request(ctx context.Context, url string, a Account, action string, call element) (*http.Request, error) {
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, url, strings.NewReader(s.envelope(a, call)))
 	if err != nil {
 		return nil, err
 	}
 	r.Header.Set("Content-Type", s.contentType)
-	r.Header.Set("SOAPAction", s.action)
+	r.Header.Set("SOAPAction", action)
 	r.Header.Set("User-Agent", "Linux UPnP/1.0 Sonos/83.1-61240 (ZPS9)")
 	return r, nil
 }
 
-func (s spelling) envelope(a Account) string {
+func (s spelling) envelope(a Account, call element) string {
 	header := []element{s.credentials(a)}
 	switch s.context {
 	case before:
@@ -118,7 +122,6 @@ func (s spelling) envelope(a Account) string {
 	case behind:
 		header = append(header, s.timeZone(s.inner))
 	}
-	call := s.tree(1, string(smapi.GetDeviceAuthToken), s.text(0, "householdId", a.HouseholdID))
 	call.attributes = s.inner
 	var w writer
 	w.lines = s.lines
@@ -141,7 +144,12 @@ func (s spelling) credentials(a Account) element {
 	case smapi.SessionID:
 		children = append(children, s.text(1, "sessionId", a.SessionID))
 	case smapi.LoginToken:
-		proof := s.tree(1, "loginToken", s.text(0, "token", a.Token), s.text(1, "key", a.Key), s.text(0, "householdId", a.HouseholdID))
+		proof := s.tree(1, "loginToken")
+		for i, part := range [...]struct{ name, value string }{{"token", a.Token}, {"key", a.Key}, {"householdId", a.HouseholdID}} {
+			if part.value != "" {
+				proof.children = append(proof.children, s.text(i%2, part.name, part.value))
+			}
+		}
 		if s.tokenFirst {
 			children = append([]element{proof}, children...)
 		} else {

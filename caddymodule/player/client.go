@@ -43,18 +43,38 @@ func NewTransport(connections int, insecure bool) *http.Transport {
 
 // Upgrade sends the upgrade call of an account, and returns what its player makes of the answer.
 func (c *Client) Upgrade(ctx context.Context, a Account, turn int) Answer {
-	ctx, cancel := context.WithTimeout(ctx, c.Timeout)
-	defer cancel()
-	response, err := c.send(ctx, a, turn)
+	answer, _ := c.upgrade(ctx, a, turn)
+	return answer
+}
+
+// upgrade is Upgrade, and returns the pair of an account that is upgraded, too.
+func (c *Client) upgrade(ctx context.Context, a Account, turn int) (Answer, pair) {
+	r, err := request(ctx, c.URL, a, turn)
 	if err != nil {
-		return Answer{Outcome: NoAnswer, Reason: why(err)}
+		return Answer{Outcome: NoAnswer, Reason: why(err)}, pair{}
+	}
+	status, body, err := c.ask(r)
+	if err != nil {
+		return Answer{Outcome: NoAnswer, Reason: why(err)}, pair{}
+	}
+	answer := Read(status, body)
+	if answer.Outcome != Upgraded {
+		return answer, pair{}
+	}
+	return answer, pairIn(body)
+}
+
+// ask makes a call and reads its answer.
+func (c *Client) ask(r *http.Request) (status int, body []byte, err error) {
+	ctx, cancel := context.WithTimeout(r.Context(), c.Timeout)
+	defer cancel()
+	response, err := c.Transport.RoundTrip(r.WithContext(ctx))
+	if err != nil {
+		return 0, nil, err
 	}
 	defer response.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer+1))
-	if err != nil {
-		return Answer{Outcome: NoAnswer, Reason: why(err)}
-	}
-	return Read(response.StatusCode, body)
+	body, err = io.ReadAll(io.LimitReader(response.Body, maxAnswer+1))
+	return response.StatusCode, body, err
 }
 
 // Lose sends the upgrade call of an account, and closes the connection when the answer begins to arrive, so that

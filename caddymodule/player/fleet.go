@@ -28,6 +28,9 @@ type Fleet struct {
 	// Lost is the share of accounts, from 0 to 1, whose answer is thrown away and that ask again.
 	Lost float64
 
+	// After is how many everyday calls each account makes that was upgraded.
+	After int
+
 	// Seed decides what the homes are called, which accounts lose their answer, and with which spelling the calls
 	// begin. With the same seed they are the same.
 	Seed uint64
@@ -35,12 +38,19 @@ type Fleet struct {
 	next  atomic.Int64
 	done  atomic.Int64
 	tally tally
+
+	pairs   []pair // that accounts were given
+	browsed atomic.Int64
+	after   tally
 }
 
-// Done is how many accounts have their answer.
-func (f *Fleet) Done() int { return int(f.done.Load()) }
+// Calls is how many answers there will be, without those that are lost.
+func (f *Fleet) Calls() int { return len(f.Accounts) * (1 + f.After) }
 
-// Run plays until every account has its answer, or ctx is done; calls under way are then given up. It is to be
+// Done is how many of Calls are done with.
+func (f *Fleet) Done() int { return int(f.done.Load() + f.browsed.Load()) }
+
+// Run plays until every account has its answers, or ctx is done; calls under way are then given up. It is to be
 // called once.
 func (f *Fleet) Run(ctx context.Context) *Summary {
 	f.Households = min(f.Households, len(f.Accounts))
@@ -51,20 +61,32 @@ func (f *Fleet) Run(ctx context.Context) *Summary {
 		pace.interval = time.Duration(float64(time.Second) / f.Rate)
 	}
 	lost := f.losers()
+	f.pairs = make([]pair, len(f.Accounts))
+	f.all(ctx, len(f.Accounts), func(i int) { f.play(ctx, i, lost[i], &pace) })
+	s := f.tally.sum(f, time.Since(begin))
+	if f.After > 0 {
+		s.Browsed = f.browse(ctx, &pace)
+		s.Ended = s.Ended || s.Browsed.GivenUp
+	}
+	return s
+}
+
+// all plays so many turns.
+func (f *Fleet) all(ctx context.Context, n int, play func(i int)) {
+	f.next.Store(0)
 	var players sync.WaitGroup
-	for range min(f.Concurrency, len(f.Accounts)) {
+	for range min(f.Concurrency, n) {
 		players.Go(func() {
 			for ctx.Err() == nil {
 				i := int(f.next.Add(1)) - 1
-				if i >= len(f.Accounts) {
+				if i >= n {
 					return
 				}
-				f.play(ctx, i, lost[i], &pace)
+				play(i)
 			}
 		})
 	}
 	players.Wait()
-	return f.tally.sum(f, time.Since(begin))
 }
 
 // play upgrades one account.
@@ -80,11 +102,14 @@ func (f *Fleet) play(ctx context.Context, i int, lost bool, pace *pacer) {
 		}
 	}
 	begin := time.Now()
-	answer := f.Client.Upgrade(ctx, f.Accounts[i], turn)
+	answer, got := f.Client.upgrade(ctx, f.Accounts[i], turn)
 	took := time.Since(begin)
 	if ctx.Err() != nil && answer.Outcome == NoAnswer {
 		f.tally.givenUp.Add(1)
 		return
+	}
+	if f.After > 0 {
+		f.pairs[i] = got
 	}
 	f.tally.add(answer, took, lost)
 	f.done.Add(1)

@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/xml"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"strings"
@@ -186,8 +185,6 @@ func readLink(root *node) (*Link, error) {
 
 // call sends a call without an account.
 func (c *Client) call(ctx context.Context, method smapi.Method, parameters string) (status int, body []byte, err error) {
-	ctx, cancel := context.WithTimeout(ctx, c.Timeout)
-	defer cancel()
 	envelope := xmlDeclaration + `<s:Envelope xmlns:s="` + soapNamespace + `"><s:Header><credentials` + ofSonos + `>` +
 		`<deviceId>00-00-00-00-00-00:0</deviceId><deviceProvider>Sonos</deviceProvider></credentials></s:Header>` +
 		`<s:Body><` + string(method) + ofSonos + `>` + parameters + `</` + string(method) + `></s:Body></s:Envelope>`
@@ -197,13 +194,7 @@ func (c *Client) call(ctx context.Context, method smapi.Method, parameters strin
 	}
 	r.Header.Set("Content-Type", textXML)
 	r.Header.Set("SOAPAction", `"`+sonosNamespace+`#`+string(method)+`"`)
-	response, err := c.Transport.RoundTrip(r)
-	if err != nil {
-		return 0, nil, err
-	}
-	defer response.Body.Close()
-	body, err = io.ReadAll(io.LimitReader(response.Body, maxAnswer+1))
-	return response.StatusCode, body, err
+	return c.ask(r)
 }
 
 func escaped(text string) string {

@@ -100,6 +100,9 @@ type Summary struct {
 	// References of faults, at most 3: support finds them in the log of the service.
 	References []string `json:"references"`
 
+	// Browsed is what became of the calls of upgraded accounts, nil in a fleet that makes none.
+	Browsed *Browsed `json:"browsed,omitempty"`
+
 	// Ended is true where not every account had its turn; GivenUp calls were under way then.
 	Ended   bool `json:"ended_early"`
 	GivenUp int  `json:"given_up"`
@@ -131,29 +134,34 @@ func (t *tally) sum(f *Fleet, took time.Duration) *Summary {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	s := &Summary{
-		Calls: f.Done(), Accounts: len(f.Accounts), Households: f.Households,
+		Calls: int(f.done.Load()), Accounts: len(f.Accounts), Households: f.Households,
 		Seconds: took.Seconds(), Outcomes: map[Outcome]*Count{}, References: append([]string{}, t.references...),
-		Ended: f.Done() < len(f.Accounts), GivenUp: int(t.givenUp.Load()),
+		Ended: int(f.done.Load()) < len(f.Accounts), GivenUp: int(t.givenUp.Load()),
 	}
 	lost := int(t.lost.Load())
 	if took > 0 {
 		s.CallsPerSecond = float64(s.Calls+lost) / took.Seconds()
 	}
-	for _, o := range outcomes {
-		c := t.counts[o.Outcome]
-		if c == nil {
-			c = new(Count)
-		} else {
-			c.Share = float64(c.Calls) / float64(s.Calls)
-		}
-		s.Outcomes[o.Outcome] = c
-	}
+	t.share(outcomes, s.Outcomes, s.Calls)
 	if f.Lost > 0 {
 		t.again.Lost = lost
 		s.Again = &t.again
 	}
 	s.Latency = percentiles(t.took)
 	return s
+}
+
+// share writes what was counted to those outcomes.
+func (t *tally) share(rows []Row, to map[Outcome]*Count, calls int) {
+	for _, o := range rows {
+		c := t.counts[o.Outcome]
+		if c == nil {
+			c = new(Count)
+		} else {
+			c.Share = float64(c.Calls) / float64(calls)
+		}
+		to[o.Outcome] = c
+	}
 }
 
 func percentiles(took []time.Duration) *Latency {
@@ -169,20 +177,17 @@ func percentiles(took []time.Duration) *Latency {
 
 // Failed reports whether some calls got a fault, no answer, or one that no player has to understand.
 func (s *Summary) Failed() bool {
-	for _, o := range outcomes {
-		if o.failed && s.Outcomes[o.Outcome].Calls > 0 {
-			return true
-		}
-	}
-	return s.Ended
+	return s.Ended || s.has(func(o *Row) bool { return o.failed })
 }
 
 // SignedOut reports whether some listeners have to sign in or link their account again.
 func (s *Summary) SignedOut() bool {
-	for _, o := range outcomes {
-		if o.signedOut && s.Outcomes[o.Outcome].Calls > 0 {
-			return true
-		}
+	return s.has(func(o *Row) bool { return o.signedOut })
+}
+
+func (s *Summary) has(is func(*Row) bool) bool {
+	of := func(counts map[Outcome]*Count) func(Row) bool {
+		return func(o Row) bool { return is(&o) && counts[o.Outcome].Calls > 0 }
 	}
-	return false
+	return slices.ContainsFunc(outcomes, of(s.Outcomes)) || s.Browsed != nil && slices.ContainsFunc(everyday, of(s.Browsed.Outcomes))
 }

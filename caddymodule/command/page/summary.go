@@ -18,33 +18,52 @@ func Summary(p *Page, s *player.Summary) {
 	}
 	fmt.Fprintf(p, "%s of %s in %s, in %s: %s calls/s\n", Number(s.Calls+lost, "call"), Number(s.Accounts, "account"),
 		Number(s.Households, "home"), brief(s.Seconds), figures(s.CallsPerSecond))
-	if s.Ended {
-		fmt.Fprintf(p, "Ended early: %s had no turn", Number(s.Accounts-s.Calls-s.GivenUp, "account"))
+	if had := s.Accounts - s.Calls - s.GivenUp; s.Ended && had == 0 && s.GivenUp == 0 {
+		fmt.Fprintln(p, "Ended early, while upgraded accounts made their calls")
+	} else if s.Ended {
+		fmt.Fprintf(p, "Ended early: %s had no turn", Number(had, "account"))
 		if s.GivenUp > 0 {
 			fmt.Fprintf(p, ", %s under way given up", Number(s.GivenUp, "call"))
 		}
 		fmt.Fprintln(p)
 	}
 	if s.Calls > 0 {
-		printOutcomes(p, s)
+		printOutcomes(p, player.Rows(), s.Outcomes)
 	}
 	if a := s.Again; a != nil {
 		fmt.Fprintf(p, "\n%s thrown away and asked for again: %d got one, %d of them tokens\n",
 			Number(a.Lost, "answer"), a.Answered, a.Upgraded)
 	}
-	if l := s.Latency; l != nil {
-		fmt.Fprintf(p, "\nLatency   p50 %s   p90 %s   p99 %s   max %s\n", brief(l.P50), brief(l.P90), brief(l.P99), brief(l.Max))
-	}
-	if len(s.References) > 0 {
-		fmt.Fprintf(p, "\nReferences for support: %s\n", strings.Join(s.References, ", "))
+	printLatency(p, s.Latency)
+	printReferences(p, s.References)
+	if b := s.Browsed; b != nil {
+		fmt.Fprintf(p, "\nThen %s of %s in %s: %s calls/s\n", Number(b.Calls, "everyday call"), Number(b.Accounts, "upgraded account"),
+			brief(b.Seconds), figures(b.CallsPerSecond))
+		if b.Calls > 0 {
+			printOutcomes(p, player.EverydayRows(), b.Outcomes)
+		}
+		printLatency(p, b.Latency)
+		printReferences(p, b.References)
 	}
 }
 
-func printOutcomes(p *Page, s *player.Summary) {
+func printLatency(p *Page, l *player.Latency) {
+	if l != nil {
+		fmt.Fprintf(p, "\nLatency   p50 %s   p90 %s   p99 %s   max %s\n", brief(l.P50), brief(l.P90), brief(l.P99), brief(l.Max))
+	}
+}
+
+func printReferences(p *Page, references []string) {
+	if len(references) > 0 {
+		fmt.Fprintf(p, "\nReferences for support: %s\n", strings.Join(references, ", "))
+	}
+}
+
+func printOutcomes(p *Page, rows []player.Row, outcomes map[player.Outcome]*player.Count) {
 	const row = "%-20s %7s %7s   "
 	fmt.Fprintf(p, "\n"+row+"and\n", "The player gets", "calls", "share")
-	for _, o := range player.Rows() {
-		c := s.Outcomes[o.Outcome]
+	for _, o := range rows {
+		c := outcomes[o.Outcome]
 		if c == nil || c.Calls == 0 {
 			continue
 		}

@@ -1,4 +1,5 @@
-package player
+// Package account reads accounts: many from a file, or one that somebody types in. Nothing that it says quotes them.
+package account
 
 import (
 	"bufio"
@@ -8,11 +9,12 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/player"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
 )
 
-// MaxAccounts is how many accounts a fleet may have.
-const MaxAccounts = 1_000_000
+// Max is how many accounts are read at most.
+const Max = 1_000_000
 
 // What a line of accounts may be wrong in. None of it quotes the line.
 var (
@@ -21,13 +23,13 @@ var (
 	errBlankValue = errors.New("has a blank value")
 	errLongValue  = fmt.Errorf("has a value of more than %d characters", smapi.MaxToken)
 	errNotXML     = errors.New("has characters that XML cannot carry, or is not UTF-8")
-	errTooMany    = fmt.Errorf("is one account more than the %d that are played at most", MaxAccounts)
+	errTooMany    = fmt.Errorf("is one account more than the %d that are played at most", Max)
 )
 
-// ReadAccounts reads accounts of a kind, one per line: a user name and a password, or a token and a key, with a
+// Read reads accounts of a kind, one per line: a user name and a password, or a token and a key, with a
 // tab between them, or a session id. Blank lines and those that begin with # are skipped; nothing is trimmed. An
 // error names the line by its number and holds nothing of it.
-func ReadAccounts(r io.Reader, kind smapi.Kind) (accounts []Account, err error) {
+func Read(r io.Reader, kind smapi.Kind) (accounts []player.Account, err error) {
 	lines := bufio.NewScanner(r)
 	n := 1
 	for ; lines.Scan(); n++ {
@@ -39,7 +41,7 @@ func ReadAccounts(r io.Reader, kind smapi.Kind) (accounts []Account, err error) 
 			continue
 		}
 		account, err := parseAccount(line, kind)
-		if err == nil && len(accounts) == MaxAccounts {
+		if err == nil && len(accounts) == Max {
 			err = errTooMany
 		}
 		if err != nil {
@@ -53,7 +55,7 @@ func ReadAccounts(r io.Reader, kind smapi.Kind) (accounts []Account, err error) 
 	return accounts, lines.Err()
 }
 
-func parseAccount(line string, kind smapi.Kind) (a Account, err error) {
+func parseAccount(line string, kind smapi.Kind) (a player.Account, err error) {
 	if !utf8.ValidString(line) || strings.ContainsFunc(line, notXML) {
 		return a, errNotXML
 	}
