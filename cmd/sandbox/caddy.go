@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strings"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
@@ -16,52 +17,61 @@ import (
 	_ "github.com/smapi-tools/caddy-smapi-upgrade"
 )
 
-// startCaddy runs a Caddyfile in this process, with SMAPI_SITE on a free loopback port and Caddy's own files
-// in dir. Admin is the address of the admin API.
-func startCaddy(file, dir string, env map[string]string) (url, admin string, stop func(), err error) {
+// sandboxed is a Caddy in this process, of a Caddyfile with SMAPI_SITE on a free loopback port, and with its own files in dir.
+type sandboxed struct {
+	file, dir  string
+	url, admin string
+}
+
+// newCaddy sets the environment of a Caddyfile. Run runs it.
+func newCaddy(file, dir string, env map[string]string) (*sandboxed, error) {
 	site, err := freePort()
 	if err != nil {
-		return "", "", nil, err
+		return nil, err
 	}
-	if admin, err = freePort(); err != nil {
-		return "", "", nil, err
+	admin, err := freePort()
+	if err != nil {
+		return nil, err
 	}
-	url = "http://" + site
-	env["SMAPI_SITE"] = url
+	c := &sandboxed{file: file, dir: dir, url: "http://" + site, admin: admin}
+	env["SMAPI_SITE"] = c.url
 	env["XDG_DATA_HOME"] = dir
 	for name, value := range env {
 		if err := os.Setenv(name, value); err != nil {
-			return "", "", nil, err
+			return nil, err
 		}
 	}
-	text, err := os.ReadFile(file)
-	if err != nil {
-		return "", "", nil, err
-	}
-	text = withSignIn(text)
-	adapted, warnings, err := caddyconfig.GetAdapter("caddyfile").Adapt(text, map[string]any{"filename": file})
-	if err != nil {
-		return "", "", nil, err
-	}
-	if len(warnings) > 0 {
-		return "", "", nil, fmt.Errorf("%s: %v", file, warnings)
-	}
-	config, err := confine(adapted, site, admin, dir)
-	if err != nil {
-		return "", "", nil, err
-	}
 	caddy.ConfigAutosavePath = filepath.Join(dir, "autosave.json")
-	if err := caddy.Load(config, true); err != nil {
-		return "", "", nil, err
-	}
-	return url, admin, func() { _ = caddy.Stop() }, nil
+	return c, nil
 }
 
-var commentedSignIn = regexp.MustCompile(`(?m)^\t\t#\tsign_in \{\n(?:\t\t#\t.*\n)+`)
+// run runs it, or reloads it, with these options turned on, where they are there as comments.
+func (c *sandboxed) run(options ...string) error {
+	text, err := os.ReadFile(c.file)
+	if err != nil {
+		return err
+	}
+	for _, option := range options {
+		text = turnOn(text, option)
+	}
+	adapted, warnings, err := caddyconfig.GetAdapter("caddyfile").Adapt(text, map[string]any{"filename": c.file})
+	if err != nil {
+		return err
+	}
+	if len(warnings) > 0 {
+		return fmt.Errorf("%s: %v", c.file, warnings)
+	}
+	config, err := confine(adapted, strings.TrimPrefix(c.url, "http://"), c.admin, c.dir)
+	if err != nil {
+		return err
+	}
+	return caddy.Load(config, true)
+}
 
-// withSignIn is a Caddyfile in which signing in is turned on, if it is there as a comment.
-func withSignIn(text []byte) []byte {
-	return commentedSignIn.ReplaceAllFunc(text, func(section []byte) []byte {
+// turnOn takes the comment off an option, and off its block.
+func turnOn(text []byte, option string) []byte {
+	commented := regexp.MustCompile(`(?m)^\t\t#\t` + option + `\b(?:.*\{\n(?:\t\t#\t\t.*\n)+\t\t#\t\}|.*)$`)
+	return commented.ReplaceAllFunc(text, func(section []byte) []byte {
 		return bytes.ReplaceAll(section, []byte("\t\t#\t"), []byte("\t\t"))
 	})
 }

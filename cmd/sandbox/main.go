@@ -1,6 +1,6 @@
 // Command sandbox shows an upgrade on one machine: an old music service, an OAuth server, and Caddy in front
-// of both with the repository's Caddyfile.example. It plays a player that is upgraded, and a listener who signs in, and
-// then stays up to be tried by hand. With -services it starts only the two services, for a Caddy of your own. Everything listens
+// of both with the repository's Caddyfile.example. It plays a player that is upgraded, a listener who signs in, and an upgraded
+// home that browses the old service, and then stays up to be tried by hand. With -services it starts only the two services, for a Caddy of your own. Everything listens
 // on free loopback ports, and nothing is left behind.
 package main
 
@@ -18,6 +18,9 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault/seal"
 	"github.com/smapi-tools/caddy-smapi-upgrade/cmd/sandbox/authserver"
 	"github.com/smapi-tools/caddy-smapi-upgrade/cmd/sandbox/legacy"
 )
@@ -33,6 +36,12 @@ var accounts = map[string]string{
 	"ella":     "A-Tisket & A-Tasket <1938>",
 	"django":   " nuages ",
 }
+
+// What the tour turns on of the Caddyfile, one after the other: listeners who sign in have no old password for old_service.
+var (
+	signingIn  = []string{"sign_in"}
+	keepingOld = []string{"refresh_auth_tokens", "vault", "old_service"}
+)
 
 func main() {
 	once := flag.Bool("once", false, "end after the tour, with status 0 if every step was answered as it should be")
@@ -93,19 +102,43 @@ func run(ctx context.Context, config string, once, services bool) error {
 		<-ctx.Done()
 		return nil
 	}
-	caddyURL, admin, stopCaddy, err := startCaddy(config, dir, env)
+	keys, err := seal.GenerateKeys(nil)
 	if err != nil {
 		return err
 	}
-	defer stopCaddy()
+	env["SMAPI_VAULT_KEYS"] = filepath.Join(dir, "vault.json")
+	if err := os.WriteFile(env["SMAPI_VAULT_KEYS"], keys, 0o600); err != nil {
+		return err
+	}
+	front, err := newCaddy(config, dir, env)
+	if err != nil {
+		return err
+	}
+	if err := front.run(signingIn...); err != nil {
+		return err
+	}
+	defer func() { _ = caddy.Stop() }()
+	caddyURL, admin := front.url, front.admin
 
 	fmt.Printf("old service   %s\nOAuth server  %s\nCaddy         %s   (%s, with its sign_in turned on)\n", legacyURL, oauthURL, caddyURL, config)
-	if failed := tour(legacyURL, caddyURL); failed > 0 {
-		return fmt.Errorf("%d of the steps were not answered as they should be", failed)
+	t := new(tourist)
+	t.upgrade(legacyURL, caddyURL)
+	if err := front.run(keepingOld...); err != nil {
+		return err
+	}
+	http.DefaultClient.CloseIdleConnections() // which a reload ends
+	fmt.Printf("\nCaddy is reloaded, with its vault and old_service turned on.\n")
+	t.browse(legacyURL, caddyURL)
+	if t.failed > 0 {
+		return fmt.Errorf("%d of the steps were not answered as they should be", t.failed)
 	}
 	if once {
 		return nil
 	}
+	if err := front.run(signingIn...); err != nil {
+		return err
+	}
+	http.DefaultClient.CloseIdleConnections()
 	fmt.Printf("\nAll of it is still up. Try it, and end it with Ctrl-C:\n\n"+
 		"  curl -i -H 'Content-Type: text/xml' --data-binary @testdata/requests/upgrade.xml %s\n"+
 		"  go run ./cmd/caddy smapi-upgrade status --address %s\n"+

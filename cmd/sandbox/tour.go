@@ -15,9 +15,8 @@ import (
 	"time"
 )
 
-// tour plays a player, step by step, and returns how many steps were not answered as they should be.
-func tour(legacyURL, caddyURL string) int {
-	var t tourist
+// upgrade plays a player that is upgraded, and a listener who signs in, step by step.
+func (t *tourist) upgrade(legacyURL, caddyURL string) {
 	t.step("The old service alone: it does not know the upgrade call", legacyURL,
 		"getDeviceAuthToken", login("testuser", "12345"), household, 500, `faultcode`)
 	t.step("The same call through Caddy: the account is upgraded", caddyURL,
@@ -46,15 +45,31 @@ func tour(legacyURL, caddyURL string) int {
 		sessionID = session[1]
 	}
 	t.step("And with it, for something to play", caddyURL,
-		"getMetadata", "<sessionId>"+sessionID+"</sessionId>", "<id>root</id><index>0</index><count>10</count>", 200, `New releases`)
-	return t.failed
+		"getMetadata", "<sessionId>"+sessionID+"</sessionId>", root, 200, `New releases`)
+}
+
+// browse plays an upgraded home, in front of an old service that knows nothing of tokens.
+func (t *tourist) browse(legacyURL, caddyURL string) {
+	token := ""
+	if pair := t.step("An account is upgraded: its real tokens stay here, sealed", caddyURL,
+		"getDeviceAuthToken", login("ella", "A-Tisket & A-Tasket <1938>"), household, 200, ourPair); pair != nil {
+		token = "<loginToken><token>" + pair[1] + "</token><key>" + pair[2] + "</key>" + household + "</loginToken>"
+	}
+	t.step("The old service does not know the token", legacyURL, "getMetadata", token, root, 500, `Client\.SessionIdInvalid`)
+	t.step("Through Caddy it is asked with a session of its own, and answers", caddyURL, "getMetadata", token, root, 200, `New releases`)
+	t.step("When the token has run out the player asks for a new one, and holds the same for ever", caddyURL,
+		"refreshAuthToken", token, "", 200, ourPair)
 }
 
 const (
+	root    = "<id>root</id><index>0</index><count>10</count>"
+	ourPair = `<authToken>(smv1[^<]+)</authToken><privateKey>(smv1[^<]+)</privateKey>`
+
 	pairOfTokens   = `<authToken>[^<]+</authToken><privateKey>[^<]+</privateKey>`
 	linkOfListener = `<regUrl>([^<]+)</regUrl><linkCode>([^<]+)</linkCode><showLinkCode>true</showLinkCode><linkDeviceId>([^<]+)</linkDeviceId>`
 )
 
+// tourist counts steps, and those that were not answered as they should be.
 type tourist struct{ steps, failed int }
 
 func (t *tourist) title(title string) {

@@ -27,7 +27,6 @@ func New(accounts map[string]string) *Service {
 
 type envelope struct {
 	SessionID string `xml:"Header>credentials>sessionId"`
-	Token     string `xml:"Header>credentials>loginToken>token"`
 	Body      struct {
 		GetSessionID *struct {
 			Username string `xml:"username"`
@@ -51,7 +50,7 @@ func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case body.GetSessionID != nil:
 		s.getSessionID(w, body.GetSessionID.Username, body.GetSessionID.Password)
 	case body.GetMetadata != nil:
-		s.getMetadata(w, call.SessionID, call.Token)
+		s.getMetadata(w, call.SessionID)
 	case body.GetDeviceAuthToken != nil && body.GetDeviceAuthToken.LinkCode != nil:
 		fault(w, "Client.NOT_LINKED_RETRY", "the listener has not signed in yet")
 	case body.GetDeviceAuthToken != nil:
@@ -74,13 +73,12 @@ func (s *Service) getSessionID(w http.ResponseWriter, username, password string)
 		namespace, id)
 }
 
-// getMetadata accepts a session id of its own, and any token: after the upgrade the players send loginTokens,
-// and a real service checks them with the authorization server.
-func (s *Service) getMetadata(w http.ResponseWriter, sessionID, token string) {
+// getMetadata accepts a session id of its own, and nothing else.
+func (s *Service) getMetadata(w http.ResponseWriter, sessionID string) {
 	s.mu.Lock()
 	_, known := s.sessions[sessionID]
 	s.mu.Unlock()
-	if !known && token == "" {
+	if !known {
 		fault(w, "Client.SessionIdInvalid", "no such session")
 		return
 	}
