@@ -343,3 +343,22 @@ func TestTheREADMEsJSONIsItsCaddyfile(t *testing.T) {
 		t.Errorf("the Caddyfile is %s, the JSON is %s", config, &documented)
 	}
 }
+
+// With its defaults the example validates, and would upgrade nobody.
+func TestTheExampleSaysThatItIsOne(t *testing.T) {
+	old := oldService(t)
+	for lines, want := range map[string]bool{
+		"smapi_upgrade https://auth.example.com/oauth2/token {\nclient_id a\nclient_secret {env.HOME}\n}":            true,
+		"smapi_upgrade {\nissuer https://auth.example.com\nclient_id a\nclient_secret {env.HOME}\n}":                 true,
+		"smapi_upgrade https://auth.invalid/token {\nclient_id a\nclient_secret {file.../testdata/client_secret}\n}": true,
+		"smapi_upgrade https://auth.invalid/token {\nclient_id a\nclient_secret {env.HOME}\n}":                       false,
+	} {
+		s := caddyRun(t, lines+"\nreverse_proxy "+old.URL)
+		if got := strings.Contains(s.log(t), "is still that of the example"); got != want {
+			t.Errorf("%s: warned %v", lines, got)
+		}
+		if err := caddy.Stop(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

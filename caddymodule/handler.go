@@ -153,6 +153,9 @@ func (h *Handler) Cleanup() error {
 
 // warn logs what works but may not be what was meant.
 func (h *Handler) warn() {
+	if h.IsExample() {
+		h.logger.Warn("the token endpoint or the client_secret is still that of the example: nobody can be upgraded")
+	}
 	if h.settings.Plain() && h.InsecureHTTP && h.settings.Policy.Mode == flow.ModeUpgrade {
 		h.logger.Warn("passwords go to the token endpoint in the clear, because of insecure_http")
 	}

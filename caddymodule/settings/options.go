@@ -3,6 +3,7 @@ package settings
 
 import (
 	"encoding/json"
+	"strings"
 
 	"github.com/caddyserver/caddy/v2"
 
@@ -262,3 +263,9 @@ const (
 	ModeReauthorize = flow.ModeReauthorize
 	ModeObserve     = flow.ModeObserve
 )
+
+// IsExample reports whether the token endpoint or the client's secret is that of Caddyfile.example or of the documents.
+func (o *Options) IsExample() bool {
+	return strings.Contains(o.TokenEndpoint, ".example.com") || strings.Contains(o.Issuer, ".example.com") ||
+		strings.Contains(o.ClientSecret, "testdata/client_secret")
+}
