@@ -13,11 +13,11 @@ import (
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/counts"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/exchange"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/history"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/legacy"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/pacing"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/settings"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
-	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/tally"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/token"
 )
 
@@ -43,7 +43,7 @@ type sharedEndpoint struct {
 	*exchange.State
 	where, client string
 	logger        atomic.Pointer[zap.Logger] // of the handler that joined last
-	tally         tally.Tally
+	history       *history.History
 	sessions      *legacy.Sessions
 	seen          counts.Seen
 
@@ -100,7 +100,7 @@ func (e *sharedEndpoint) metadataFor(c *token.Config) *token.Metadata {
 }
 
 func newSharedEndpoint(where, client string) *sharedEndpoint {
-	e := &sharedEndpoint{where: where, client: client, files: make(map[*settings.Files]*settings.Settings)}
+	e := &sharedEndpoint{where: where, client: client, history: history.New(), files: make(map[*settings.Files]*settings.Settings)}
 	e.sessions = legacy.NewSessions(legacy.MaxSessions, clock)
 	endpoint := zap.String("token_endpoint", where)
 	e.State = exchange.NewState(pacing.Watch{

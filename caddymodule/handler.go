@@ -256,7 +256,7 @@ func (h *Handler) exchange(r *http.Request, d *flow.Decision, body int) {
 	}
 	ctx, span := traceExchange(r.Context(), &q.Grant)
 	h.settings.Policy.Ask(ctx, h.exchanger, d, &q)
-	flow.Learn(h.exchanger, &q, d)
+	h.remember(&q, d)
 	endTrace(span, d)
 	if d.Unsaved != nil {
 		logUnsaved(h.logger, d)
@@ -278,6 +278,7 @@ func lookup(r *http.Request) exchange.Lookup {
 func (h *Handler) answer(w http.ResponseWriter, r *http.Request, d *flow.Decision) error {
 	reference := rand.Text()[:8]
 	h.record(d)
+	h.shared.fault(d, reference)
 	logCall(h.calls, r, d, reference)
 
 	status, body := http.StatusOK, []byte(nil)
@@ -298,7 +299,7 @@ func (h *Handler) answer(w http.ResponseWriter, r *http.Request, d *flow.Decisio
 // record counts a call in the metrics and in the status.
 func (h *Handler) record(d *flow.Decision) {
 	count(d)
-	h.shared.tally.Add(d.Outcome, time.Now())
+	h.shared.history.Add(d.Outcome, time.Now())
 }
 
 // Interface guards

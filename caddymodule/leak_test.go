@@ -172,7 +172,7 @@ func TestNothingSecretGetsOut(t *testing.T) {
 			}
 			checkNoMarker(t, name+", the log", log)
 			checkHasNone(t, name+", the log", log, secrets)
-			for _, path := range []string{"/metrics", "/config/", "/smapi_upgrade/status", "/smapi_upgrade/ready"} {
+			for _, path := range []string{"/metrics", "/config/", "/smapi_upgrade/status", "/smapi_upgrade/ready", "/smapi_upgrade/page.json"} {
 				got := o.admin.get(t, path)
 				if got.status != http.StatusOK || len(got.body) < 10 {
 					t.Fatalf("%s: %+v", path, got)

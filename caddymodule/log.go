@@ -102,9 +102,13 @@ func digest(field, text string) zap.Field {
 	if text == "" {
 		return zap.Skip()
 	}
+	return zap.String(field, hex.EncodeToString(keyed(field, text)[:8]))
+}
+
+func keyed(field, text string) []byte {
 	mac := hmac.New(sha256.New, digestKey)
 	mac.Write([]byte(field + " " + text))
-	return zap.String(field, hex.EncodeToString(mac.Sum(nil)[:8]))
+	return mac.Sum(nil)
 }
 
 // logUnsaved tells of tokens that are not in the vault as they should be.

@@ -604,7 +604,7 @@ func TestNothingSecretGetsOutOfAnOldService(t *testing.T) {
 			t.Error("the log has a token of ours")
 		}
 	}
-	for _, path := range []string{"/metrics", "/config/", "/smapi_upgrade/status", "/smapi_upgrade/ready"} {
+	for _, path := range []string{"/metrics", "/config/", "/smapi_upgrade/status", "/smapi_upgrade/ready", "/smapi_upgrade/page.json"} {
 		got := o.admin.get(t, path)
 		if got.status != http.StatusOK {
 			t.Fatalf("%s: %+v", path, got)

@@ -287,13 +287,13 @@ func TestNothingSecretOfASignInGetsOut(t *testing.T) {
 			if got := o.ask(t, "getDeviceAuthToken", []byte(body)); got.status != http.StatusOK {
 				checkNoMarker(t, name+", a fault", got.body)
 			}
-			for _, text := range []string{o.log(t), o.admin.get(t, "/metrics").body, o.admin.get(t, "/smapi_upgrade/status").body} {
+			for _, text := range []string{o.log(t), o.admin.get(t, "/metrics").body, o.admin.get(t, "/smapi_upgrade/status").body, o.admin.get(t, "/smapi_upgrade/page.json").body} {
 				if strings.Contains(text, l.DeviceID) {
 					t.Errorf("%s: the linkDeviceId", name)
 				}
 			}
 		}
-		for _, text := range []string{o.log(t), o.admin.get(t, "/metrics").body, o.admin.get(t, "/smapi_upgrade/status").body} {
+		for _, text := range []string{o.log(t), o.admin.get(t, "/metrics").body, o.admin.get(t, "/smapi_upgrade/status").body, o.admin.get(t, "/smapi_upgrade/page.json").body} {
 			checkNoMarker(t, name, text)
 			if !strings.Contains(text, "link_started") {
 				t.Errorf("%s: nothing of it in %.500s", name, text)

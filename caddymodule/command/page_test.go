@@ -9,8 +9,8 @@ import (
 	"testing"
 	"unicode/utf8"
 
-	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/command/page"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/dashboard"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/diagnose"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/player"
 )
@@ -127,7 +127,7 @@ func TestColorsAreForTerminalsAlone(t *testing.T) {
 }
 
 func TestABlownFuseIsRed(t *testing.T) {
-	var status caddymodule.Status
+	var status dashboard.Status
 	if err := json.Unmarshal(file(t, "commands", "status.json"), &status); err != nil {
 		t.Fatal(err)
 	}

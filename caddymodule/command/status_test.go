@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/dashboard"
 )
 
 // admin is an admin API that says this, and its address.
@@ -28,7 +28,7 @@ func TestTheStatusIsATableOf80Columns(t *testing.T) {
 func TestTheRecordedStatusIsWhatTheAdminAPISays(t *testing.T) {
 	d := json.NewDecoder(strings.NewReader(string(file(t, "commands", "status.json"))))
 	d.DisallowUnknownFields()
-	if err := d.Decode(new(caddymodule.Status)); err != nil {
+	if err := d.Decode(new(dashboard.Status)); err != nil {
 		t.Error(err)
 	}
 }

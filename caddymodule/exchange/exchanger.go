@@ -372,22 +372,23 @@ func (x *Exchanger) again(q *Request, l *Landed, waitedFor bool) Result {
 	return r
 }
 
-// Note notes for those who watch how a call of an account ended, if the endpoint was asked for it and had a fair time. A
-// caller that was slow is not the endpoint's failure, and who signs in is no account yet.
+// Note notes for those who watch how a call of an account ended, if the endpoint was asked for it and had a fair time, and
+// reports whether it did. A caller that was slow is not the endpoint's failure, and who signs in is no account yet.
 //
 // Of credentials that may be others' to judge, and that anybody can make up, no more is noted than that they were good.
-func (x *Exchanger) Note(q *Request, r *Result, end pacing.End) {
+func (x *Exchanger) Note(q *Request, r *Result, end pacing.End) bool {
 	if q.Type == token.DeviceCode || r.Replayed || r.Took == 0 || r.Cause == token.CauseTimeout && r.Took < x.Fair {
-		return
+		return false
 	}
 	accounts := x.State.UpgradeAccounts
 	if q.Type == token.Refresh {
 		accounts = x.State.RefreshAccounts
 	}
 	if q.Others && end != pacing.Accepted {
-		return
+		return false
 	}
 	accounts.Note(x.account(q.Account), end)
+	return true
 }
 
 // Time is the time by the clock of what is in the vault.

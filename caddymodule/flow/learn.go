@@ -5,8 +5,9 @@ import (
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/pacing"
 )
 
-// Learn notes for those who watch how a call of an account ended, if the endpoint was asked for it and had a fair time.
-func Learn(x *exchange.Exchanger, q *exchange.Request, d *Decision) {
+// Learn notes for those who watch how a call of an account ended, and reports whether it did: the endpoint was asked for it
+// and had a fair time.
+func Learn(x *exchange.Exchanger, q *exchange.Request, d *Decision) bool {
 	end := pacing.Failed
 	switch d.Outcome {
 	case Upgraded, Refreshed:
@@ -14,5 +15,5 @@ func Learn(x *exchange.Exchanger, q *exchange.Request, d *Decision) {
 	case Rejected, Doubted:
 		end = pacing.Rejected
 	}
-	x.Note(q, &d.Result, end)
+	return x.Note(q, &d.Result, end)
 }

@@ -34,6 +34,9 @@ const (
 	outcomes
 )
 
+// NumOutcomes is greater than every Outcome.
+const NumOutcomes = int(outcomes)
+
 // Row is all that there is to say of an outcome.
 type Row struct {
 	Name string

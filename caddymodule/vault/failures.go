@@ -2,6 +2,7 @@ package vault
 
 import (
 	"context"
+	"encoding/binary"
 	"encoding/hex"
 	"time"
 
@@ -17,6 +18,11 @@ const digestSize = 8
 // Digest stands for a text, the same at every instance, and cannot be tried out without the key.
 func (v *Vault) Digest(kind, text string) string {
 	return hex.EncodeToString(v.config.Keys().Namers()[0].Digest(kind, text)[:digestSize])
+}
+
+// Number is the same as a number.
+func (v *Vault) Number(kind, text string) uint64 {
+	return binary.LittleEndian.Uint64(v.config.Keys().Namers()[0].Digest(kind, text))
 }
 
 // Failures are the failed logins of an account since a time. Those that are under way or just being noted at another

@@ -7,13 +7,13 @@ import (
 
 	"github.com/dustin/go-humanize"
 
-	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/dashboard"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/secret"
 )
 
 // Status prints a status as people read it, at most 80 columns wide but for the URL.
-func Status(p *Page, s *caddymodule.Status) {
+func Status(p *Page, s *dashboard.Status) {
 	if len(s.Endpoints) == 0 {
 		fmt.Fprintln(p, "The Caddy that runs has no smapi_upgrade.")
 	}
@@ -28,7 +28,7 @@ func Status(p *Page, s *caddymodule.Status) {
 	}
 }
 
-func printVault(p *Page, v *caddymodule.VaultStatus) {
+func printVault(p *Page, v *dashboard.VaultStatus) {
 	records := "not counted yet"
 	if v.Records != nil {
 		records = humanize.Comma(*v.Records)
@@ -42,7 +42,7 @@ func printVault(p *Page, v *caddymodule.VaultStatus) {
 	}
 }
 
-func printEndpoint(p *Page, e *caddymodule.EndpointStatus) {
+func printEndpoint(p *Page, e *dashboard.EndpointStatus) {
 	title := e.Endpoint
 	if title == "" {
 		title = "No token endpoint: the modes observe and reauthorize need none"
@@ -94,7 +94,7 @@ func row(p *Page, title, lately, total, history string) {
 }
 
 // history is a bar for each step, as high as its share of the highest.
-func history(e *caddymodule.EndpointStatus, o flow.Outcome) string {
+func history(e *dashboard.EndpointStatus, o flow.Outcome) string {
 	const bars = "▁▂▃▄▅▆▇█"
 	steps := make([]uint64, len(e.History))
 	for i, counts := range e.History {
@@ -128,7 +128,7 @@ func secretLine(s *secret.Status) string {
 }
 
 // printFuse says that a fuse is blown, in red. A whole one is what is expected.
-func printFuse(p *Page, of string, f *caddymodule.FuseStatus) {
+func printFuse(p *Page, of string, f *dashboard.FuseStatus) {
 	if !f.Blown {
 		return
 	}
@@ -148,11 +148,11 @@ func printFuse(p *Page, of string, f *caddymodule.FuseStatus) {
 	}
 }
 
-func share(t *caddymodule.FuseTries) string {
+func share(t *dashboard.FuseTries) string {
 	return fmt.Sprintf("%.0f%%", 100*float64(t.Rejected)/float64(t.Tried))
 }
 
-func mostly(t *caddymodule.FuseTries) string {
+func mostly(t *dashboard.FuseTries) string {
 	if t.OAuthError == "" {
 		return ""
 	}

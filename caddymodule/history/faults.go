@@ -1,0 +1,59 @@
+package history
+
+import (
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
+)
+
+// Fault is an answer that was not what its player hoped for, as its line in the log has it. It holds no text of a caller.
+type Fault struct {
+	At        time.Time    `json:"at"`
+	Reference string       `json:"reference"`
+	Method    string       `json:"method"`
+	Outcome   flow.Outcome `json:"outcome"`
+	Cause     string       `json:"cause,omitempty"`
+	Fix       string       `json:"fix,omitempty"`
+}
+
+// faultsOfEach are kept of each outcome, so that however many of one hide no other.
+const faultsOfEach = 4
+
+// Faults are the last ones. The zero value has none, and it is safe for concurrent use.
+type Faults struct {
+	mu   sync.Mutex
+	last [flow.NumOutcomes]struct {
+		next   int
+		faults [faultsOfEach]Fault
+	}
+}
+
+// Add takes one down. What is no outcome is none.
+func (f *Faults) Add(fault Fault) {
+	if int(fault.Outcome) >= flow.NumOutcomes {
+		return
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	last := &f.last[fault.Outcome]
+	last.faults[last.next] = fault
+	last.next = (last.next + 1) % faultsOfEach
+}
+
+// Last returns them, the latest first.
+func (f *Faults) Last() []Fault {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	all := []Fault{}
+	for i := range f.last {
+		for _, fault := range f.last[i].faults {
+			if fault.Reference != "" {
+				all = append(all, fault)
+			}
+		}
+	}
+	slices.SortStableFunc(all, func(a, b Fault) int { return b.At.Compare(a.At) })
+	return all
+}

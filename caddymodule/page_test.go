@@ -1,0 +1,85 @@
+package caddymodule_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/dashboard"
+)
+
+// drawn is what the page draws.
+func drawn(t testing.TB, o *operated) (v dashboard.Value) {
+	t.Helper()
+	got := o.admin.get(t, "/smapi_upgrade/page.json")
+	if err := json.Unmarshal([]byte(got.body), &v); err != nil || got.status != http.StatusOK || len(v.Endpoints) != 1 {
+		t.Fatalf("%v: %+v", err, got)
+	}
+	return v
+}
+
+func TestThePageIsReadOnly(t *testing.T) {
+	o := operate(t, directive(serve(t, issuesTokens), oldService(t)))
+	for _, test := range []struct {
+		method, path string
+		status       int
+	}{
+		{"GET", "", 200}, {"HEAD", "", 200}, {"GET", "page.css", 200}, {"GET", "page.js", 200}, {"GET", "page.json", 200},
+		{"POST", "", 405}, {"PUT", "page.json", 405}, {"DELETE", "page.js", 405},
+		{"GET", "page.html", 404}, {"GET", "status.go", 404}, {"GET", "more/page.js", 404},
+	} {
+		r, err := http.NewRequest(test.method, o.admin.url+"/smapi_upgrade/"+test.path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Close = true
+		if got := o.do(t, r); got.status != test.status {
+			t.Errorf("%s %s: %+v", test.method, test.path, got)
+		}
+	}
+}
+
+func TestThePageTellsDistinctAccounts(t *testing.T) {
+	endpoint := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasPrefix(r.FormValue("username"), "stranger") {
+			says(http.StatusBadRequest, `{"error":"invalid_grant"}`)(w, r)
+			return
+		}
+		issuesTokens(w, r)
+	})
+	o := operate(t, directive(endpoint, oldService(t), "replay off"))
+	for i := range 30 {
+		o.post(t, account(t, fmt.Sprint("listener", i%10)))
+	}
+	for i := range 8 {
+		o.post(t, account(t, fmt.Sprint("stranger", i)))
+	}
+	got := drawn(t, o).Endpoints[0]
+	if a := got.Accounts; a.Upgraded != 10 || a.Refused != 8 || a.SignedIn != 0 || a.Doubted != 0 {
+		t.Errorf("%+v", a)
+	}
+	counted := map[string]uint32{}
+	for outcome, steps := range got.Day.Counts {
+		for _, n := range steps {
+			counted[outcome.String()] += n
+		}
+	}
+	if counted["upgraded"] != 30 || counted["rejected"] != 8 || len(counted) != 2 {
+		t.Errorf("%v", counted)
+	}
+	if faults := got.Faults; len(faults) != 4 || faults[0].Outcome.String() != "rejected" || !strings.Contains(o.log(t), `"reference":"`+faults[0].Reference+`"`) {
+		t.Errorf("%+v", faults)
+	}
+}
+
+func TestWhatThePageDrawsSurvivesAReload(t *testing.T) {
+	endpoint, old := serve(t, issuesTokens), oldService(t)
+	o := operate(t, directive(endpoint, old))
+	o.upgrade(t)
+	o = operate(t, "header X-Config 2\n"+directive(endpoint, old)) // in the place of the first
+	if got := drawn(t, o).Endpoints[0]; got.Accounts.Upgraded != 1 || len(got.Day.Counts) != 1 {
+		t.Errorf("%+v", got)
+	}
+}
