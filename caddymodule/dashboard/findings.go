@@ -2,7 +2,10 @@ package dashboard
 
 import (
 	"fmt"
+	"math"
 	"time"
+
+	"github.com/dustin/go-humanize"
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
 )
@@ -68,19 +71,19 @@ func (e *Endpoint) findings(now time.Time, add func(severe bool, link, says stri
 		add(true, "smapiupgradebreakeropen", "The token endpoint has been failing and is tried again.")
 	}
 	if e.HoldSeconds > 0 {
-		add(false, "smapiupgradeheldback", "The token endpoint has asked to wait, for %.0f s more.", max(1, e.HoldSeconds))
+		add(false, "smapiupgradeheldback", "The token endpoint has asked to wait, for %.0f s more.", max(1, math.Round(e.HoldSeconds)))
 	}
 	if e.Waiting > 0 && e.OldestWaitingSeconds >= longWait {
-		add(false, "smapiupgradequeue", "%d calls wait for the token endpoint, the oldest for %.0f s.", e.Waiting, e.OldestWaitingSeconds)
+		add(false, "smapiupgradequeue", "%s calls wait for the token endpoint, the oldest for %.0f s.", humanize.Comma(int64(e.Waiting)), e.OldestWaitingSeconds)
 	}
 	if n := e.Last5Minutes[flow.Misconfigured]; n > 0 {
-		add(true, "smapiupgrademisconfigured", "%d calls of the last 5 minutes failed because something is misconfigured%s.", n, e.fix())
+		add(true, "smapiupgrademisconfigured", "%s calls of the last 5 minutes failed because something is misconfigured%s.", humanize.Comma(int64(n)), e.fix())
 	}
 	if n := e.Last5Minutes[flow.Overloaded]; n > 0 {
-		add(false, "smapiupgradeturnedaway", "%d calls of the last 5 minutes had no place at the token endpoint in time.", n)
+		add(false, "smapiupgradeturnedaway", "%s calls of the last 5 minutes had no place at the token endpoint in time.", humanize.Comma(int64(n)))
 	}
 	if n := e.Last5Minutes[flow.Unavailable]; n > 0 && e.Breaker == "closed" && 20*n >= n+e.Last5Minutes[flow.Upgraded]+e.Last5Minutes[flow.Refreshed] {
-		add(false, "smapiupgradefailing", "%d calls of the last 5 minutes had no good answer of the token endpoint.", n)
+		add(false, "smapiupgradefailing", "%s calls of the last 5 minutes had no good answer of the token endpoint.", humanize.Comma(int64(n)))
 	}
 	if f := &e.LoginFuse; !f.Blown && f.Tried >= 20 && 5*f.Rejected >= f.Tried {
 		add(false, "smapiupgraderejectedhigh", "%d of %d accounts that were tried lately were refused%s.", f.Rejected, f.Tried, f.mostly())

@@ -25,6 +25,9 @@ function draw(name, attributes) {
 	return e;
 }
 
+// breakable is a URL whose lines may end after its slashes.
+const breakable = (url) => url.split(/(?<=[/.])/).flatMap((part) => [part, document.createElement("wbr")]);
+
 const number = (n) => Math.round(n).toLocaleString("en");
 const clock = (date, seconds) => date.toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit", second: seconds ? "2-digit" : undefined });
 const plural = (n, one, many) => number(n) + " " + (n === 1 ? one : many);
@@ -72,9 +75,9 @@ function grouped(counts, groupOf) {
 
 // ceiling is a round number of at least n.
 function ceiling(n) {
-	if (n <= 4) return 4;
+	if (n <= 10) return 2 * Math.max(2, Math.ceil(n / 2));
 	const power = 10 ** Math.floor(Math.log10(n));
-	return [1, 2, 4, 5, 10].map((f) => f * power).find((c) => c >= n);
+	return [1, 1.2, 1.6, 2, 2.4, 3, 4, 5, 6, 8, 10].map((f) => f * power).find((c) => c >= n);
 }
 
 function spoken(step, range, groupOf) {
@@ -116,7 +119,7 @@ function chart(e, at, groupOf) {
 		}
 		most = Math.max(most, all);
 	}
-	const width = 760, height = 210, left = 44, bottom = 22, top = 8;
+	const width = 760, height = 260, left = 44, bottom = 22, top = 8;
 	const plot = height - bottom - top, slot = (width - left) / steps.length, high = ceiling(most);
 	const svg = draw("svg", { viewBox: `0 0 ${width} ${height}`, preserveAspectRatio: "none", "aria-hidden": "true" });
 	const y = (n) => top + plot * (1 - n / high);
@@ -184,7 +187,7 @@ function axes(inner, high, steps, step, range) {
 		Object.assign(e.style, css);
 		inner.append(e);
 	};
-	const top = 8, plot = 180;
+	const top = 8, plot = 230;
 	for (const share of [0, .5, 1]) {
 		place(number(high * share), { top: top + plot * (1 - share) - 8 + "px", left: "0", width: "5%", textAlign: "right" });
 	}
@@ -211,8 +214,8 @@ function figures(e, vaults) {
 			figure(a.upgraded, "accounts upgraded"), figure(a.signed_in, "homes signed in"),
 			figure(a.refused, "accounts refused"), figure(a.doubted, "refusals doubted")),
 		make("p", { class: "note" },
-			counted ? "The vault keeps " + plural(records, "record", "records") + " of homes, as counted within the last day. " : "",
-			"The figures above are estimates of distinct accounts, within about 2 percent. An account may be in several. Anybody can make up accounts that are refused, and nobody can move the others without the authorization server's word."));
+			"Estimates of distinct accounts, within about 2 percent; one may be in several. Refused and doubted may hold accounts that strangers have made up, the others are by the authorization server's word. ",
+			counted ? "The vault keeps " + plural(records, "record", "records") + " of homes, as counted within the last day." : ""));
 }
 
 const breakers = {
@@ -248,14 +251,14 @@ function facts(e, at) {
 		const left = (new Date(e.server_certificate_ends) - at) / 1000;
 		fact("TLS", [left < 14 * 86400 ? "bad" : "", left < 0 ? "ended " + lasting(-left) + " ago" : "ends in " + lasting(left), "the token endpoint's certificate"]);
 	}
-	return make("div", {}, make("h3", {}, "The token endpoint now"), list);
+	return make("div", { class: "facts-of" }, make("h3", {}, "The token endpoint now"), list);
 }
 
 function outcomes(e, legend) {
 	const day = (name) => (e.day.counts[name] || []).reduce((sum, n) => sum + n, 0);
 	const rows = legend.filter((o) => e.since_start[o.name] || day(o.name));
 	if (!rows.length) return null;
-	return make("div", { class: "wide scroll", tabindex: "0", role: "region", "aria-label": "Outcomes" }, make("table", {},
+	return make("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Outcomes" }, make("table", {},
 		make("caption", {}, "Outcomes"),
 		make("thead", {}, make("tr", {}, make("th", { scope: "col" }, "what happened"), make("th", { scope: "col", class: "number" }, "5 min"),
 			make("th", { scope: "col", class: "number" }, "24 h"), make("th", { scope: "col", class: "number" }, "since start"), make("th", { scope: "col", class: "what" }, "the player gets"))),
@@ -269,7 +272,7 @@ function outcomes(e, legend) {
 
 function faults(e) {
 	if (!e.faults.length) return null;
-	return make("div", { class: "wide" }, make("table", { class: "faults" },
+	return make("div", { class: "wide faults-of" }, make("table", { class: "faults" },
 		make("caption", {}, "Last faults"),
 		make("thead", {}, make("tr", {}, ["when", "outcome", "method", "why", "reference"].map((h) => make("th", { scope: "col", class: h === "method" ? "what" : undefined }, h)))),
 		make("tbody", {}, e.faults.slice(0, 10).map((f) => make("tr", {},
@@ -285,13 +288,13 @@ function endpoint(e, at, value, groupOf) {
 	const none = !e.endpoint;
 	return make("section", { class: "endpoint" },
 		make("div", { class: "title" },
-			make("h2", {}, none ? "No token endpoint" : e.endpoint),
+			make("h2", {}, none ? "No token endpoint" : breakable(e.endpoint)),
 			make("p", {}, none ? "the modes observe and reauthorize need none" : e.client_id ? ["as ", make("span", { class: "code" }, e.client_id)] : null)),
 		make("div", { class: "grid" },
 			none ? null : figures(e, value.vaults || []),
-			make("div", { class: none ? "wide" : "" }, chart(e, at, groupOf)),
+			make("div", { class: none ? "wide left" : "left" }, chart(e, at, groupOf), outcomes(e, value.outcomes)),
 			none ? null : facts(e, at),
-			outcomes(e, value.outcomes), faults(e)));
+			faults(e)));
 }
 
 // --- all of it
