@@ -70,29 +70,9 @@ func runDex(t testing.TB, codeLife time.Duration) *server {
 			t.Fatal(err)
 		}
 		cmd := exec.Command(binary, "serve", path)
-		var said strings.Builder
-		cmd.Stdout, cmd.Stderr = &said, &said
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() {
-			_ = cmd.Process.Kill()
-			_ = cmd.Wait()
-			if t.Failed() {
-				t.Log(said.String())
-			}
-		})
+		start(t, cmd)
+		listening(t, listens)
 		to := &url.URL{Scheme: "http", Host: listens}
-		for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
-			response, err := http.Get(to.String() + "/keys")
-			if err == nil {
-				response.Body.Close()
-				break
-			}
-			if time.Now().After(deadline) {
-				t.Fatal(err)
-			}
-		}
 		return &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(to) }}
 	})
 	s.works = func(t testing.TB, accessToken string) bool {

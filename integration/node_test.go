@@ -16,26 +16,14 @@ const nodePackages = "its packages are installed by: npm ci --prefix integration
 func startNode(t testing.TB, environment []string, args ...string) (address string) {
 	t.Helper()
 	cmd := node(environment, args...)
-	var said strings.Builder
-	cmd.Stderr = &said
-	stdin, err := cmd.StdinPipe()
-	if err != nil {
+	if _, err := cmd.StdinPipe(); err != nil { // with whose end it ends, however the test does
 		t.Fatal(err)
 	}
 	stdout, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = stdin.Close()
-		_ = cmd.Wait()
-		if t.Failed() {
-			t.Log(said.String())
-		}
-	})
+	start(t, cmd)
 	port, err := bufio.NewReader(stdout).ReadString('\n')
 	if err != nil {
 		t.Fatalf("%v has not started (%s)", args, nodePackages)

@@ -5,7 +5,6 @@ package integration
 import (
 	"encoding/json"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -31,28 +30,9 @@ func runPHP(t testing.TB, kind, sessions string) (address string) {
 	address = loopback.FreeAddress()
 	cmd := exec.Command("php", "-S", address, "server.php")
 	cmd.Dir, cmd.Env = "oldservice", append(os.Environ(), "KIND="+kind, "SESSIONS="+sessions)
-	var said strings.Builder
-	cmd.Stdout, cmd.Stderr = &said, &said
-	if err := cmd.Start(); err != nil {
-		t.Fatalf("%v (Debian has it in php-cli and php-soap)", err)
-	}
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-		if t.Failed() {
-			t.Log(said.String())
-		}
-	})
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
-		conn, err := net.Dial("tcp", address)
-		if err == nil {
-			conn.Close()
-			return "http://" + address
-		}
-		if time.Now().After(deadline) {
-			t.Fatal(err)
-		}
-	}
+	start(t, cmd) // Debian has it in php-cli and php-soap
+	listening(t, address)
+	return "http://" + address
 }
 
 // controller calls a method as npm's @svrooij/sonos does, which players have nothing to do with. Its householdId is that of

@@ -207,9 +207,7 @@ func TestAListenerWhoDeniesIsNotSignedIn(t *testing.T) {
 func TestACodeThatHasRunOutSignsNobodyIn(t *testing.T) {
 	atEach(t, 2*time.Second, func(t *testing.T, oauth deviceServer) {
 		s := oauth.signIn(t)
-		l := s.link(t)
-		check(t, s.poll(t, l), notYet)
-		check(t, s.pollUntil(t, l), never)
+		check(t, s.pollUntil(t, s.link(t)), never)
 	})
 }
 
