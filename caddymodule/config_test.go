@@ -352,6 +352,7 @@ func TestTheExampleSaysThatItIsOne(t *testing.T) {
 		"smapi_upgrade {\nissuer https://auth.example.com\nclient_id a\nclient_secret {env.HOME}\n}":                 true,
 		"smapi_upgrade https://auth.invalid/token {\nclient_id a\nclient_secret {file.../testdata/client_secret}\n}": true,
 		"smapi_upgrade https://auth.invalid/token {\nclient_id a\nclient_secret {env.HOME}\n}":                       false,
+		"smapi_upgrade https://auth.example.company/token {\nclient_id a\nclient_secret {env.HOME}\n}":               false,
 	} {
 		s := caddyRun(t, lines+"\nreverse_proxy "+old.URL)
 		if got := strings.Contains(s.log(t), "is still that of the example"); got != want {

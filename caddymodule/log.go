@@ -102,13 +102,9 @@ func digest(field, text string) zap.Field {
 	if text == "" {
 		return zap.Skip()
 	}
-	return zap.String(field, hex.EncodeToString(keyed(field, text)[:8]))
-}
-
-func keyed(field, text string) []byte {
 	mac := hmac.New(sha256.New, digestKey)
 	mac.Write([]byte(field + " " + text))
-	return mac.Sum(nil)
+	return zap.String(field, hex.EncodeToString(mac.Sum(nil)[:8]))
 }
 
 // logUnsaved tells of tokens that are not in the vault as they should be.

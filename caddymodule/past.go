@@ -9,6 +9,7 @@ import (
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/exchange"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/history"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/replay"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/token"
 )
 
@@ -35,7 +36,8 @@ func (h *Handler) standsFor(account string) uint64 {
 	if h.vault != nil {
 		return h.vault.Number("account of the history", account)
 	}
-	return binary.LittleEndian.Uint64(keyed("history", account))
+	digest := replay.DigestOf("history", account)
+	return binary.LittleEndian.Uint64(digest[:])
 }
 
 // fault keeps an answer that was not what its player hoped for.

@@ -71,7 +71,7 @@ func TestWhatIsWrongIsSaidInASentenceWithItsChapterOfTheHandbook(t *testing.T) {
 		said += f.Says + "\n"
 	}
 	for _, text := range []string{
-		"no smapi_upgrade", "fuse of upgrades is blown: 30 of 40 accounts were refused, mostly with invalid_grant.", "fuse of refreshes", "fuse of the old service",
+		"no smapi_upgrade", "fuse of upgrades is blown: 30 of 40 accounts were refused, mostly invalid_grant.", "fuse of refreshes", "fuse of the old service",
 		"is left alone", "is tried again", "wait, for 30 s", "12 calls wait", "misconfigured: check client_id.", "2 calls of the last 5 minutes had no place",
 		"10 calls of the last 5 minutes had no good answer", "20 of 50 accounts", "The file of client_secret", "client certificate ends on 6 May 2026",
 		"certificate of the token endpoint has ended on 2 May 2026", "storage of the vault fails", "7 objects",

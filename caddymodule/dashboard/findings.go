@@ -56,7 +56,7 @@ func (e *Endpoint) findings(now time.Time, add func(severe bool, link, says stri
 	fuse := func(f *FuseStatus, of string) {
 		if f.Blown && f.Blew != nil {
 			add(true, "smapiupgradefuseblown", "The fuse of %s is blown: %d of %d accounts were refused%s. Refusals are not believed, and nobody is signed out by them.",
-				of, f.Blew.Rejected, f.Blew.Tried, f.Blew.mostly())
+				of, f.Blew.Rejected, f.Blew.Tried, f.Blew.Mostly())
 		}
 	}
 	fuse(&e.LoginFuse, "upgrades")
@@ -86,7 +86,7 @@ func (e *Endpoint) findings(now time.Time, add func(severe bool, link, says stri
 		add(false, "smapiupgradefailing", "%s calls of the last 5 minutes had no good answer of the token endpoint.", humanize.Comma(int64(n)))
 	}
 	if f := &e.LoginFuse; !f.Blown && f.Tried >= 20 && 5*f.Rejected >= f.Tried {
-		add(false, "smapiupgraderejectedhigh", "%d of %d accounts that were tried lately were refused%s.", f.Rejected, f.Tried, f.mostly())
+		add(false, "smapiupgraderejectedhigh", "%d of %d accounts that were tried lately were refused%s.", f.Rejected, f.Tried, f.Mostly())
 	}
 	certificate := func(end *time.Time, whose string) {
 		switch {
@@ -104,14 +104,6 @@ func (e *Endpoint) findings(now time.Time, add func(severe bool, link, says stri
 		certificate(s.Expires, "client certificate")
 	}
 	certificate(e.ServerCertificateEnds, "certificate of the token endpoint")
-}
-
-// mostly is the most frequent reason, to be put behind a number.
-func (t *FuseTries) mostly() string {
-	if t.OAuthError == "" {
-		return ""
-	}
-	return ", mostly with " + t.OAuthError
 }
 
 // fix is the remedy that the log names, to be put behind a sentence.

@@ -83,3 +83,11 @@ type FuseTries struct {
 	Rejected   int    `json:"rejected"`
 	OAuthError string `json:"oauth_error,omitempty"`
 }
+
+// Mostly is the most frequent error, to be put behind a number; blank without one.
+func (t *FuseTries) Mostly() string {
+	if t.OAuthError == "" {
+		return ""
+	}
+	return ", mostly " + t.OAuthError
+}

@@ -3,6 +3,7 @@ package settings
 
 import (
 	"encoding/json"
+	"net/url"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
@@ -266,6 +267,10 @@ const (
 
 // IsExample reports whether the token endpoint or the client's secret is that of Caddyfile.example or of the documents.
 func (o *Options) IsExample() bool {
-	return strings.Contains(o.TokenEndpoint, ".example.com") || strings.Contains(o.Issuer, ".example.com") ||
-		strings.Contains(o.ClientSecret, "testdata/client_secret")
+	for _, address := range []string{o.TokenEndpoint, o.Issuer} {
+		if u, err := url.Parse(address); err == nil && strings.HasSuffix(u.Hostname(), ".example.com") {
+			return true
+		}
+	}
+	return strings.Contains(o.ClientSecret, "testdata/client_secret")
 }

@@ -1,7 +1,7 @@
 // Command sandbox shows an upgrade on one machine: an old music service, an OAuth server, and Caddy in front
-// of both with the repository's Caddyfile.example. It plays a player that is upgraded, a listener who signs in, and an upgraded
-// home that browses the old service, and then stays up to be tried by hand. With -services it starts only the two services, for a Caddy of your own. Everything listens
-// on free loopback ports, and nothing is left behind.
+// of both with the repository's Caddyfile.example. It plays a player that is upgraded, a listener who signs in, and an
+// upgraded home that browses the old service, and then stays up to be tried by hand. With -services it starts only the two
+// services, for a Caddy of your own. Everything listens on free loopback ports, and nothing is left behind.
 package main
 
 import (

@@ -134,10 +134,10 @@ func printFuse(p *Page, of string, f *dashboard.FuseStatus) {
 	}
 	says := "BLOWN for " + of + ":"
 	if b := f.Blew; b != nil && b.Tried > 0 {
-		says += fmt.Sprintf(" %d of %d accounts were rejected (%s, of %g%% at most)%s.", b.Rejected, b.Tried, share(b), f.Percent, mostly(b))
+		says += fmt.Sprintf(" %d of %d accounts were rejected (%s, of %g%% at most)%s.", b.Rejected, b.Tried, share(b), f.Percent, b.Mostly())
 	}
 	if f.Tried > 0 {
-		says += fmt.Sprintf(" Since then %d of %d (%s)%s.", f.Rejected, f.Tried, share(&f.FuseTries), mostly(&f.FuseTries))
+		says += fmt.Sprintf(" Since then %d of %d (%s)%s.", f.Rejected, f.Tried, share(&f.FuseTries), f.Mostly())
 	}
 	says += " Rejections are doubted: see what has changed at the authorization server"
 	var lines strings.Builder
@@ -150,11 +150,4 @@ func printFuse(p *Page, of string, f *dashboard.FuseStatus) {
 
 func share(t *dashboard.FuseTries) string {
 	return fmt.Sprintf("%.0f%%", 100*float64(t.Rejected)/float64(t.Tried))
-}
-
-func mostly(t *dashboard.FuseTries) string {
-	if t.OAuthError == "" {
-		return ""
-	}
-	return ", mostly " + t.OAuthError
 }
