@@ -16,6 +16,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/smapi-tools/caddy-smapi-upgrade/internal/caddytest"
 	"github.com/smapi-tools/caddy-smapi-upgrade/internal/loopback"
 )
 
@@ -43,7 +44,7 @@ func asked(t *testing.T, args ...string) (out string, code int) {
 		t.Fatal(err)
 	}
 	cmd := exec.Command(self, args...)
-	cmd.Env = append(os.Environ(), asCaddy+"=1")
+	cmd.Env = append(os.Environ(), caddytest.AsCaddy+"=1")
 	content, err := cmd.CombinedOutput()
 	if cmd.ProcessState == nil {
 		t.Fatal(err)
@@ -60,10 +61,10 @@ func TestTheAdminEndpointIsASocketOfCaddysOwnAndTheDocumentedSiteShowsTwoPagesOf
 	defer os.RemoveAll(dir)
 	socket := filepath.Join(dir, "admin.sock")
 	public, scrape := loopback.FreeAddress(), loopback.FreeAddress()
-	write(t, filepath.Join(dir, "secret"), "secret")
+	caddytest.Write(t, filepath.Join(dir, "secret"), "secret")
 	for name, value := range map[string]string{
-		"SMAPI_ADMIN_SOCKET": socket, "SMAPI_SITE": "http://" + public, "SMAPI_LEGACY": strings.TrimPrefix(oldService(t).URL, "http://"),
-		"SMAPI_TOKEN_ENDPOINT": serve(t, issuesTokens).URL + "/token", "SMAPI_CLIENT_SECRET_FILE": filepath.Join(dir, "secret"),
+		"SMAPI_ADMIN_SOCKET": socket, "SMAPI_SITE": "http://" + public, "SMAPI_LEGACY": strings.TrimPrefix(caddytest.OldService(t).URL, "http://"),
+		"SMAPI_TOKEN_ENDPOINT": caddytest.Serve(t, caddytest.IssuesTokens).URL + "/token", "SMAPI_CLIENT_SECRET_FILE": filepath.Join(dir, "secret"),
 	} {
 		t.Setenv(name, value)
 	}
@@ -74,8 +75,8 @@ func TestTheAdminEndpointIsASocketOfCaddysOwnAndTheDocumentedSiteShowsTwoPagesOf
 	config := filepath.Join(dir, "Caddyfile")
 	global := "{\n\tpersist_config off\n\tlog {\n\t\toutput discard\n\t}\n\tstorage file_system " + dir + "\n"
 	text := strings.Replace(string(example), "{\n", global, 1) + strings.Replace(documentedSite(t, "docs/handbook.md", "metrics /metrics"), ":9180", scrape, 1)
-	write(t, config, text)
-	load(t, text)
+	caddytest.Write(t, config, text)
+	caddytest.Load(t, text)
 	t.Cleanup(func() { _ = caddy.Stop() })
 
 	if info, err := os.Stat(socket); err != nil || info.Mode().Perm() != 0o600 {
@@ -97,23 +98,23 @@ func TestTheAdminEndpointIsASocketOfCaddysOwnAndTheDocumentedSiteShowsTwoPagesOf
 		}
 	}
 	http.DefaultTransport.(*http.Transport).CloseIdleConnections() // which the reload has ended
-	scraped := func(path string) answer { return (&site{url: "http://" + scrape}).get(t, path) }
-	if got := scraped("/metrics"); got.status != http.StatusOK || !strings.Contains(got.body, "caddy_smapi_upgrade_requests_total") {
-		t.Errorf("/metrics: %d", got.status)
+	scraped := func(path string) caddytest.Answer { return (&caddytest.Site{URL: "http://" + scrape}).Get(t, path) }
+	if got := scraped("/metrics"); got.Status != http.StatusOK || !strings.Contains(got.Body, "caddy_smapi_upgrade_requests_total") {
+		t.Errorf("/metrics: %d", got.Status)
 	}
-	if got := scraped("/smapi_upgrade/ready"); got.status != http.StatusOK {
+	if got := scraped("/smapi_upgrade/ready"); got.Status != http.StatusOK {
 		t.Errorf("/smapi_upgrade/ready: %+v", got)
 	}
 	for _, path := range []string{"/", "/config/", "/smapi_upgrade/status", "/load", "/smapi_upgrade/ready/../../config/"} {
-		if got := scraped(path); got.status != http.StatusNotFound {
-			t.Errorf("%s: %d %s", path, got.status, got.body)
+		if got := scraped(path); got.Status != http.StatusNotFound {
+			t.Errorf("%s: %d %s", path, got.Status, got.Body)
 		}
 	}
-	if got := (&site{url: "http://" + public}).get(t, "/metrics"); strings.Contains(got.body, "caddy_smapi_upgrade") {
+	if got := (&caddytest.Site{URL: "http://" + public}).Get(t, "/metrics"); strings.Contains(got.Body, "caddy_smapi_upgrade") {
 		t.Error("the public site has the metrics")
 	}
 
-	load(t, fmt.Sprintf("{\n\tadmin unix/%s|0600\n\tpersist_config off\n}\nhttp://%s {\n\tbind 127.0.0.1\n\trespond ok\n}\n", socket, public))
+	caddytest.Load(t, fmt.Sprintf("{\n\tadmin unix/%s|0600\n\tpersist_config off\n}\nhttp://%s {\n\tbind 127.0.0.1\n\trespond ok\n}\n", socket, public))
 	if out, code := asked(t, "smapi-upgrade", "ready", "--config", config, "--adapter", "caddyfile"); code != 1 || !strings.Contains(out, "no configuration with smapi_upgrade is running") {
 		t.Errorf("without a handler it is ready: %d %s", code, out)
 	}

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+
+	"github.com/smapi-tools/caddy-smapi-upgrade/internal/caddytest"
 )
 
 func accounts(exchange, result string) string {
@@ -18,33 +20,33 @@ func accounts(exchange, result string) string {
 // What alerts ask for: a caller who repeats one account, or makes them up, moves nothing that good accounts are counted by.
 func TestDistinctAccountsAreCountedByHowTheirLastExchangeEnded(t *testing.T) {
 	var failed atomic.Int32
-	judge := passwords(&failed)
-	endpoint := serve(t, func(w http.ResponseWriter, r *http.Request) {
+	judge := caddytest.Passwords(&failed)
+	endpoint := caddytest.Serve(t, func(w http.ResponseWriter, r *http.Request) {
 		if strings.HasPrefix(r.PostFormValue("username"), "broken") {
 			w.WriteHeader(http.StatusInternalServerError)
 			return
 		}
 		if r.PostFormValue("grant_type") == "refresh_token" {
-			says(http.StatusBadRequest, `{"error":"invalid_grant"}`)(w, r)
+			caddytest.Says(http.StatusBadRequest, `{"error":"invalid_grant"}`)(w, r)
 			return
 		}
 		judge(w, r)
 	})
-	o := operate(t, directive(endpoint, oldService(t), "failed_logins off", "refresh_auth_tokens"))
+	o := caddytest.Operate(t, caddytest.Directive(endpoint, caddytest.OldService(t), "failed_logins off", "refresh_auth_tokens"))
 	for i := range 30 {
-		o.post(t, tries(t, "ella", "wrong"+strconv.Itoa(i), "home"))
+		o.Post(t, caddytest.Tries(t, "ella", "wrong"+strconv.Itoa(i), "home"))
 	}
 	for i := range 5 {
 		for home := range 2 {
-			checkAnswer(t, o.post(t, tries(t, "good"+strconv.Itoa(i), "right", "home"+strconv.Itoa(home))), "upgraded.xml")
+			caddytest.CheckAnswer(t, o.Post(t, caddytest.Tries(t, "good"+strconv.Itoa(i), "right", "home"+strconv.Itoa(home))), "upgraded.xml")
 		}
-		o.post(t, tries(t, "made-up"+strconv.Itoa(i), "wrong", "home"))
+		o.Post(t, caddytest.Tries(t, "made-up"+strconv.Itoa(i), "wrong", "home"))
 	}
 	for range 3 {
-		o.post(t, tries(t, "broken", "right", "home"))
+		o.Post(t, caddytest.Tries(t, "broken", "right", "home"))
 	}
-	o.call(t, "refreshAuthToken", "refresh-auth-token.xml")
-	values := o.scrape(t)
+	o.Call(t, "refreshAuthToken", "refresh-auth-token.xml")
+	values := o.Scrape(t)
 	for name, want := range map[string]float64{
 		accounts("upgrade", "accepted"): 5,
 		accounts("upgrade", "rejected"): 6,
@@ -73,8 +75,8 @@ func TestWhichCredentialsAreExchangedIsKnownWithoutACall(t *testing.T) {
 		"mode observe\n" + token:              {"login": 0, "session_id": 0, "login_token": 0, "anonymous": 0},
 		"households 0%\nexpire_session_ids\n": {"login": 1, "session_id": 0, "login_token": 0, "anonymous": 0},
 	} {
-		o := operate(t, directive(serve(t, issuesTokens), oldService(t), options))
-		values := o.scrape(t)
+		o := caddytest.Operate(t, caddytest.Directive(caddytest.Serve(t, caddytest.IssuesTokens), caddytest.OldService(t), options))
+		values := o.Scrape(t)
 		for kind, n := range want {
 			if got, ok := values[exchanging(kind)]; !ok || got != n {
 				t.Errorf("%q: %s is %v, want %v", options, exchanging(kind), got, n)
@@ -84,12 +86,12 @@ func TestWhichCredentialsAreExchangedIsKnownWithoutACall(t *testing.T) {
 }
 
 func TestOneAccountCanBeFollowedThroughTheLog(t *testing.T) {
-	s := caddyRun(t, directive(serve(t, issuesTokens), oldService(t)))
+	s := caddytest.Run(t, caddytest.Directive(caddytest.Serve(t, caddytest.IssuesTokens), caddytest.OldService(t)))
 	digest := regexp.MustCompile(`"account":"([0-9a-f]{16})"`)
-	s.post(t, tries(t, "ella", "right", "first-home"))
-	s.post(t, tries(t, " ELLA ", "right", "second-home"))
-	s.post(t, tries(t, "django", "right", "first-home"))
-	log := s.log(t)
+	s.Post(t, caddytest.Tries(t, "ella", "right", "first-home"))
+	s.Post(t, caddytest.Tries(t, " ELLA ", "right", "second-home"))
+	s.Post(t, caddytest.Tries(t, "django", "right", "first-home"))
+	log := s.Log(t)
 	found := digest.FindAllStringSubmatch(log, -1)
 	if len(found) != 3 || found[0][1] != found[1][1] || found[0][1] == found[2][1] {
 		t.Errorf("the digests are %v", found)

@@ -13,6 +13,8 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+
+	"github.com/smapi-tools/caddy-smapi-upgrade/internal/caddytest"
 )
 
 var update = flag.Bool("update", false, "write the recorded results of testdata anew")
@@ -37,7 +39,7 @@ func recorded(t *testing.T, got []byte, path string) {
 
 func caddyfiles(t *testing.T, folder string, test func(t *testing.T, text []byte, base string)) {
 	t.Helper()
-	files, err := filepath.Glob(filepath.Join(testdata, folder, "*.caddyfile"))
+	files, err := filepath.Glob(filepath.Join(caddytest.Testdata, folder, "*.caddyfile"))
 	if err != nil || len(files) == 0 {
 		t.Fatal("no Caddyfiles", err)
 	}
@@ -58,7 +60,7 @@ func TestACaddyfileSaysWhatItsJSONSays(t *testing.T) {
 		if formatted := caddyfile.Format(text); !bytes.Equal(formatted, text) {
 			t.Errorf("caddy fmt would make it\n%s", formatted)
 		}
-		config, err := adapt(string(text))
+		config, err := caddytest.Adapt(string(text))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -72,7 +74,7 @@ func TestACaddyfileSaysWhatItsJSONSays(t *testing.T) {
 
 func TestAMistakeInACaddyfileIsReportedWithItsLine(t *testing.T) {
 	caddyfiles(t, "mistakes", func(t *testing.T, text []byte, base string) {
-		_, err := adapt(string(text))
+		_, err := caddytest.Adapt(string(text))
 		if err == nil {
 			t.Fatal("no error")
 		}
@@ -205,7 +207,7 @@ func validate(t *testing.T, text []byte) {
 	if formatted := caddyfile.Format(text); !bytes.Equal(bytes.TrimSpace(formatted), bytes.TrimSpace(text)) {
 		t.Errorf("caddy fmt would make it\n%s", formatted)
 	}
-	config, err := adapt(string(text))
+	config, err := caddytest.Adapt(string(text))
 	if err != nil {
 		t.Errorf("%v in\n%s", err, text)
 		return
@@ -226,8 +228,8 @@ func documented(t *testing.T) map[string][]byte {
 	t.Chdir("..") // where Caddyfile.example expects to be tried
 	t.Setenv("SMAPI_CLIENT_SECRET", "secret")
 	key := filepath.Join(t.TempDir(), "key.pem")
-	_, text := newKey(t)
-	write(t, key, text)
+	_, text := caddytest.NewKey(t)
+	caddytest.Write(t, key, text)
 	t.Setenv("SMAPI_CLIENT_KEY", key)
 	files, err := filepath.Glob("docs/*.md")
 	if err != nil || len(files) == 0 {
@@ -243,7 +245,7 @@ func documented(t *testing.T) map[string][]byte {
 }
 
 func TestTheDocumentedCaddyfilesAreValid(t *testing.T) {
-	found, keys := 0, vaultFile(t)
+	found, keys := 0, caddytest.VaultFile(t)
 	for file, text := range documented(t) {
 		if file == "Caddyfile.example" {
 			validate(t, text)
@@ -264,7 +266,7 @@ func TestTheDocumentedCaddyfilesAreValid(t *testing.T) {
 func TestEverySectionOfTheExampleIsValid(t *testing.T) {
 	example := string(documented(t)["Caddyfile.example"])
 	sections := regexp.MustCompile(`(?m)(^\t\t#\t.*\n)+`).FindAllString(example, -1)
-	t.Setenv("SMAPI_VAULT_KEYS", vaultFile(t))
+	t.Setenv("SMAPI_VAULT_KEYS", caddytest.VaultFile(t))
 	if len(sections) != 9 {
 		t.Fatalf("%d sections", len(sections))
 	}
@@ -335,7 +337,7 @@ func TestTheREADMEsJSONIsItsCaddyfile(t *testing.T) {
 	if err := json.Compact(&documented, block("json")); err != nil {
 		t.Fatal(err)
 	}
-	config, err := adapt(string(block("caddyfile")))
+	config, err := caddytest.Adapt(string(block("caddyfile")))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -346,7 +348,7 @@ func TestTheREADMEsJSONIsItsCaddyfile(t *testing.T) {
 
 // With its defaults the example validates, and would upgrade nobody.
 func TestTheExampleSaysThatItIsOne(t *testing.T) {
-	old := oldService(t)
+	old := caddytest.OldService(t)
 	for lines, want := range map[string]bool{
 		"smapi_upgrade https://auth.example.com/oauth2/token {\nclient_id a\nclient_secret {env.HOME}\n}":            true,
 		"smapi_upgrade {\nissuer https://auth.example.com\nclient_id a\nclient_secret {env.HOME}\n}":                 true,
@@ -354,8 +356,8 @@ func TestTheExampleSaysThatItIsOne(t *testing.T) {
 		"smapi_upgrade https://auth.invalid/token {\nclient_id a\nclient_secret {env.HOME}\n}":                       false,
 		"smapi_upgrade https://auth.example.company/token {\nclient_id a\nclient_secret {env.HOME}\n}":               false,
 	} {
-		s := caddyRun(t, lines+"\nreverse_proxy "+old.URL)
-		if got := strings.Contains(s.log(t), "is still that of the example"); got != want {
+		s := caddytest.Run(t, lines+"\nreverse_proxy "+old.URL)
+		if got := strings.Contains(s.Log(t), "is still that of the example"); got != want {
 			t.Errorf("%s: warned %v", lines, got)
 		}
 		if err := caddy.Stop(); err != nil {

@@ -10,16 +10,18 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/smapi-tools/caddy-smapi-upgrade/internal/caddytest"
 )
 
 // form is what a token endpoint was asked, once.
-func form(t testing.TB, endpoint *server) (url.Values, http.Header) {
+func form(t testing.TB, endpoint *caddytest.Server) (url.Values, http.Header) {
 	t.Helper()
-	asked := endpoint.asked()
+	asked := endpoint.Asked()
 	if len(asked) != 1 {
 		t.Fatalf("%d POSTs", len(asked))
 	}
-	values, err := url.ParseQuery(asked[0].body)
+	values, err := url.ParseQuery(asked[0].Text)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -100,13 +102,13 @@ func TestEveryKindOfAccountIsExchangedAsConfigured(t *testing.T) {
 		}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			endpoint, old := serve(t, issuesTokens), oldService(t)
-			s := caddyRun(t, directive(endpoint, old, test.options))
-			checkAnswer(t, s.post(t, file(t, "requests", test.request)), "upgraded.xml")
+			endpoint, old := caddytest.Serve(t, caddytest.IssuesTokens), caddytest.OldService(t)
+			s := caddytest.Run(t, caddytest.Directive(endpoint, old, test.options))
+			caddytest.CheckAnswer(t, s.Post(t, caddytest.File(t, "requests", test.request)), "upgraded.xml")
 			if got, _ := form(t, endpoint); got.Encode() != test.want.Encode() {
 				t.Errorf("the form is %v, want %v", got, test.want)
 			}
-			if n := len(old.asked()); n != 0 {
+			if n := len(old.Asked()); n != 0 {
 				t.Errorf("the old service was asked %d times", n)
 			}
 		})
@@ -114,12 +116,12 @@ func TestEveryKindOfAccountIsExchangedAsConfigured(t *testing.T) {
 }
 
 func TestAKindWithoutAnExchangeSignsInAgain(t *testing.T) {
-	endpoint := serve(t, issuesTokens)
-	s := caddyRun(t, directive(endpoint, oldService(t), "exchange anonymous urn:example:anonymous"))
+	endpoint := caddytest.Serve(t, caddytest.IssuesTokens)
+	s := caddytest.Run(t, caddytest.Directive(endpoint, caddytest.OldService(t), "exchange anonymous urn:example:anonymous"))
 	for _, request := range []string{"upgrade.xml", "session-id.xml", "login-token.xml"} {
-		checkAnswer(t, s.post(t, file(t, "requests", request)), "reauthorize.xml")
+		caddytest.CheckAnswer(t, s.Post(t, caddytest.File(t, "requests", request)), "reauthorize.xml")
 	}
-	if n := len(endpoint.asked()); n != 0 {
+	if n := len(endpoint.Asked()); n != 0 {
 		t.Errorf("%d POSTs", n)
 	}
 }
@@ -129,45 +131,45 @@ const exchangesTokens = `exchange login_token {
 }`
 
 func TestAnAccountThatWaitsForItsListenerIsNotExchanged(t *testing.T) {
-	endpoint := serve(t, issuesTokens)
-	s := caddyRun(t, directive(endpoint, oldService(t), exchangesTokens))
-	checkAnswer(t, s.post(t, file(t, "requests", "login-token-needs-reauth.xml")), "reauthorize.xml")
-	if n := len(endpoint.asked()); n != 0 {
+	endpoint := caddytest.Serve(t, caddytest.IssuesTokens)
+	s := caddytest.Run(t, caddytest.Directive(endpoint, caddytest.OldService(t), exchangesTokens))
+	caddytest.CheckAnswer(t, s.Post(t, caddytest.File(t, "requests", "login-token-needs-reauth.xml")), "reauthorize.xml")
+	if n := len(endpoint.Asked()); n != 0 {
 		t.Errorf("%d POSTs", n)
 	}
 }
 
 func TestATokenInTheAuthorizationHeaderIsExchanged(t *testing.T) {
-	endpoint, old := serve(t, issuesTokens), oldService(t)
-	s := caddyRun(t, directive(endpoint, old, exchangesTokens))
+	endpoint, old := caddytest.Serve(t, caddytest.IssuesTokens), caddytest.OldService(t)
+	s := caddytest.Run(t, caddytest.Directive(endpoint, old, exchangesTokens))
 	for i, value := range []string{"header-token-%d", "Bearer header-token-%d"} {
-		r := s.request(t, file(t, "requests", "login-token-in-authorization.xml"))
+		r := s.Request(t, caddytest.File(t, "requests", "login-token-in-authorization.xml"))
 		r.Header.Set("Authorization", fmt.Sprintf(value, i))
-		checkAnswer(t, s.do(t, r), "upgraded.xml")
+		caddytest.CheckAnswer(t, s.Do(t, r), "upgraded.xml")
 		if got, _ := form(t, endpoint); got.Get("subject_token") != fmt.Sprint("header-token-", i) {
 			t.Errorf("the form is %v", got)
 		}
 	}
 
 	// Something in front may have taken the header: no reason to sign anybody out.
-	if got := s.post(t, file(t, "requests", "login-token-in-authorization.xml")); got.status != http.StatusTeapot {
+	if got := s.Post(t, caddytest.File(t, "requests", "login-token-in-authorization.xml")); got.Status != http.StatusTeapot {
 		t.Errorf("without the header: %+v", got)
 	}
-	if n := len(endpoint.asked()); n != 0 {
+	if n := len(endpoint.Asked()); n != 0 {
 		t.Errorf("%d POSTs without a token", n)
 	}
 }
 
 func TestHeadersGoOutWithTheExchange(t *testing.T) {
-	endpoint := serve(t, issuesTokens)
-	s := caddyRun(t, directive(endpoint, oldService(t), `header auth0-forwarded-for {client_ip}
+	endpoint := caddytest.Serve(t, caddytest.IssuesTokens)
+	s := caddytest.Run(t, caddytest.Directive(endpoint, caddytest.OldService(t), `header auth0-forwarded-for {client_ip}
 		header X-Home {smapi.household_id}
 		header X-Device {smapi.device_provider}:{smapi.device_id}
 		header X-Fixed one
 		header X-Fixed two
 		header X-Nothing {header.X-Absent}
 		header User-Agent example`))
-	checkAnswer(t, s.upgrade(t), "upgraded.xml")
+	caddytest.CheckAnswer(t, s.Upgrade(t), "upgraded.xml")
 	_, header := form(t, endpoint)
 	for name, want := range map[string]string{
 		"Auth0-Forwarded-For": "127.0.0.1", "X-Home": "Sonos_abc123", "X-Device": "Sonos:00-0E-58-5B-06-D6:8",
@@ -179,8 +181,8 @@ func TestHeadersGoOutWithTheExchange(t *testing.T) {
 	}
 
 	// What a player says may be no header. The account is upgraded without.
-	body := bytes.Replace(file(t, "requests", "upgrade.xml"), []byte("Sonos_abc123"), []byte("a\nb"), 1)
-	checkAnswer(t, s.post(t, body), "upgraded.xml")
+	body := bytes.Replace(caddytest.File(t, "requests", "upgrade.xml"), []byte("Sonos_abc123"), []byte("a\nb"), 1)
+	caddytest.CheckAnswer(t, s.Post(t, body), "upgraded.xml")
 	if _, header := form(t, endpoint); len(header.Values("X-Home")) != 0 {
 		t.Errorf("X-Home is %q", header.Values("X-Home"))
 	}
@@ -205,24 +207,24 @@ func latin1(username, password string) http.HandlerFunc {
 			return mangled.String()
 		}
 		if read("username") != username || read("password") != password {
-			says(http.StatusBadRequest, `{"error":"invalid_grant"}`)(w, r)
+			caddytest.Says(http.StatusBadRequest, `{"error":"invalid_grant"}`)(w, r)
 			return
 		}
-		issuesTokens(w, r)
+		caddytest.IssuesTokens(w, r)
 	}
 }
 
 func TestAServerThatWantsTheCharsetSaidIsToldIt(t *testing.T) {
-	sample := file(t, "requests", "upgrade.xml")
+	sample := caddytest.File(t, "requests", "upgrade.xml")
 	for _, test := range []struct{ username, password, option, answer, contentType string }{
 		{"testuser", "paßword", "", "reauthorize.xml", "application/x-www-form-urlencoded"},
 		{"testuser", "password", "", "upgraded.xml", "application/x-www-form-urlencoded"},
 		{"testuser", "paßword", "form_charset utf-8", "upgraded.xml", "application/x-www-form-urlencoded; charset=utf-8"},
 		{"björk", "12345", "form_charset utf-8", "upgraded.xml", "application/x-www-form-urlencoded; charset=utf-8"},
 	} {
-		endpoint := serve(t, latin1(test.username, test.password))
-		s := caddyRun(t, directive(endpoint, oldService(t), test.option, "header X-Home {smapi.household_id}"))
-		checkAnswer(t, s.post(t, []byte(strings.NewReplacer("testuser", test.username, "12345", test.password).Replace(string(sample)))), test.answer)
+		endpoint := caddytest.Serve(t, latin1(test.username, test.password))
+		s := caddytest.Run(t, caddytest.Directive(endpoint, caddytest.OldService(t), test.option, "header X-Home {smapi.household_id}"))
+		caddytest.CheckAnswer(t, s.Post(t, []byte(strings.NewReplacer("testuser", test.username, "12345", test.password).Replace(string(sample)))), test.answer)
 		if _, header := form(t, endpoint); header.Get("Content-Type") != test.contentType {
 			t.Errorf("%q: Content-Type is %q", test.option, header.Get("Content-Type"))
 		}
@@ -231,7 +233,7 @@ func TestAServerThatWantsTheCharsetSaidIsToldIt(t *testing.T) {
 
 // What a site that says no charset was refused is no rejection at one that does.
 func TestARejectionForWantOfACharsetIsNoOthers(t *testing.T) {
-	s := caddyRun(t, fmt.Sprintf(`route {
+	s := caddytest.Run(t, fmt.Sprintf(`route {
 		smapi_upgrade /bare/* %[1]s {
 			client_id id
 			client_auth none
@@ -241,19 +243,19 @@ func TestARejectionForWantOfACharsetIsNoOthers(t *testing.T) {
 			client_auth none
 			form_charset utf-8
 		}
-	}`, serve(t, latin1("testuser", "paßword")).URL))
-	body := bytes.Replace(file(t, "requests", "upgrade.xml"), []byte("12345"), []byte("paßword"), 1)
-	checkAnswer(t, (&site{url: s.url + "/bare"}).post(t, body), "reauthorize.xml")
-	checkAnswer(t, (&site{url: s.url + "/said"}).post(t, body), "upgraded.xml")
+	}`, caddytest.Serve(t, latin1("testuser", "paßword")).URL))
+	body := bytes.Replace(caddytest.File(t, "requests", "upgrade.xml"), []byte("12345"), []byte("paßword"), 1)
+	caddytest.CheckAnswer(t, (&caddytest.Site{URL: s.URL + "/bare"}).Post(t, body), "reauthorize.xml")
+	caddytest.CheckAnswer(t, (&caddytest.Site{URL: s.URL + "/said"}).Post(t, body), "upgraded.xml")
 }
 
 // A log or another handler could print them.
 func TestThePlaceholdersOfACallExistNowhereElse(t *testing.T) {
-	endpoint := serve(t, issuesTokens)
-	s := caddyRun(t, "log_append seen [{smapi.password}{http.smapi.password}{smapi.household_id}]\n"+
-		directive(endpoint, oldService(t), "header X-Home {smapi.household_id}", exchangesPasswords))
-	checkAnswer(t, s.upgrade(t), "upgraded.xml")
-	log := s.log(t)
+	endpoint := caddytest.Serve(t, caddytest.IssuesTokens)
+	s := caddytest.Run(t, "log_append seen [{smapi.password}{http.smapi.password}{smapi.household_id}]\n"+
+		caddytest.Directive(endpoint, caddytest.OldService(t), "header X-Home {smapi.household_id}", exchangesPasswords))
+	caddytest.CheckAnswer(t, s.Upgrade(t), "upgraded.xml")
+	log := s.Log(t)
 	if strings.Contains(log, "12345") || strings.Contains(log, "Sonos_abc123") || !strings.Contains(log, `"seen":"[`) {
 		t.Errorf("the log is %s", log)
 	}
@@ -266,10 +268,10 @@ const exchangesPasswords = `exchange login urn:example:password {
 
 // Two sites may share a token endpoint and a client, and tell it apart who asks.
 func TestWhatOneSiteIsGivenIsNotWhatAnotherIs(t *testing.T) {
-	endpoint := serve(t, func(w http.ResponseWriter, r *http.Request) {
-		says(200, fmt.Sprintf(`{"access_token":"%s%s","refresh_token":"k"}`, r.Header.Get("X-Tenant"), r.PostFormValue("tenant")))(w, r)
+	endpoint := caddytest.Serve(t, func(w http.ResponseWriter, r *http.Request) {
+		caddytest.Says(200, fmt.Sprintf(`{"access_token":"%s%s","refresh_token":"k"}`, r.Header.Get("X-Tenant"), r.PostFormValue("tenant")))(w, r)
 	})
-	s := caddyRun(t, fmt.Sprintf(`route {
+	s := caddytest.Run(t, fmt.Sprintf(`route {
 		smapi_upgrade /jazz/* %[1]s {
 			client_id id
 			client_auth none
@@ -287,51 +289,51 @@ func TestWhatOneSiteIsGivenIsNotWhatAnotherIs(t *testing.T) {
 		}
 	}`, endpoint.URL))
 	for _, tenant := range []string{"jazz", "rock", "folk"} {
-		at := &site{url: s.url + "/" + tenant}
-		if token, _ := pair(t, at.upgrade(t).body); token != tenant {
+		at := &caddytest.Site{URL: s.URL + "/" + tenant}
+		if token, _ := caddytest.Pair(t, at.Upgrade(t).Body); token != tenant {
 			t.Errorf("%s is given the token of %s", tenant, token)
 		}
 	}
 }
 
 func TestAnotherDeviceOfTheHomeIsTheSameCall(t *testing.T) {
-	endpoint := serve(t, says(400, `{"error":"invalid_grant"}`))
-	s := caddyRun(t, directive(endpoint, oldService(t), "param device {smapi.device_id}", "header X-Device {smapi.device_id}"))
+	endpoint := caddytest.Serve(t, caddytest.Says(400, `{"error":"invalid_grant"}`))
+	s := caddytest.Run(t, caddytest.Directive(endpoint, caddytest.OldService(t), "param device {smapi.device_id}", "header X-Device {smapi.device_id}"))
 	for i := range 5 {
-		body := bytes.Replace(file(t, "requests", "upgrade.xml"), []byte("D6:8"), fmt.Appendf(nil, "D6:%d", i), 1)
-		checkAnswer(t, s.post(t, body), "reauthorize.xml")
+		body := bytes.Replace(caddytest.File(t, "requests", "upgrade.xml"), []byte("D6:8"), fmt.Appendf(nil, "D6:%d", i), 1)
+		caddytest.CheckAnswer(t, s.Post(t, body), "reauthorize.xml")
 	}
-	if n := len(endpoint.asked()); n != 1 {
+	if n := len(endpoint.Asked()); n != 1 {
 		t.Errorf("%d failed logins", n)
 	}
 }
 
 func TestACallWithoutItsProofIsForwarded(t *testing.T) {
-	endpoint := serve(t, issuesTokens)
-	s := caddyRun(t, directive(endpoint, oldService(t), "exchange login_token urn:x {\nparam subject_token {smapi.key}\n}"))
-	body := bytes.Replace(file(t, "requests", "login-token.xml"), []byte("old-key"), nil, 1)
-	if got := s.post(t, body); got.status != http.StatusTeapot {
+	endpoint := caddytest.Serve(t, caddytest.IssuesTokens)
+	s := caddytest.Run(t, caddytest.Directive(endpoint, caddytest.OldService(t), "exchange login_token urn:x {\nparam subject_token {smapi.key}\n}"))
+	body := bytes.Replace(caddytest.File(t, "requests", "login-token.xml"), []byte("old-key"), nil, 1)
+	if got := s.Post(t, body); got.Status != http.StatusTeapot {
 		t.Errorf("%+v", got)
 	}
-	if n := len(endpoint.asked()); n != 0 {
+	if n := len(endpoint.Asked()); n != 0 {
 		t.Errorf("%d POSTs", n)
 	}
 }
 
 // A server that refuses a long header would seem to fail for all.
 func TestALongHeaderIsLeftOut(t *testing.T) {
-	endpoint := serve(t, issuesTokens)
-	s := caddyRun(t, directive(endpoint, oldService(t), "header X-Said {header.X-Said}", "replay off"))
+	endpoint := caddytest.Serve(t, caddytest.IssuesTokens)
+	s := caddytest.Run(t, caddytest.Directive(endpoint, caddytest.OldService(t), "header X-Said {header.X-Said}", "replay off"))
 	for _, length := range []int{1024, 1025} {
-		r := s.request(t, file(t, "requests", "upgrade.xml"))
+		r := s.Request(t, caddytest.File(t, "requests", "upgrade.xml"))
 		r.Header.Set("X-Said", strings.Repeat("x", length))
-		checkAnswer(t, s.do(t, r), "upgraded.xml")
+		caddytest.CheckAnswer(t, s.Do(t, r), "upgraded.xml")
 		if _, header := form(t, endpoint); (header.Get("X-Said") != "") != (length == 1024) {
 			t.Errorf("of %d bytes arrive %d", length, len(header.Get("X-Said")))
 		}
 	}
-	body := bytes.Replace(file(t, "requests", "upgrade.xml"), []byte("00-0E-58-5B-06-D6:8"), bytes.Repeat([]byte("x"), 256), 1)
-	if got := s.post(t, body); got.status != http.StatusTeapot {
+	body := bytes.Replace(caddytest.File(t, "requests", "upgrade.xml"), []byte("00-0E-58-5B-06-D6:8"), bytes.Repeat([]byte("x"), 256), 1)
+	if got := s.Post(t, body); got.Status != http.StatusTeapot {
 		t.Errorf("a long deviceId: %+v", got)
 	}
 }
@@ -343,21 +345,21 @@ func TestOnErrorSaysWhatAFailureMeans(t *testing.T) {
 		says          http.HandlerFunc
 		answer        string
 	}{
-		{"a bare 403", "on_error 403 rejected", says(403, ""), "reauthorize.xml"},
-		{"another bare status", "on_error 403 rejected", says(401, ""), "service-unavailable.xml"},
-		{"an error of the server's own", "on_error account_locked rejected", says(500, locked), "reauthorize.xml"},
-		{"an error that means something else here", "on_error invalid_grant unavailable", says(400, `{"error":"invalid_grant"}`), "service-unavailable.xml"},
-		{"a refused client is no refused listener", "on_error 401 rejected", says(401, `{"error":"invalid_client"}`), "service-unavailable.xml"},
-		{"an error of no fixed meaning", "on_error 400 rejected", says(400, locked), "reauthorize.xml"},
-		{"in one exchange", "exchange login {\non_error 403 rejected\n}", says(403, ""), "reauthorize.xml"},
-		{"in another exchange", "exchange login\nexchange anonymous urn:x {\non_error 403 rejected\n}", says(403, ""), "service-unavailable.xml"},
-		{"in one exchange other than in all", "on_error 403 rejected\nexchange login {\non_error 403 unavailable\n}", says(403, ""), "service-unavailable.xml"},
-		{"a success", "on_error 400 rejected", issuesTokens, "upgraded.xml"},
+		{"a bare 403", "on_error 403 rejected", caddytest.Says(403, ""), "reauthorize.xml"},
+		{"another bare status", "on_error 403 rejected", caddytest.Says(401, ""), "service-unavailable.xml"},
+		{"an error of the server's own", "on_error account_locked rejected", caddytest.Says(500, locked), "reauthorize.xml"},
+		{"an error that means something else here", "on_error invalid_grant unavailable", caddytest.Says(400, `{"error":"invalid_grant"}`), "service-unavailable.xml"},
+		{"a refused client is no refused listener", "on_error 401 rejected", caddytest.Says(401, `{"error":"invalid_client"}`), "service-unavailable.xml"},
+		{"an error of no fixed meaning", "on_error 400 rejected", caddytest.Says(400, locked), "reauthorize.xml"},
+		{"in one exchange", "exchange login {\non_error 403 rejected\n}", caddytest.Says(403, ""), "reauthorize.xml"},
+		{"in another exchange", "exchange login\nexchange anonymous urn:x {\non_error 403 rejected\n}", caddytest.Says(403, ""), "service-unavailable.xml"},
+		{"in one exchange other than in all", "on_error 403 rejected\nexchange login {\non_error 403 unavailable\n}", caddytest.Says(403, ""), "service-unavailable.xml"},
+		{"a success", "on_error 400 rejected", caddytest.IssuesTokens, "upgraded.xml"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			s := caddyRun(t, directive(serve(t, test.says), oldService(t), test.options))
-			checkAnswer(t, s.upgrade(t), test.answer)
-			if strings.Contains(test.options, "account_locked") && !strings.Contains(s.log(t), `"oauth_error":"account_locked"`) {
+			s := caddytest.Run(t, caddytest.Directive(caddytest.Serve(t, test.says), caddytest.OldService(t), test.options))
+			caddytest.CheckAnswer(t, s.Upgrade(t), test.answer)
+			if strings.Contains(test.options, "account_locked") && !strings.Contains(s.Log(t), `"oauth_error":"account_locked"`) {
 				t.Error("the log does not name the error that on_error names")
 			}
 		})
@@ -365,15 +367,15 @@ func TestOnErrorSaysWhatAFailureMeans(t *testing.T) {
 }
 
 // wellKnown is an authorization server with metadata at a path, which it is asked for once.
-func wellKnown(t *testing.T, path string, metadata func(issuer string) string) *server {
+func wellKnown(t *testing.T, path string, metadata func(issuer string) string) *caddytest.Server {
 	t.Helper()
-	var s *server
-	s = serve(t, func(w http.ResponseWriter, r *http.Request) {
+	var s *caddytest.Server
+	s = caddytest.Serve(t, func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case path:
 			_, _ = io.WriteString(w, metadata(s.URL))
 		case "/oauth2/token":
-			issuesTokens(w, r)
+			caddytest.IssuesTokens(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -409,18 +411,18 @@ func TestTheTokenEndpointIsFoundByItsIssuer(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			auth := wellKnown(t, test.path, test.metadata)
-			s := caddyRun(t, fmt.Sprintf("smapi_upgrade {\nissuer %s%s\nclient_id id\nclient_auth none\nreplay off\n}", auth.URL, test.issuer))
-			if n := len(auth.asked()); n != 0 {
+			s := caddytest.Run(t, fmt.Sprintf("smapi_upgrade {\nissuer %s%s\nclient_id id\nclient_auth none\nreplay off\n}", auth.URL, test.issuer))
+			if n := len(auth.Asked()); n != 0 {
 				t.Errorf("asked %d times before the first call", n)
 			}
 			for range 2 {
-				checkAnswer(t, s.upgrade(t), test.answer)
+				caddytest.CheckAnswer(t, s.Upgrade(t), test.answer)
 			}
-			if log := s.log(t); !strings.Contains(log, test.log) {
+			if log := s.Log(t); !strings.Contains(log, test.log) {
 				t.Errorf("the log lacks %q: %s", test.log, log)
 			}
 			gets := 0
-			for _, r := range auth.asked() {
+			for _, r := range auth.Asked() {
 				if r.Method == http.MethodGet {
 					gets++
 				} else if r.URL.Path != "/oauth2/token" {
@@ -436,24 +438,24 @@ func TestTheTokenEndpointIsFoundByItsIssuer(t *testing.T) {
 
 func TestAnOutageOfTheIssuerIsUnavailableUntilItEnds(t *testing.T) {
 	down := true
-	var auth *server
-	auth = serve(t, func(w http.ResponseWriter, r *http.Request) {
+	var auth *caddytest.Server
+	auth = caddytest.Serve(t, func(w http.ResponseWriter, r *http.Request) {
 		switch {
 		case down:
 			w.WriteHeader(http.StatusBadGateway)
 		case r.Method == http.MethodGet:
 			fmt.Fprintf(w, `{"issuer":%q,"token_endpoint":%q}`, auth.URL, auth.URL+"/token")
 		default:
-			issuesTokens(w, r)
+			caddytest.IssuesTokens(w, r)
 		}
 	})
-	s := caddyRun(t, fmt.Sprintf("smapi_upgrade {\nissuer %s\nclient_id id\nclient_auth none\n}", auth.URL))
-	checkAnswer(t, s.upgrade(t), "service-unavailable.xml")
-	if !strings.Contains(s.log(t), `"outcome":"unavailable"`) {
+	s := caddytest.Run(t, fmt.Sprintf("smapi_upgrade {\nissuer %s\nclient_id id\nclient_auth none\n}", auth.URL))
+	caddytest.CheckAnswer(t, s.Upgrade(t), "service-unavailable.xml")
+	if !strings.Contains(s.Log(t), `"outcome":"unavailable"`) {
 		t.Error("the log does not call it an outage")
 	}
 	down = false
-	for deadline := time.Now().Add(10 * time.Second); s.upgrade(t).status != http.StatusOK; {
+	for deadline := time.Now().Add(10 * time.Second); s.Upgrade(t).Status != http.StatusOK; {
 		if time.Now().After(deadline) {
 			t.Fatal("the outage does not end")
 		}
@@ -463,8 +465,8 @@ func TestAnOutageOfTheIssuerIsUnavailableUntilItEnds(t *testing.T) {
 // Two sites may share a token endpoint and a client, and differ in what they make of its answers.
 func TestWhatOneSiteCallsARejectionIsNoneAtAnother(t *testing.T) {
 	for answers, request := range map[string][2]string{"getDeviceAuthToken": {"upgrade.xml", "reauthorize.xml"}, "refreshAuthToken": {"refresh-auth-token.xml", "auth-token-expired.xml"}} {
-		endpoint := serve(t, says(503, ""))
-		s := caddyRun(t, fmt.Sprintf(`route {
+		endpoint := caddytest.Serve(t, caddytest.Says(503, ""))
+		s := caddytest.Run(t, fmt.Sprintf(`route {
 			smapi_upgrade /strict/* %[1]s {
 				client_id id
 				client_auth none
@@ -477,22 +479,22 @@ func TestWhatOneSiteCallsARejectionIsNoneAtAnother(t *testing.T) {
 				refresh_auth_tokens
 			}
 		}`, endpoint.URL))
-		strict, lenient := &site{url: s.url + "/strict"}, &site{url: s.url + "/lenient"}
-		checkAnswer(t, strict.call(t, answers, request[0]), request[1])
-		checkAnswer(t, lenient.call(t, answers, request[0]), "service-unavailable.xml")
-		if n := len(endpoint.asked()); n > 1 {
+		strict, lenient := &caddytest.Site{URL: s.URL + "/strict"}, &caddytest.Site{URL: s.URL + "/lenient"}
+		caddytest.CheckAnswer(t, strict.Call(t, answers, request[0]), request[1])
+		caddytest.CheckAnswer(t, lenient.Call(t, answers, request[0]), "service-unavailable.xml")
+		if n := len(endpoint.Asked()); n > 1 {
 			t.Errorf("%d POSTs", n) // the second of which might be another failed login
 		}
 	}
 }
 
 func TestPlayersWithoutAnAccountAreToldApartByTheirHomes(t *testing.T) {
-	endpoint := serve(t, says(500, ""))
-	s := caddyRun(t, directive(endpoint, oldService(t), "exchange anonymous urn:x"))
+	endpoint := caddytest.Serve(t, caddytest.Says(500, ""))
+	s := caddytest.Run(t, caddytest.Directive(endpoint, caddytest.OldService(t), "exchange anonymous urn:x"))
 	for i := range 50 {
-		s.post(t, bytes.Replace(file(t, "requests", "anonymous.xml"), []byte("Sonos_abc123"), fmt.Appendf(nil, "Sonos_%d", i), 1))
+		s.Post(t, bytes.Replace(caddytest.File(t, "requests", "anonymous.xml"), []byte("Sonos_abc123"), fmt.Appendf(nil, "Sonos_%d", i), 1))
 	}
-	if n := len(endpoint.asked()); n != 20 {
+	if n := len(endpoint.Asked()); n != 20 {
 		t.Errorf("%d POSTs to an endpoint that fails for 20 homes", n)
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/smapi-tools/caddy-smapi-upgrade/internal/caddytest"
 	"github.com/smapi-tools/caddy-smapi-upgrade/internal/loopback"
 )
 
@@ -128,7 +129,7 @@ func twoSites(t *testing.T, upstreams string) (bare, with string) {
 	bare, with = loopback.FreeAddress(), loopback.FreeAddress()
 	_, barePort, _ := net.SplitHostPort(bare)
 	_, withPort, _ := net.SplitHostPort(with)
-	s := caddyRun(t, fmt.Sprintf(`respond ok
+	s := caddytest.Run(t, fmt.Sprintf(`respond ok
 }
 http://:%s {
 	bind 127.0.0.1
@@ -169,13 +170,13 @@ func rawRequests(t *testing.T) map[string]string {
 		action  = "SOAPAction: \"http://www.sonos.com/Services/1.1#getDeviceAuthToken\"\r\n"
 		another = "SOAPAction: \"http://www.sonos.com/Services/1.1#getMetadata\"\r\n"
 	)
-	upgrade := string(file(t, "requests", "upgrade.xml"))
-	files, err := filepath.Glob(filepath.Join(testdata, "requests", "forward-*.xml"))
+	upgrade := string(caddytest.File(t, "requests", "upgrade.xml"))
+	files, err := filepath.Glob(filepath.Join(caddytest.Testdata, "requests", "forward-*.xml"))
 	if err != nil || len(files) == 0 {
 		t.Fatal("no requests", err)
 	}
 	for _, path := range files {
-		add(filepath.Base(path), "POST", text+action, string(file(t, "requests", filepath.Base(path))))
+		add(filepath.Base(path), "POST", text+action, string(caddytest.File(t, "requests", filepath.Base(path))))
 	}
 	add("another method", "POST", text+another, upgrade)
 	add("without SOAPAction", "POST", text, strings.ReplaceAll(upgrade, "getDeviceAuthToken", "getMetadata"))
@@ -255,7 +256,7 @@ func TestAnEarlyAnswerIsPassedOn(t *testing.T) {
 func TestADeadUpstreamIsRetriedWithTheSameBytes(t *testing.T) {
 	old := listen(t, false)
 	bare, with := twoSites(t, fmt.Sprintf("%s %s {\nlb_policy round_robin\nlb_retries 3\nlb_try_interval 1ms\n}",
-		deadAddress(t), old.Addr()))
+		caddytest.DeadAddress(t), old.Addr()))
 	for name, request := range rawRequests(t) {
 		wantAnswer := send(t, bare, request)
 		if gotAnswer := send(t, with, request); gotAnswer != wantAnswer {

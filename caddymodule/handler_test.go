@@ -1,7 +1,6 @@
 package caddymodule_test
 
 import (
-	"encoding/xml"
 	"fmt"
 	"io"
 	"maps"
@@ -13,75 +12,33 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/smapi-tools/caddy-smapi-upgrade/cmd/sandbox/authserver"
+	"github.com/smapi-tools/caddy-smapi-upgrade/internal/caddytest"
 )
 
-// pair is what a player reads from an answer. It refuses what Sonos's schema does not have.
-func pair(t testing.TB, body string) (authToken, privateKey string) {
-	t.Helper()
-	var envelope struct {
-		Result struct {
-			Parts []struct {
-				XMLName xml.Name
-				Text    string `xml:",chardata"`
-			} `xml:",any"`
-		} `xml:"Body>getDeviceAuthTokenResponse>getDeviceAuthTokenResult"`
-	}
-	if err := xml.Unmarshal([]byte(body), &envelope); err != nil {
-		t.Fatal(err)
-	}
-	parts := envelope.Result.Parts
-	const sonos = "http://www.sonos.com/Services/1.1"
-	if len(parts) != 2 || parts[0].XMLName != (xml.Name{Space: sonos, Local: "authToken"}) ||
-		parts[1].XMLName != (xml.Name{Space: sonos, Local: "privateKey"}) {
-		t.Fatalf("the answer is not authToken and privateKey: %s", body)
-	}
-	return parts[0].Text, parts[1].Text
-}
-
-// oauthServer is a real one, which counts.
-func oauthServer(t testing.TB, accounts map[string]string) *server {
-	t.Helper()
-	handler, err := authserver.New("the-id", "the-secret", accounts)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return serve(t, handler.ServeHTTP)
-}
-
-func directive(tokenEndpoint, upstream *server, more ...string) string {
-	return fmt.Sprintf(`smapi_upgrade %s/token {
-		client_id the-id
-		client_secret the-secret
-		%s
-	}
-	reverse_proxy %s`, tokenEndpoint.URL, strings.Join(more, "\n\t\t"), upstream.URL)
-}
-
 func TestEverySpellingOfTheCallIsUpgradedAtARealServer(t *testing.T) {
-	oauth, old := oauthServer(t, map[string]string{"testuser": "12345"}), oldService(t)
-	s := caddyRun(t, "encode gzip {\nminimum_length 1\n}\n"+directive(oauth, old, "replay off"))
-	files, err := filepath.Glob(filepath.Join(testdata, "requests", "upgrade*.xml"))
+	oauth, old := caddytest.OAuthServer(t, map[string]string{"testuser": "12345"}), caddytest.OldService(t)
+	s := caddytest.Run(t, "encode gzip {\nminimum_length 1\n}\n"+caddytest.Directive(oauth, old, "replay off"))
+	files, err := filepath.Glob(filepath.Join(caddytest.Testdata, "requests", "upgrade*.xml"))
 	if err != nil || len(files) == 0 {
 		t.Fatal("no requests", err)
 	}
 	for _, path := range files {
 		t.Run(filepath.Base(path), func(t *testing.T) {
-			got := s.post(t, file(t, "requests", filepath.Base(path)))
-			if got.status != http.StatusOK {
+			got := s.Post(t, caddytest.File(t, "requests", filepath.Base(path)))
+			if got.Status != http.StatusOK {
 				t.Fatal(got)
 			}
-			authToken, privateKey := pair(t, got.body)
+			authToken, privateKey := caddytest.Pair(t, got.Body)
 			if authToken == "" || privateKey == "" {
 				t.Errorf("the pair is %q, %q", authToken, privateKey)
 			}
-			checkHeader(t, got)
-			if n := len(oauth.asked()); n != 1 {
+			caddytest.CheckHeader(t, got)
+			if n := len(oauth.Asked()); n != 1 {
 				t.Errorf("%d POSTs", n)
 			}
 		})
 	}
-	if n := len(old.asked()); n != 0 {
+	if n := len(old.Asked()); n != 0 {
 		t.Errorf("the old service was asked %d times", n)
 	}
 }
@@ -98,21 +55,21 @@ func TestCredentialsReachARealServerExactly(t *testing.T) {
 	for value := range escaped {
 		accounts[value] = value + value
 	}
-	oauth := oauthServer(t, accounts)
-	s := caddyRun(t, directive(oauth, oldService(t)))
+	oauth := caddytest.OAuthServer(t, accounts)
+	s := caddytest.Run(t, caddytest.Directive(oauth, caddytest.OldService(t)))
 	for value, text := range escaped {
-		body := strings.NewReplacer("testuser", text, "12345", text+text).Replace(string(file(t, "requests", "upgrade.xml")))
-		if authToken, _ := pair(t, s.post(t, []byte(body)).body); authToken == "" {
-			t.Errorf("%q was refused, sent as %s", value, oauth.asked()[0].body)
+		body := strings.NewReplacer("testuser", text, "12345", text+text).Replace(string(caddytest.File(t, "requests", "upgrade.xml")))
+		if authToken, _ := caddytest.Pair(t, s.Post(t, []byte(body)).Body); authToken == "" {
+			t.Errorf("%q was refused, sent as %s", value, oauth.Asked()[0].Text)
 		}
 	}
 }
 
 func TestAWrongPasswordCostsOneLogin(t *testing.T) {
-	oauth, old := oauthServer(t, map[string]string{"testuser": "another"}), oldService(t)
-	s := caddyRun(t, directive(oauth, old))
-	checkAnswer(t, s.upgrade(t), "reauthorize.xml")
-	if n := len(oauth.asked()); n != 1 {
+	oauth, old := caddytest.OAuthServer(t, map[string]string{"testuser": "another"}), caddytest.OldService(t)
+	s := caddytest.Run(t, caddytest.Directive(oauth, old))
+	caddytest.CheckAnswer(t, s.Upgrade(t), "reauthorize.xml")
+	if n := len(oauth.Asked()); n != 1 {
 		t.Errorf("%d POSTs", n)
 	}
 }
@@ -130,48 +87,48 @@ func TestEveryOutcomeHasItsAnswer(t *testing.T) {
 		log     []string
 	}{
 		{
-			"upgraded", "", "upgrade.xml", issuesTokens, 1, "upgraded.xml",
+			"upgraded", "", "upgrade.xml", caddytest.IssuesTokens, 1, "upgraded.xml",
 			[]string{`"level":"info"`, `"outcome":"upgraded"`, `"credentials":"login"`, `"status":200`, `"duration":`},
 		},
 		{
 			"upgraded, escaped", "", "upgrade.xml",
-			says(200, `{"access_token":"<&>\"'","refresh_token":"音楽 ]]>"}`), 1, "upgraded-escaped.xml",
+			caddytest.Says(200, `{"access_token":"<&>\"'","refresh_token":"音楽 ]]>"}`), 1, "upgraded-escaped.xml",
 			[]string{`"outcome":"upgraded"`},
 		},
 		{
 			"upgraded from other fields", "auth_token id\nprivate_key key", "upgrade.xml",
-			says(200, `{"id":"new-token","key":"new-key","access_token":"x","refresh_token":"y"}`), 1, "upgraded.xml", nil,
+			caddytest.Says(200, `{"id":"new-token","key":"new-key","access_token":"x","refresh_token":"y"}`), 1, "upgraded.xml", nil,
 		},
 		{
 			"upgraded with the fallback", "private_key refresh_token new-key", "upgrade.xml",
-			says(200, `{"access_token":"new-token"}`), 1, "upgraded.xml", nil,
+			caddytest.Says(200, `{"access_token":"new-token"}`), 1, "upgraded.xml", nil,
 		},
 		{
-			"reauthorize: a login token", "", "login-token.xml", issuesTokens, 0, "reauthorize.xml",
+			"reauthorize: a login token", "", "login-token.xml", caddytest.IssuesTokens, 0, "reauthorize.xml",
 			[]string{`"level":"info"`, `"outcome":"reauthorize"`, `"credentials":"login_token"`, `"cause":"no exchange for these credentials"`},
 		},
-		{"reauthorize: a login token elsewhere", "", "login-token-in-authorization.xml", issuesTokens, 0, "reauthorize.xml", nil},
-		{"reauthorize: needs_reauth", "", "login-token-needs-reauth.xml", issuesTokens, 0, "reauthorize.xml", nil},
-		{"reauthorize: a session id", "", "session-id.xml", issuesTokens, 0, "reauthorize.xml", nil},
-		{"reauthorize: nobody", "", "anonymous.xml", issuesTokens, 0, "reauthorize.xml", nil},
+		{"reauthorize: a login token elsewhere", "", "login-token-in-authorization.xml", caddytest.IssuesTokens, 0, "reauthorize.xml", nil},
+		{"reauthorize: needs_reauth", "", "login-token-needs-reauth.xml", caddytest.IssuesTokens, 0, "reauthorize.xml", nil},
+		{"reauthorize: a session id", "", "session-id.xml", caddytest.IssuesTokens, 0, "reauthorize.xml", nil},
+		{"reauthorize: nobody", "", "anonymous.xml", caddytest.IssuesTokens, 0, "reauthorize.xml", nil},
 		{
-			"rejected", "", "upgrade.xml", says(400, `{"error":"invalid_grant"}`), 1, "reauthorize.xml",
+			"rejected", "", "upgrade.xml", caddytest.Says(400, `{"error":"invalid_grant"}`), 1, "reauthorize.xml",
 			[]string{`"level":"info"`, `"outcome":"rejected"`, `"status":400`, `"oauth_error":"invalid_grant"`},
 		},
 		{
-			"rejected, not_linked", "on_rejected not_linked", "upgrade.xml", says(400, `{"error":"invalid_grant"}`), 1,
+			"rejected, not_linked", "on_rejected not_linked", "upgrade.xml", caddytest.Says(400, `{"error":"invalid_grant"}`), 1,
 			"not-linked-failure.xml", []string{`"outcome":"rejected"`},
 		},
 		{
-			"an outage with not_linked", "on_rejected not_linked", "upgrade.xml", says(500, `oops`), 1,
+			"an outage with not_linked", "on_rejected not_linked", "upgrade.xml", caddytest.Says(500, `oops`), 1,
 			"service-unavailable.xml", []string{`"outcome":"unavailable"`},
 		},
 		{
-			"unavailable", "", "upgrade.xml", says(503, `<html>`), 1, "service-unavailable.xml",
+			"unavailable", "", "upgrade.xml", caddytest.Says(503, `<html>`), 1, "service-unavailable.xml",
 			[]string{`"level":"warn"`, `"outcome":"unavailable"`, `"status":503`, `"cause":`},
 		},
-		{"unavailable: garbage", "", "upgrade.xml", says(200, `<html>`), 1, "service-unavailable.xml", nil},
-		{"unavailable: too many", "", "upgrade.xml", says(429, `{}`), 1, "service-unavailable.xml", nil},
+		{"unavailable: garbage", "", "upgrade.xml", caddytest.Says(200, `<html>`), 1, "service-unavailable.xml", nil},
+		{"unavailable: too many", "", "upgrade.xml", caddytest.Says(429, `{}`), 1, "service-unavailable.xml", nil},
 		{
 			"unavailable: timeout", "timeout 100ms", "upgrade.xml",
 			func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, 1, "service-unavailable.xml",
@@ -184,7 +141,7 @@ func TestEveryOutcomeHasItsAnswer(t *testing.T) {
 			}, 1, "service-unavailable.xml", []string{`"outcome":"unavailable"`},
 		},
 		{
-			"misconfigured: the client", "", "upgrade.xml", says(401, `{"error":"invalid_client"}`), 1, "service-unavailable.xml",
+			"misconfigured: the client", "", "upgrade.xml", caddytest.Says(401, `{"error":"invalid_client"}`), 1, "service-unavailable.xml",
 			[]string{`"level":"error"`, `"outcome":"misconfigured"`, `"oauth_error":"invalid_client"`, `"fix":"check client_id`},
 		},
 		{
@@ -193,38 +150,38 @@ func TestEveryOutcomeHasItsAnswer(t *testing.T) {
 			}, 1, "service-unavailable.xml", []string{`"level":"error"`, `"outcome":"misconfigured"`, `"status":308`, `"fix":`},
 		},
 		{
-			"misconfigured: no refresh token", "", "upgrade.xml", says(200, `{"access_token":"new-token"}`), 1,
+			"misconfigured: no refresh token", "", "upgrade.xml", caddytest.Says(200, `{"access_token":"new-token"}`), 1,
 			"service-unavailable.xml", []string{`"outcome":"misconfigured"`, `offline_access`, `fallback`},
 		},
 		{
-			"misconfigured: no token", "private_key refresh_token none", "upgrade.xml", says(200, `{"token":"new-token"}`), 1,
+			"misconfigured: no token", "private_key refresh_token none", "upgrade.xml", caddytest.Says(200, `{"token":"new-token"}`), 1,
 			"service-unavailable.xml", []string{`"outcome":"misconfigured"`, `"fix":"check auth_token`},
 		},
 		{
-			"misconfigured: a long token", "", "upgrade.xml", says(200, `{"access_token":"`+long+`","refresh_token":"k"}`), 1,
+			"misconfigured: a long token", "", "upgrade.xml", caddytest.Says(200, `{"access_token":"`+long+`","refresh_token":"k"}`), 1,
 			"service-unavailable.xml", []string{`"outcome":"misconfigured"`, `2048`},
 		},
 		{
-			"misconfigured: a long key", "", "upgrade.xml", says(200, `{"access_token":"t","refresh_token":"`+long+`"}`), 1,
+			"misconfigured: a long key", "", "upgrade.xml", caddytest.Says(200, `{"access_token":"t","refresh_token":"`+long+`"}`), 1,
 			"service-unavailable.xml", []string{`"outcome":"misconfigured"`, `2048`},
 		},
 		{
-			"misconfigured: no text for XML", "", "upgrade.xml", says(200, `{"access_token":"\u0000","refresh_token":"k"}`), 1,
+			"misconfigured: no text for XML", "", "upgrade.xml", caddytest.Says(200, `{"access_token":"\u0000","refresh_token":"k"}`), 1,
 			"service-unavailable.xml", []string{`"outcome":"misconfigured"`, `"fix":`},
 		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			endpoint, old := serve(t, test.says), oldService(t)
-			s := caddyRun(t, directive(endpoint, old, test.options))
-			got := s.post(t, file(t, "requests", test.request))
-			checkAnswer(t, got, test.answer)
-			if n := len(endpoint.asked()); n != test.posts {
+			endpoint, old := caddytest.Serve(t, test.says), caddytest.OldService(t)
+			s := caddytest.Run(t, caddytest.Directive(endpoint, old, test.options))
+			got := s.Post(t, caddytest.File(t, "requests", test.request))
+			caddytest.CheckAnswer(t, got, test.answer)
+			if n := len(endpoint.Asked()); n != test.posts {
 				t.Errorf("%d POSTs, want %d", n, test.posts)
 			}
-			if n := len(old.asked()); n != 0 {
+			if n := len(old.Asked()); n != 0 {
 				t.Errorf("the old service was asked %d times", n)
 			}
-			line := answeredLines(s.log(t))
+			line := answeredLines(s.Log(t))
 			if len(line) != 1 {
 				t.Fatalf("%d lines in the log, want 1", len(line))
 			}
@@ -233,7 +190,7 @@ func TestEveryOutcomeHasItsAnswer(t *testing.T) {
 					t.Errorf("the log lacks %s: %s", want, line[0])
 				}
 			}
-			if said := reference.FindString(got.body); said != "" {
+			if said := caddytest.Reference.FindString(got.Body); said != "" {
 				if code := strings.TrimPrefix(said, "reference "); !strings.Contains(line[0], `"reference":"`+code+`"`) {
 					t.Errorf("the log lacks the fault's %s: %s", said, line[0])
 				}
@@ -252,46 +209,46 @@ func answeredLines(log string) (lines []string) {
 }
 
 func TestAFullTokenEndpointIsNoRejection(t *testing.T) {
-	endpoint, arrived, proceed := hanging(t)
+	endpoint, arrived, proceed := caddytest.Hanging(t)
 	defer proceed()
-	s := caddyRun(t, directive(endpoint, oldService(t), "max_in_flight 1", "timeout 2s"))
-	first := make(chan answer)
-	go func() { first <- s.post(t, account(t, "first")) }()
+	s := caddytest.Run(t, caddytest.Directive(endpoint, caddytest.OldService(t), "max_in_flight 1", "timeout 2s"))
+	first := make(chan caddytest.Answer)
+	go func() { first <- s.Post(t, caddytest.Account(t, "first")) }()
 	<-arrived
-	checkAnswer(t, s.post(t, account(t, "second")), "service-unavailable.xml")
-	checkAnswer(t, <-first, "service-unavailable.xml")
+	caddytest.CheckAnswer(t, s.Post(t, caddytest.Account(t, "second")), "service-unavailable.xml")
+	caddytest.CheckAnswer(t, <-first, "service-unavailable.xml")
 }
 
 func TestAnUnreachableTokenEndpointIsNoRejection(t *testing.T) {
-	gone := &server{Server: &httptest.Server{URL: "http://" + deadAddress(t)}}
-	s := caddyRun(t, directive(gone, oldService(t)))
-	checkAnswer(t, s.upgrade(t), "service-unavailable.xml")
-	if !strings.Contains(s.log(t), `"cause":"the connection failed: connection refused"`) {
+	gone := &caddytest.Server{Server: &httptest.Server{URL: "http://" + caddytest.DeadAddress(t)}}
+	s := caddytest.Run(t, caddytest.Directive(gone, caddytest.OldService(t)))
+	caddytest.CheckAnswer(t, s.Upgrade(t), "service-unavailable.xml")
+	if !strings.Contains(s.Log(t), `"cause":"the connection failed: connection refused"`) {
 		t.Error("the log does not say why")
 	}
 }
 
 func TestEverythingElseIsForwarded(t *testing.T) {
-	endpoint, old := serve(t, issuesTokens), oldService(t)
-	s := caddyRun(t, directive(endpoint, old))
-	files, err := filepath.Glob(filepath.Join(testdata, "requests", "forward-*.xml"))
+	endpoint, old := caddytest.Serve(t, caddytest.IssuesTokens), caddytest.OldService(t)
+	s := caddytest.Run(t, caddytest.Directive(endpoint, old))
+	files, err := filepath.Glob(filepath.Join(caddytest.Testdata, "requests", "forward-*.xml"))
 	if err != nil || len(files) == 0 {
 		t.Fatal("no requests", err)
 	}
 	for _, path := range files {
 		t.Run(filepath.Base(path), func(t *testing.T) {
-			body := file(t, "requests", filepath.Base(path))
-			sent := s.request(t, body)
-			if got := s.do(t, sent); got.status != http.StatusTeapot || got.body != "the old service" {
+			body := caddytest.File(t, "requests", filepath.Base(path))
+			sent := s.Request(t, body)
+			if got := s.Do(t, sent); got.Status != http.StatusTeapot || got.Body != "the old service" {
 				t.Errorf("the answer is %+v", got)
 			}
-			requests := old.asked()
+			requests := old.Asked()
 			if len(requests) != 1 {
 				t.Fatalf("forwarded %d times", len(requests))
 			}
 			got := requests[0]
-			if got.body != string(body) || got.ContentLength != int64(len(body)) || got.RequestURI != "/smapi" {
-				t.Errorf("forwarded as %s of %d bytes: %s", got.RequestURI, got.ContentLength, got.body)
+			if got.Text != string(body) || got.ContentLength != int64(len(body)) || got.RequestURI != "/smapi" {
+				t.Errorf("forwarded as %s of %d bytes: %s", got.RequestURI, got.ContentLength, got.Text)
 			}
 			for _, name := range slices.Collect(maps.Keys(sent.Header)) {
 				if got.Header.Get(name) != sent.Header.Get(name) {
@@ -300,29 +257,29 @@ func TestEverythingElseIsForwarded(t *testing.T) {
 			}
 		})
 	}
-	if n := len(endpoint.asked()); n != 0 {
+	if n := len(endpoint.Asked()); n != 0 {
 		t.Errorf("%d POSTs", n)
 	}
 }
 
 // reverse_proxy leaves in the request's context where to dial, and forward_auth is one.
 func TestAPasswordGoesNowhereButToTheTokenEndpoint(t *testing.T) {
-	auth := serve(t, says(http.StatusOK, ""))
-	endpoint := serve(t, issuesTokens)
-	s := caddyRun(t, "forward_auth "+auth.URL+" {\nuri /check\n}\n"+directive(endpoint, oldService(t)))
-	checkAnswer(t, s.upgrade(t), "upgraded.xml")
-	if asked := auth.asked(); len(asked) != 1 || asked[0].URL.Path != "/check" || asked[0].body != "" {
+	auth := caddytest.Serve(t, caddytest.Says(http.StatusOK, ""))
+	endpoint := caddytest.Serve(t, caddytest.IssuesTokens)
+	s := caddytest.Run(t, "forward_auth "+auth.URL+" {\nuri /check\n}\n"+caddytest.Directive(endpoint, caddytest.OldService(t)))
+	caddytest.CheckAnswer(t, s.Upgrade(t), "upgraded.xml")
+	if asked := auth.Asked(); len(asked) != 1 || asked[0].URL.Path != "/check" || asked[0].Text != "" {
 		t.Errorf("forward_auth was asked %v", asked)
 	}
-	if n := len(endpoint.asked()); n != 1 {
+	if n := len(endpoint.Asked()); n != 1 {
 		t.Errorf("%d POSTs", n)
 	}
 }
 
 func TestTheExchangeIsWhatTheConfigurationSays(t *testing.T) {
 	t.Setenv("SMAPI_TEST_SECRET", "\uFEFFfrom the environment\r\n") // as editors and shells leave it
-	endpoint := serve(t, issuesTokens)
-	s := caddyRun(t, fmt.Sprintf(`smapi_upgrade %s/token {
+	endpoint := caddytest.Serve(t, caddytest.IssuesTokens)
+	s := caddytest.Run(t, fmt.Sprintf(`smapi_upgrade %s/token {
 		client_id "the id {env.SMAPI_TEST_SECRET}"
 		client_secret {env.SMAPI_TEST_SECRET}
 		client_auth post
@@ -333,9 +290,9 @@ func TestTheExchangeIsWhatTheConfigurationSays(t *testing.T) {
 		param audience {env.SMAPI_TEST_SECRET}
 	}
 	reverse_proxy 127.0.0.1:1`, endpoint.URL))
-	checkAnswer(t, s.upgrade(t), "upgraded.xml")
-	asked := endpoint.asked()[0]
-	form, err := url.ParseQuery(asked.body)
+	caddytest.CheckAnswer(t, s.Upgrade(t), "upgraded.xml")
+	asked := endpoint.Asked()[0]
+	form, err := url.ParseQuery(asked.Text)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -14,6 +14,8 @@ import (
 	"testing"
 
 	"github.com/caddyserver/caddy/v2"
+
+	"github.com/smapi-tools/caddy-smapi-upgrade/internal/caddytest"
 )
 
 // markers stand for everything that is secret, by where they come from.
@@ -28,34 +30,34 @@ func marked(t testing.TB, request string) []byte {
 	for value, marker := range markers {
 		pairs = append(pairs, value, marker)
 	}
-	return []byte(strings.NewReplacer(pairs...).Replace(string(file(t, "requests", request))))
+	return []byte(strings.NewReplacer(pairs...).Replace(string(caddytest.File(t, "requests", request))))
 }
 
 // What token endpoints say, with secrets wherever a server may put them.
 var leakyAnswers = map[string]http.HandlerFunc{
-	"issued":                          says(200, `{"access_token":"marker-new-token","refresh_token":"marker-new-key"}`),
-	"issued, in part":                 says(200, `{"access_token":"marker-new-token"}`),
-	"issued, too long":                says(200, `{"access_token":"marker-new-token`+strings.Repeat("x", 2048)+`","refresh_token":"k"}`),
-	"issued, no text":                 says(200, `{"access_token":"marker-new-token\u0000","refresh_token":"marker-new-key"}`),
-	"no JSON":                         says(200, `marker-password`),
-	"rejected":                        says(400, `{"error":"invalid_grant","error_description":"marker-user has not marker-password"}`),
-	"an odd error":                    says(400, `{"error":"marker-user is locked","error_uri":"marker-password"}`),
-	"the client":                      says(401, `{"error":"invalid_client","error_description":"marker-secret"}`),
-	"failing":                         says(500, `marker-password`),
-	"the client's secret as an error": says(401, `{"error":"no_marker-secret_please"}`),
-	"a token as an error":             says(400, `{"error":"marker-new-token","access_token":"Marker-New-Token"}`),
-	"the device as an error":          says(403, `{"error":"marker-device"}`),
-	"the home as an error":            says(400, `{"error":"marker-household"}`),
+	"issued":                          caddytest.Says(200, `{"access_token":"marker-new-token","refresh_token":"marker-new-key"}`),
+	"issued, in part":                 caddytest.Says(200, `{"access_token":"marker-new-token"}`),
+	"issued, too long":                caddytest.Says(200, `{"access_token":"marker-new-token`+strings.Repeat("x", 2048)+`","refresh_token":"k"}`),
+	"issued, no text":                 caddytest.Says(200, `{"access_token":"marker-new-token\u0000","refresh_token":"marker-new-key"}`),
+	"no JSON":                         caddytest.Says(200, `marker-password`),
+	"rejected":                        caddytest.Says(400, `{"error":"invalid_grant","error_description":"marker-user has not marker-password"}`),
+	"an odd error":                    caddytest.Says(400, `{"error":"marker-user is locked","error_uri":"marker-password"}`),
+	"the client":                      caddytest.Says(401, `{"error":"invalid_client","error_description":"marker-secret"}`),
+	"failing":                         caddytest.Says(500, `marker-password`),
+	"the client's secret as an error": caddytest.Says(401, `{"error":"no_marker-secret_please"}`),
+	"a token as an error":             caddytest.Says(400, `{"error":"marker-new-token","access_token":"Marker-New-Token"}`),
+	"the device as an error":          caddytest.Says(403, `{"error":"marker-device"}`),
+	"the home as an error":            caddytest.Says(400, `{"error":"marker-household"}`),
 	"patience": func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Retry-After", "marker-user")
-		says(429, `marker-password`)(w, r)
+		caddytest.Says(429, `marker-password`)(w, r)
 	},
 	"a redirect": func(w http.ResponseWriter, r *http.Request) {
 		http.Redirect(w, r, "/?marker-password", http.StatusTemporaryRedirect)
 	},
 	"an odd header": func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Marker-User", "marker-password")
-		says(403, "")(w, r)
+		caddytest.Says(403, "")(w, r)
 	},
 	"no HTTP":           raw("marker-password\r\n\r\n"),
 	"a broken status":   raw("HTTP/1.1 marker-password\r\n\r\n"),
@@ -82,7 +84,7 @@ func raw(text string) http.HandlerFunc {
 func TestNothingSecretGetsOut(t *testing.T) {
 	received := collect(t)
 	secret := filepath.Join(t.TempDir(), "secret")
-	write(t, secret, "marker-secret")
+	caddytest.Write(t, secret, "marker-secret")
 	calls := [][2]string{
 		{"getDeviceAuthToken", "upgrade.xml"}, {"getDeviceAuthToken", "login-token.xml"}, {"getDeviceAuthToken", "session-id.xml"},
 		{"getDeviceAuthToken", "anonymous.xml"}, {"getDeviceAuthToken", "forward-two-logins.xml"}, {"getDeviceAuthToken", "forward-poll-with-login.xml"},
@@ -98,19 +100,19 @@ func TestNothingSecretGetsOut(t *testing.T) {
 			}
 			keys, vaultOn := "", ""
 			if kept {
-				keys = vaultFile(t)
+				keys = caddytest.VaultFile(t)
 				vaultOn = "vault " + keys
 			}
 			var seed sync.Once // whose tokens are the vault's before the endpoint answers like this
-			endpoint := serve(t, func(w http.ResponseWriter, r *http.Request) {
+			endpoint := caddytest.Serve(t, func(w http.ResponseWriter, r *http.Request) {
 				answer := answers
 				if kept {
 					seed.Do(func() { answer = leakyAnswers["issued"] })
 				}
 				answer(w, r)
 			})
-			o := operate(t, "tracing {\nspan request\n}\n"+strings.NewReplacer("the-secret", "{file."+secret+"}", "the-id", name+mode).Replace(
-				strings.Replace(directive(endpoint, oldService(t), "mode "+mode, `expire_session_ids
+			o := caddytest.Operate(t, "tracing {\nspan request\n}\n"+strings.NewReplacer("the-secret", "{file."+secret+"}", "the-id", name+mode).Replace(
+				strings.Replace(caddytest.Directive(endpoint, caddytest.OldService(t), "mode "+mode, `expire_session_ids
 				refresh_auth_tokens
 				`+vaultOn+`
 				failed_logins 1 1m
@@ -128,40 +130,40 @@ func TestNothingSecretGetsOut(t *testing.T) {
 				exchange anonymous urn:example:anonymous`), "client_id the-id", `client_id "the-id"`, 1)))
 			var secrets, sent = []string(nil), []*http.Request(nil)
 			if kept {
-				authToken, handle := tokensOf(o.post(t, tries(t, "marker-seed", "marker-password", "marker-household")))
+				authToken, handle := caddytest.TokensOf(o.Post(t, caddytest.Tries(t, "marker-seed", "marker-password", "marker-household")))
 				if !strings.HasPrefix(handle, "smv1") {
 					t.Fatalf("%s: the handle is %q", name, handle)
 				}
 				secrets = append(keysOf(t, keys), handle)
 				ofVaults = append(ofVaults, secrets...)
 				for _, held := range []string{"marker-before", authToken} { // answered by the record, and by the endpoint
-					r := o.request(t, bytes.ReplaceAll(bytes.ReplaceAll(marked(t, "refresh-auth-token.xml"),
+					r := o.Request(t, bytes.ReplaceAll(bytes.ReplaceAll(marked(t, "refresh-auth-token.xml"),
 						[]byte("marker-old-token"), []byte(held)), []byte("marker-old-key"), []byte(handle)))
 					r.Header.Set("SOAPAction", `"http://www.sonos.com/Services/1.1#refreshAuthToken"`)
 					sent = append(sent, r)
 				}
 			}
 			for _, call := range calls {
-				r := o.request(t, marked(t, call[1]))
+				r := o.Request(t, marked(t, call[1]))
 				r.Header.Set("SOAPAction", `"http://www.sonos.com/Services/1.1#`+call[0]+`"`)
 				sent = append(sent, r)
 			}
 			for i := range refusedAccounts[name] { // which blow the fuse, and are guarded when they come again
 				for _, password := range []string{"marker-password", "marker-other"} {
-					sent = append(sent, o.request(t, tries(t, fmt.Sprint("marker-user-", i), password, "marker-household")))
+					sent = append(sent, o.Request(t, caddytest.Tries(t, fmt.Sprint("marker-user-", i), password, "marker-household")))
 				}
 			}
 			for _, r := range sent {
 				r.Header.Set("Authorization", "Bearer marker-header-token") // which Caddy's access log redacts
-				got := o.do(t, r)
-				if got.status == http.StatusInternalServerError {
-					checkNoMarker(t, name+", a fault", got.body)
+				got := o.Do(t, r)
+				if got.Status == http.StatusInternalServerError {
+					checkNoMarker(t, name+", a fault", got.Body)
 				}
-				for _, values := range got.header {
+				for _, values := range got.Header {
 					checkNoMarker(t, name+", a header", values...)
 				}
 			}
-			log := o.log(t)
+			log := o.Log(t)
 			if !strings.Contains(log, "handled request") || !strings.Contains(log, `"level":"debug"`) {
 				t.Fatal("there is no log") // which would prove nothing
 			}
@@ -173,17 +175,17 @@ func TestNothingSecretGetsOut(t *testing.T) {
 			checkNoMarker(t, name+", the log", log)
 			checkHasNone(t, name+", the log", log, secrets)
 			for _, path := range []string{"/metrics", "/config/", "/smapi_upgrade/status", "/smapi_upgrade/ready", "/smapi_upgrade/page.json"} {
-				got := o.admin.get(t, path)
-				if got.status != http.StatusOK || len(got.body) < 10 {
+				got := o.Admin.Get(t, path)
+				if got.Status != http.StatusOK || len(got.Body) < 10 {
 					t.Fatalf("%s: %+v", path, got)
 				}
-				checkNoMarker(t, name+", "+path, got.body)
-				checkHasNone(t, name+", "+path, got.body, secrets)
+				checkNoMarker(t, name+", "+path, got.Body)
+				checkHasNone(t, name+", "+path, got.Body, secrets)
 			}
 			if err := caddy.Stop(); err != nil {
 				t.Fatal(err)
 			}
-			if kinds := checkStorage(t, o.storage, secrets); kept && kinds["records"] == 0 || !kept && len(kinds) > 0 {
+			if kinds := checkStorage(t, o.Storage, secrets); kept && kinds["records"] == 0 || !kept && len(kinds) > 0 {
 				t.Errorf("%s: the storage has %v", name, kinds)
 			}
 		}

@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/smapi-tools/caddy-smapi-upgrade/internal/caddytest"
 )
 
 // messages are the sentences that the handler logs: the literal ones that are given to a logger, and those that are kept in a
@@ -99,33 +101,33 @@ func TestTheSamplesOfLogLinesAreAsRealOnes(t *testing.T) {
 	for _, block := range regexp.MustCompile("(?s)```json\n(.*?)\n```").FindAllSubmatch(content, -1) {
 		samples[lineOf(t, string(block[1])).Outcome] = string(block[1])
 	}
-	wrong := file(t, "requests", "upgrade.xml")
+	wrong := caddytest.File(t, "requests", "upgrade.xml")
 	wrong = []byte(strings.Replace(string(wrong), "12345", "wrong", 1))
-	for outcome, do := range map[string]func() *site{
-		"upgraded": func() *site {
-			s := caddyRun(t, directive(oauthServer(t, map[string]string{"testuser": "12345"}), oldService(t)))
-			s.upgrade(t)
+	for outcome, do := range map[string]func() *caddytest.Site{
+		"upgraded": func() *caddytest.Site {
+			s := caddytest.Run(t, caddytest.Directive(caddytest.OAuthServer(t, map[string]string{"testuser": "12345"}), caddytest.OldService(t)))
+			s.Upgrade(t)
 			return s
 		},
-		"rejected": func() *site {
-			s := caddyRun(t, directive(oauthServer(t, map[string]string{"testuser": "12345"}), oldService(t)))
-			s.post(t, wrong)
+		"rejected": func() *caddytest.Site {
+			s := caddytest.Run(t, caddytest.Directive(caddytest.OAuthServer(t, map[string]string{"testuser": "12345"}), caddytest.OldService(t)))
+			s.Post(t, wrong)
 			return s
 		},
-		"observed": func() *site {
-			s := caddyRun(t, directive(oauthServer(t, nil), oldService(t), "mode observe"))
-			s.upgrade(t)
+		"observed": func() *caddytest.Site {
+			s := caddytest.Run(t, caddytest.Directive(caddytest.OAuthServer(t, nil), caddytest.OldService(t), "mode observe"))
+			s.Upgrade(t)
 			return s
 		},
-		"misconfigured": func() *site {
-			s := caddyRun(t, directive(serve(t, says(401, `{"error":"invalid_client"}`)), oldService(t)))
-			s.upgrade(t)
+		"misconfigured": func() *caddytest.Site {
+			s := caddytest.Run(t, caddytest.Directive(caddytest.Serve(t, caddytest.Says(401, `{"error":"invalid_client"}`)), caddytest.OldService(t)))
+			s.Upgrade(t)
 			return s
 		},
 	} {
 		t.Run(outcome, func(t *testing.T) {
 			real := ""
-			for line := range strings.Lines(do().log(t)) {
+			for line := range strings.Lines(do().Log(t)) {
 				if strings.Contains(line, `"outcome":"`+outcome+`"`) && !strings.Contains(line, "smapi_outcome") {
 					real = strings.TrimSpace(line)
 				}

@@ -11,26 +11,19 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/smapi-tools/caddy-smapi-upgrade/internal/caddytest"
 	"github.com/smapi-tools/caddy-smapi-upgrade/internal/loopback"
 )
 
-// call is a SMAPI call of a player, by its method.
-func (s *site) call(t testing.TB, method, request string) answer {
+func checkForwarded(t testing.TB, got caddytest.Answer) {
 	t.Helper()
-	r := s.request(t, file(t, "requests", request))
-	r.Header.Set("SOAPAction", `"http://www.sonos.com/Services/1.1#`+method+`"`)
-	return s.do(t, r)
-}
-
-func checkForwarded(t testing.TB, got answer) {
-	t.Helper()
-	if got.status != http.StatusTeapot {
+	if got.Status != http.StatusTeapot {
 		t.Errorf("not forwarded: %+v", got)
 	}
 }
 
 func TestSessionsExpireOnDemand(t *testing.T) {
-	endpoint, old := serve(t, issuesTokens), oldService(t)
+	endpoint, old := caddytest.Serve(t, caddytest.IssuesTokens), caddytest.OldService(t)
 	for _, test := range []struct {
 		name, options string
 		expire        bool
@@ -42,19 +35,19 @@ func TestSessionsExpireOnDemand(t *testing.T) {
 		{"while some homes stay", "expire_session_ids\nhouseholds 99%", false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			s := caddyRun(t, directive(endpoint, old, test.options))
-			got := s.call(t, "getSessionId", "get-session-id.xml")
+			s := caddytest.Run(t, caddytest.Directive(endpoint, old, test.options))
+			got := s.Call(t, "getSessionId", "get-session-id.xml")
 			if !test.expire {
 				checkForwarded(t, got)
 				return
 			}
-			checkAnswer(t, got, "auth-token-expired.xml")
-			if !strings.Contains(s.log(t), `"outcome":"expired"`) {
+			caddytest.CheckAnswer(t, got, "auth-token-expired.xml")
+			if !strings.Contains(s.Log(t), `"outcome":"expired"`) {
 				t.Error("the log does not tell")
 			}
 		})
 	}
-	if n := len(endpoint.asked()); n != 0 {
+	if n := len(endpoint.Asked()); n != 0 {
 		t.Errorf("%d POSTs", n)
 	}
 }
@@ -64,8 +57,8 @@ func TestWhatIsNotInForceIsWarnedOf(t *testing.T) {
 		"expire_session_ids\nhouseholds 10%":    "expire_session_ids waits for households 100%",
 		"refresh_auth_tokens\nmode reauthorize": "refresh_auth_tokens is not in force",
 	} {
-		s := caddyRun(t, directive(serve(t, issuesTokens), oldService(t), options))
-		if !strings.Contains(s.log(t), warning) {
+		s := caddytest.Run(t, caddytest.Directive(caddytest.Serve(t, caddytest.IssuesTokens), caddytest.OldService(t), options))
+		if !strings.Contains(s.Log(t), warning) {
 			t.Errorf("%q: no warning of %q", options, warning)
 		}
 	}
@@ -79,37 +72,37 @@ func TestTokensAreRefreshedOnDemand(t *testing.T) {
 		posts                  int
 		answer, outcome        string
 	}{
-		{"a new pair", "", "refresh-auth-token.xml", issuesTokens, 1, "refreshed.xml", "refreshed"},
-		{"a new pair, the token elsewhere", "", "refresh-auth-token-in-authorization.xml", issuesTokens, 1, "refreshed.xml", "refreshed"},
-		{"the old key stays", "", "refresh-auth-token.xml", says(200, `{"access_token":"new-token"}`), 1, "refreshed-same-key.xml", "refreshed"},
+		{"a new pair", "", "refresh-auth-token.xml", caddytest.IssuesTokens, 1, "refreshed.xml", "refreshed"},
+		{"a new pair, the token elsewhere", "", "refresh-auth-token-in-authorization.xml", caddytest.IssuesTokens, 1, "refreshed.xml", "refreshed"},
+		{"the old key stays", "", "refresh-auth-token.xml", caddytest.Says(200, `{"access_token":"new-token"}`), 1, "refreshed-same-key.xml", "refreshed"},
 		{
 			"the old key stays, not the fallback", "private_key refresh_token none", "refresh-auth-token.xml",
-			says(200, `{"access_token":"new-token"}`), 1, "refreshed-same-key.xml", "refreshed",
+			caddytest.Says(200, `{"access_token":"new-token"}`), 1, "refreshed-same-key.xml", "refreshed",
 		},
-		{"a dead key", "", "refresh-auth-token.xml", says(400, `{"error":"invalid_grant"}`), 1, "auth-token-expired.xml", "rejected"},
-		{"a dead key at Dex", "", "refresh-auth-token.xml", says(400, `{"error":"invalid_request"}`), 1, "auth-token-expired.xml", "rejected"},
+		{"a dead key", "", "refresh-auth-token.xml", caddytest.Says(400, `{"error":"invalid_grant"}`), 1, "auth-token-expired.xml", "rejected"},
+		{"a dead key at Dex", "", "refresh-auth-token.xml", caddytest.Says(400, `{"error":"invalid_request"}`), 1, "auth-token-expired.xml", "rejected"},
 		{
 			"a dead key with not_linked", "on_rejected not_linked", "refresh-auth-token.xml",
-			says(400, `{"error":"invalid_grant"}`), 1, "auth-token-expired.xml", "rejected",
+			caddytest.Says(400, `{"error":"invalid_grant"}`), 1, "auth-token-expired.xml", "rejected",
 		},
-		{"an account that waits for its listener", "", "refresh-auth-token-needs-reauth.xml", issuesTokens, 0, "auth-token-expired.xml", "rejected"},
-		{"an outage", "", "refresh-auth-token.xml", says(503, ``), 1, "service-unavailable.xml", "unavailable"},
-		{"a client that is refused", "", "refresh-auth-token.xml", says(401, `{"error":"invalid_client"}`), 1, "service-unavailable.xml", "misconfigured"},
-		{"no token", "", "refresh-auth-token.xml", says(200, `{"refresh_token":"new-key"}`), 1, "service-unavailable.xml", "misconfigured"},
-		{"a home that was upgraded when more were", "households 0%", "refresh-auth-token.xml", issuesTokens, 1, "refreshed.xml", "refreshed"},
+		{"an account that waits for its listener", "", "refresh-auth-token-needs-reauth.xml", caddytest.IssuesTokens, 0, "auth-token-expired.xml", "rejected"},
+		{"an outage", "", "refresh-auth-token.xml", caddytest.Says(503, ``), 1, "service-unavailable.xml", "unavailable"},
+		{"a client that is refused", "", "refresh-auth-token.xml", caddytest.Says(401, `{"error":"invalid_client"}`), 1, "service-unavailable.xml", "misconfigured"},
+		{"no token", "", "refresh-auth-token.xml", caddytest.Says(200, `{"refresh_token":"new-key"}`), 1, "service-unavailable.xml", "misconfigured"},
+		{"a home that was upgraded when more were", "households 0%", "refresh-auth-token.xml", caddytest.IssuesTokens, 1, "refreshed.xml", "refreshed"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			endpoint, old := serve(t, test.says), oldService(t)
-			s := caddyRun(t, directive(endpoint, old, "refresh_auth_tokens", "scope offline_access", "param audience music", test.options))
-			checkAnswer(t, s.call(t, "refreshAuthToken", test.request), test.answer)
-			if !strings.Contains(s.log(t), `"outcome":"`+test.outcome+`"`) {
+			endpoint, old := caddytest.Serve(t, test.says), caddytest.OldService(t)
+			s := caddytest.Run(t, caddytest.Directive(endpoint, old, "refresh_auth_tokens", "scope offline_access", "param audience music", test.options))
+			caddytest.CheckAnswer(t, s.Call(t, "refreshAuthToken", test.request), test.answer)
+			if !strings.Contains(s.Log(t), `"outcome":"`+test.outcome+`"`) {
 				t.Errorf("the log does not tell of %s", test.outcome)
 			}
-			if n := len(old.asked()); n != 0 {
+			if n := len(old.Asked()); n != 0 {
 				t.Errorf("the old service was asked %d times", n)
 			}
 			if test.posts == 0 {
-				if n := len(endpoint.asked()); n != 0 {
+				if n := len(endpoint.Asked()); n != 0 {
 					t.Errorf("%d POSTs", n)
 				}
 				return
@@ -123,19 +116,19 @@ func TestTokensAreRefreshedOnDemand(t *testing.T) {
 }
 
 func TestWhatCannotBeRefreshedHereIsForwarded(t *testing.T) {
-	endpoint, old := serve(t, issuesTokens), oldService(t)
+	endpoint, old := caddytest.Serve(t, caddytest.IssuesTokens), caddytest.OldService(t)
 	for options, requests := range map[string][]string{
 		"":                                      {"refresh-auth-token.xml"},
 		"refresh_auth_tokens\nmode observe":     {"refresh-auth-token.xml"},
 		"refresh_auth_tokens\nmode reauthorize": {"refresh-auth-token.xml"},
 		"refresh_auth_tokens":                   {"ambiguous-refresh-no-key.xml", "ambiguous-refresh-login.xml", "ambiguous-refresh-two-tokens.xml"},
 	} {
-		s := caddyRun(t, directive(endpoint, old, options))
+		s := caddytest.Run(t, caddytest.Directive(endpoint, old, options))
 		for _, request := range requests {
-			checkForwarded(t, s.call(t, "refreshAuthToken", request))
+			checkForwarded(t, s.Call(t, "refreshAuthToken", request))
 		}
 	}
-	if n := len(endpoint.asked()); n != 0 {
+	if n := len(endpoint.Asked()); n != 0 {
 		t.Errorf("%d POSTs", n)
 	}
 }
@@ -143,26 +136,26 @@ func TestWhatCannotBeRefreshedHereIsForwarded(t *testing.T) {
 // Each controller of a home refreshes for itself, and asks again when an answer is lost. Servers that rotate
 // refresh tokens take the second use of one for a theft.
 func TestOneRefreshTokenIsUsedOnce(t *testing.T) {
-	endpoint := serve(t, issuesTokens)
-	s := caddyRun(t, directive(endpoint, oldService(t), "refresh_auth_tokens", "replay off", "param home {smapi.device_id}"))
+	endpoint := caddytest.Serve(t, caddytest.IssuesTokens)
+	s := caddytest.Run(t, caddytest.Directive(endpoint, caddytest.OldService(t), "refresh_auth_tokens", "replay off", "param home {smapi.device_id}"))
 	var all sync.WaitGroup
 	for i := range 8 {
 		all.Go(func() {
-			body := bytes.Replace(file(t, "requests", "refresh-auth-token.xml"), []byte("D6:8"), fmt.Appendf(nil, "D6:%d", i), 1)
-			r := s.request(t, body)
+			body := bytes.Replace(caddytest.File(t, "requests", "refresh-auth-token.xml"), []byte("D6:8"), fmt.Appendf(nil, "D6:%d", i), 1)
+			r := s.Request(t, body)
 			r.Header.Set("SOAPAction", `"http://www.sonos.com/Services/1.1#refreshAuthToken"`)
-			checkAnswer(t, s.do(t, r), "refreshed.xml")
+			caddytest.CheckAnswer(t, s.Do(t, r), "refreshed.xml")
 		})
 	}
 	all.Wait()
-	checkAnswer(t, s.call(t, "refreshAuthToken", "refresh-auth-token.xml"), "refreshed.xml")
+	caddytest.CheckAnswer(t, s.Call(t, "refreshAuthToken", "refresh-auth-token.xml"), "refreshed.xml")
 	form(t, endpoint)
 }
 
 // Every call of the day before, and what would become of it.
 func TestObservingForwardsEverythingAndTellsWhatWouldBecomeOfIt(t *testing.T) {
-	endpoint, old := serve(t, issuesTokens), oldService(t)
-	s := caddyRun(t, directive(endpoint, old, "mode observe", "expire_session_ids", "refresh_auth_tokens", `exchange login
+	endpoint, old := caddytest.Serve(t, caddytest.IssuesTokens), caddytest.OldService(t)
+	s := caddytest.Run(t, caddytest.Directive(endpoint, old, "mode observe", "expire_session_ids", "refresh_auth_tokens", `exchange login
 		exchange login_token `+tokenExchange+` {
 			param subject_token {smapi.token}
 		}`))
@@ -175,12 +168,12 @@ func TestObservingForwardsEverythingAndTellsWhatWouldBecomeOfIt(t *testing.T) {
 		{"getSessionId", "get-session-id.xml", `"login|would":"expired"`},
 		{"refreshAuthToken", "refresh-auth-token.xml", `"login_token|would":"exchange","grant_type":"refresh_token"`},
 	} {
-		checkForwarded(t, s.call(t, test.method, test.request))
-		if got := old.asked(); len(got) != 1 || got[0].body != string(file(t, "requests", test.request)) {
+		checkForwarded(t, s.Call(t, test.method, test.request))
+		if got := old.Asked(); len(got) != 1 || got[0].Text != string(caddytest.File(t, "requests", test.request)) {
 			t.Errorf("%s: forwarded as %v", test.request, got)
 		}
 		kind, would, _ := strings.Cut(test.want, "|")
-		lines := strings.Split(strings.TrimSpace(s.log(t)), "\n")
+		lines := strings.Split(strings.TrimSpace(s.Log(t)), "\n")
 		i := slices.IndexFunc(lines, func(line string) bool {
 			return strings.Contains(line, "observed a call") && strings.Contains(line, `"method":"`+test.method+`"`) &&
 				strings.Contains(line, `"outcome":"observed","credentials":`+kind+`"`) && strings.Contains(line, `"`+would)
@@ -189,26 +182,26 @@ func TestObservingForwardsEverythingAndTellsWhatWouldBecomeOfIt(t *testing.T) {
 			t.Errorf("%s: the log lacks %s", test.request, test.want)
 		}
 	}
-	if n := len(endpoint.asked()); n != 0 {
+	if n := len(endpoint.Asked()); n != 0 {
 		t.Errorf("%d POSTs", n)
 	}
 }
 
 func TestReauthorizingAsksNobody(t *testing.T) {
-	endpoint := serve(t, issuesTokens)
-	s := caddyRun(t, directive(endpoint, oldService(t), "mode reauthorize"))
+	endpoint := caddytest.Serve(t, caddytest.IssuesTokens)
+	s := caddytest.Run(t, caddytest.Directive(endpoint, caddytest.OldService(t), "mode reauthorize"))
 	for _, request := range []string{"upgrade.xml", "login-token.xml", "session-id.xml", "anonymous.xml"} {
-		checkAnswer(t, s.post(t, file(t, "requests", request)), "reauthorize.xml")
+		caddytest.CheckAnswer(t, s.Post(t, caddytest.File(t, "requests", request)), "reauthorize.xml")
 	}
-	if n := len(endpoint.asked()); n != 0 {
+	if n := len(endpoint.Asked()); n != 0 {
 		t.Errorf("%d POSTs", n)
 	}
 }
 
 func TestNoTokenEndpointIsNeededWhereNoneIsAsked(t *testing.T) {
 	for mode, status := range map[string]int{"observe": http.StatusTeapot, "reauthorize": http.StatusOK} {
-		s := caddyRun(t, fmt.Sprintf("smapi_upgrade {\nmode %s\n}\nreverse_proxy %s", mode, oldService(t).URL))
-		if got := s.upgrade(t); got.status != status {
+		s := caddytest.Run(t, fmt.Sprintf("smapi_upgrade {\nmode %s\n}\nreverse_proxy %s", mode, caddytest.OldService(t).URL))
+		if got := s.Upgrade(t); got.Status != status {
 			t.Errorf("%s: %+v", mode, got)
 		}
 	}
@@ -225,11 +218,11 @@ func TestTheSameHomesAreChosenEverywhereAndTheFewAreAmongTheMore(t *testing.T) {
 		for i, share := range shares {
 			fmt.Fprintf(&routes, "smapi_upgrade /%d/* {\nmode reauthorize\nhouseholds %s\n}\n", i, share)
 		}
-		node(t, fmt.Sprintf("http://%s {\nbind 127.0.0.1\nroute {\n%srespond 418\n}\n}",
+		caddytest.Node(t, fmt.Sprintf("http://%s {\nbind 127.0.0.1\nroute {\n%srespond 418\n}\n}",
 			address, routes.String()))
-		reachable(t, address)
+		caddytest.Reachable(t, address)
 		for i, share := range shares {
-			s := &site{url: fmt.Sprintf("http://%s/%d", address, i)}
+			s := &caddytest.Site{URL: fmt.Sprintf("http://%s/%d", address, i)}
 			both := chosen[share]
 			both[n] = homesUpgraded(t, s, homes)
 			chosen[share] = both
@@ -257,10 +250,10 @@ func TestTheSameHomesAreChosenEverywhereAndTheFewAreAmongTheMore(t *testing.T) {
 }
 
 // homesUpgraded sends an upgrade call from each home and returns those whose call was answered.
-func homesUpgraded(t *testing.T, s *site, homes int) map[string]bool {
+func homesUpgraded(t *testing.T, s *caddytest.Site, homes int) map[string]bool {
 	t.Helper()
-	client := player(t)
-	template := file(t, "requests", "anonymous.xml")
+	client := caddytest.Player(t)
+	template := caddytest.File(t, "requests", "anonymous.xml")
 	upgraded := make(map[string]bool)
 	var mu sync.Mutex
 	var all sync.WaitGroup
@@ -268,16 +261,16 @@ func homesUpgraded(t *testing.T, s *site, homes int) map[string]bool {
 		all.Go(func() {
 			for i := worker; i < homes; i += 8 {
 				home := fmt.Sprintf("Sonos_%08x", i)
-				a, err := ask(t, client, s, bytes.Replace(template, []byte("Sonos_abc123"), []byte(home), 1))
+				a, err := caddytest.Ask(t, client, s, bytes.Replace(template, []byte("Sonos_abc123"), []byte(home), 1))
 				switch {
 				case err != nil:
 					t.Error(err)
 					return
-				case a.status == http.StatusOK:
+				case a.Status == http.StatusOK:
 					mu.Lock()
 					upgraded[home] = true
 					mu.Unlock()
-				case a.status != http.StatusTeapot:
+				case a.Status != http.StatusTeapot:
 					t.Errorf("%+v", a)
 				}
 			}
@@ -300,20 +293,20 @@ func TestHouseholdsAreAPercentageInJSONToo(t *testing.T) {
 
 // In a ramp a DeviceLink service that refreshes by itself has two populations.
 func TestARefreshOfAKeyOfTheOldServiceReachesIt(t *testing.T) {
-	endpoint := serve(t, func(w http.ResponseWriter, r *http.Request) {
+	endpoint := caddytest.Serve(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.PostFormValue("refresh_token") == "ours" {
-			issuesTokens(w, r)
+			caddytest.IssuesTokens(w, r)
 			return
 		}
-		says(http.StatusBadRequest, `{"error":"invalid_grant"}`)(w, r)
+		caddytest.Says(http.StatusBadRequest, `{"error":"invalid_grant"}`)(w, r)
 	})
-	old := oldService(t)
-	o := operate(t, directive(endpoint, old, "refresh_auth_tokens", "households 0%"))
-	before := o.scrape(t)
-	sample := file(t, "requests", "refresh-auth-token.xml")
+	old := caddytest.OldService(t)
+	o := caddytest.Operate(t, caddytest.Directive(endpoint, old, "refresh_auth_tokens", "households 0%"))
+	before := o.Scrape(t)
+	sample := caddytest.File(t, "requests", "refresh-auth-token.xml")
 	refresh := func(key string) (*http.Request, []byte) {
 		body := bytes.Replace(sample, []byte("old-key"), []byte(key), 1)
-		r := o.request(t, body)
+		r := o.Request(t, body)
 		r.Header.Set("SOAPAction", `"http://www.sonos.com/Services/1.1#refreshAuthToken"`)
 		return r, body
 	}
@@ -325,24 +318,24 @@ func TestARefreshOfAKeyOfTheOldServiceReachesIt(t *testing.T) {
 		if i%2 == 0 {
 			r.ContentLength = -1
 		}
-		checkForwarded(t, o.do(t, r))
-		got := old.asked()
-		if len(got) != 1 || got[0].body != string(body) || got[0].ContentLength != r.ContentLength || got[0].Header.Get("X-Other") != "kept" {
+		checkForwarded(t, o.Do(t, r))
+		got := old.Asked()
+		if len(got) != 1 || got[0].Text != string(body) || got[0].ContentLength != r.ContentLength || got[0].Header.Get("X-Other") != "kept" {
 			t.Fatalf("the old service got %+v", got)
 		}
 	}
 	r, _ := refresh("marker-key-0") // again, which is remembered
-	checkForwarded(t, o.do(t, r))
-	if n := len(endpoint.asked()); n != others {
+	checkForwarded(t, o.Do(t, r))
+	if n := len(endpoint.Asked()); n != others {
 		t.Errorf("%d POSTs for %d keys", n, others)
 	}
-	if got := onlyEndpoint(t, o); got.RefreshFuse.Blown || got.RefreshFuse.Tried != 0 {
+	if got := caddytest.OnlyEndpoint(t, o); got.RefreshFuse.Blown || got.RefreshFuse.Tried != 0 {
 		t.Errorf("the fuse is %+v", got.RefreshFuse)
 	}
-	if n := o.scrape(t)[requests("refreshAuthToken", "forwarded", "login_token")] - before[requests("refreshAuthToken", "forwarded", "login_token")]; n != others+1 {
+	if n := o.Scrape(t)[requests("refreshAuthToken", "forwarded", "login_token")] - before[requests("refreshAuthToken", "forwarded", "login_token")]; n != others+1 {
 		t.Errorf("%v are counted as forwarded", n)
 	}
-	log := o.log(t)
+	log := o.Log(t)
 	if n := strings.Count(log, `"smapi_outcome":"forwarded"`); n != others+1 {
 		t.Errorf("%d lines of the access log say forwarded", n)
 	}
@@ -350,19 +343,19 @@ func TestARefreshOfAKeyOfTheOldServiceReachesIt(t *testing.T) {
 		t.Error("the log does not say that they were forwarded")
 	}
 	checkNoMarker(t, "the log", log)
-	old.asked()
+	old.Asked()
 	r, _ = refresh("ours") // of a home that was chosen when more were
-	checkAnswer(t, o.do(t, r), "refreshed.xml")
-	checkForwarded(t, o.call(t, "refreshAuthToken", "refresh-auth-token-needs-reauth.xml"))
-	if n := len(endpoint.asked()); n != 1 {
+	caddytest.CheckAnswer(t, o.Do(t, r), "refreshed.xml")
+	checkForwarded(t, o.Call(t, "refreshAuthToken", "refresh-auth-token-needs-reauth.xml"))
+	if n := len(endpoint.Asked()); n != 1 {
 		t.Errorf("%d POSTs", n)
 	}
 }
 
 // Homes that are chosen have the fuse blown; who is not chosen is in the old service's hands as before.
 func TestABlownFuseKeepsNoKeyFromTheOldService(t *testing.T) {
-	old := oldService(t)
-	s := caddyRun(t, fmt.Sprintf(`route {
+	old := caddytest.OldService(t)
+	s := caddytest.Run(t, fmt.Sprintf(`route {
 		smapi_upgrade /chosen/* %[1]s {
 			client_id id
 			client_auth none
@@ -375,17 +368,17 @@ func TestABlownFuseKeepsNoKeyFromTheOldService(t *testing.T) {
 			households 0%%
 		}
 		reverse_proxy %[2]s
-	}`, serve(t, says(http.StatusBadRequest, `{"error":"invalid_grant"}`)).URL, old.URL))
-	ask := func(path, key string) answer {
-		at := &site{url: s.url + path}
-		r := at.request(t, bytes.Replace(file(t, "requests", "refresh-auth-token.xml"), []byte("old-key"), []byte(key), 1))
+	}`, caddytest.Serve(t, caddytest.Says(http.StatusBadRequest, `{"error":"invalid_grant"}`)).URL, old.URL))
+	ask := func(path, key string) caddytest.Answer {
+		at := &caddytest.Site{URL: s.URL + path}
+		r := at.Request(t, bytes.Replace(caddytest.File(t, "requests", "refresh-auth-token.xml"), []byte("old-key"), []byte(key), 1))
 		r.Header.Set("SOAPAction", `"http://www.sonos.com/Services/1.1#refreshAuthToken"`)
-		return at.do(t, r)
+		return at.Do(t, r)
 	}
 	for i := range 30 {
 		ask("/chosen", fmt.Sprint("key-", i))
 	}
-	checkAnswer(t, ask("/chosen", "last"), "service-unavailable.xml")
+	caddytest.CheckAnswer(t, ask("/chosen", "last"), "service-unavailable.xml")
 	checkForwarded(t, ask("/others", "last")) // whose rejection is remembered
 	checkForwarded(t, ask("/others", "other"))
 }

@@ -2,7 +2,6 @@ package caddymodule_test
 
 import (
 	"bytes"
-	"encoding/json"
 	"flag"
 	"fmt"
 	"io"
@@ -27,90 +26,26 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule"
+	"github.com/smapi-tools/caddy-smapi-upgrade/internal/caddytest"
 	"github.com/smapi-tools/caddy-smapi-upgrade/internal/loopback"
 )
-
-// operated is a Caddy with an admin API, as an operator has it.
-type operated struct {
-	*site
-	admin   *site
-	storage string
-}
-
-// operate runs a Caddy with an admin API that logs everything. Its sites are %s, %s, ... in the directives.
-func operate(t testing.TB, directives string) *operated {
-	t.Helper()
-	admin, address := loopback.FreeAddress(), loopback.FreeAddress()
-	o := &operated{
-		site:    &site{url: "http://" + address, logFile: filepath.Join(t.TempDir(), "log")},
-		admin:   &site{url: "http://" + admin},
-		storage: t.TempDir(),
-	}
-	load(t, fmt.Sprintf(`{
-	admin %s
-	persist_config off
-	storage file_system %s
-	log {
-		output file %s
-		level DEBUG
-	}
-	metrics
-}
-http://%s {
-	bind 127.0.0.1
-	log
-	%s
-}`, admin, o.storage, o.logFile, address, directives))
-	t.Cleanup(func() {
-		if err := caddy.Stop(); err != nil {
-			t.Error(err)
-		}
-	})
-	return o
-}
-
-func (s *site) get(t testing.TB, path string) answer {
-	t.Helper()
-	r, err := http.NewRequest(http.MethodGet, s.url+path, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	r.Close = true // a reload ends the admin API's connections
-	return s.do(t, r)
-}
-
-// scrape returns the values of our metrics, by name and labels.
-func (o *operated) scrape(t testing.TB) map[string]float64 {
-	t.Helper()
-	values := map[string]float64{}
-	for line := range strings.Lines(o.admin.get(t, "/metrics").body) {
-		if name, value, ok := strings.Cut(strings.TrimSpace(line), " "); ok && strings.HasPrefix(name, "caddy_smapi_upgrade_") {
-			number, err := strconv.ParseFloat(value, 64)
-			if err != nil {
-				t.Fatal(err)
-			}
-			values[name] = number
-		}
-	}
-	return values
-}
 
 func requests(method, outcome, credentials string) string {
 	return fmt.Sprintf("caddy_smapi_upgrade_requests_total{credentials=%q,method=%q,outcome=%q}", credentials, method, outcome)
 }
 
 func TestEveryRequestIsCountedOnce(t *testing.T) {
-	endpoint, old := serve(t, issuesTokens), oldService(t)
-	o := operate(t, directive(endpoint, old, "refresh_auth_tokens", "expire_session_ids"))
-	before := o.scrape(t)
-	o.upgrade(t)
-	o.upgrade(t) // again, which is no exchange
-	o.post(t, file(t, "requests", "anonymous.xml"))
-	o.call(t, "getSessionId", "get-session-id.xml")
-	o.call(t, "refreshAuthToken", "refresh-auth-token.xml")
-	o.call(t, "getMetadata", "forward-get-metadata.xml")
-	o.post(t, file(t, "requests", "forward-poll.xml"))
-	after := o.scrape(t)
+	endpoint, old := caddytest.Serve(t, caddytest.IssuesTokens), caddytest.OldService(t)
+	o := caddytest.Operate(t, caddytest.Directive(endpoint, old, "refresh_auth_tokens", "expire_session_ids"))
+	before := o.Scrape(t)
+	o.Upgrade(t)
+	o.Upgrade(t) // again, which is no exchange
+	o.Post(t, caddytest.File(t, "requests", "anonymous.xml"))
+	o.Call(t, "getSessionId", "get-session-id.xml")
+	o.Call(t, "refreshAuthToken", "refresh-auth-token.xml")
+	o.Call(t, "getMetadata", "forward-get-metadata.xml")
+	o.Post(t, caddytest.File(t, "requests", "forward-poll.xml"))
+	after := o.Scrape(t)
 	for name, want := range map[string]float64{
 		requests("getDeviceAuthToken", "upgraded", "login"):                        2,
 		requests("getDeviceAuthToken", "reauthorize", "anonymous"):                 1,
@@ -127,7 +62,7 @@ func TestEveryRequestIsCountedOnce(t *testing.T) {
 	}
 	peeked := 0
 	for _, name := range []string{"upgrade.xml", "upgrade.xml", "anonymous.xml", "get-session-id.xml", "refresh-auth-token.xml", "forward-poll.xml"} {
-		peeked += len(file(t, "requests", name))
+		peeked += len(caddytest.File(t, "requests", name))
 	}
 	const bytesPeeked = "caddy_smapi_upgrade_peeked_bytes_total"
 	if got := after[bytesPeeked] - before[bytesPeeked]; got != float64(peeked) {
@@ -146,51 +81,51 @@ func TestEveryRequestIsCountedOnce(t *testing.T) {
 
 // Caddy has a registry for each configuration.
 func TestMetricsOfThreeSitesOutliveReloads(t *testing.T) {
-	endpoint, old := serve(t, issuesTokens), oldService(t)
-	var o operated
+	endpoint, old := caddytest.Serve(t, caddytest.IssuesTokens), caddytest.OldService(t)
+	var o caddytest.Operated
 	admin := loopback.FreeAddress()
 	dir := t.TempDir()
-	o.admin = &site{url: "http://" + admin}
-	var sites []*site
+	o.Admin = &caddytest.Site{URL: "http://" + admin}
+	var sites []*caddytest.Site
 	for range 3 {
-		sites = append(sites, &site{url: "http://" + loopback.FreeAddress()})
+		sites = append(sites, &caddytest.Site{URL: "http://" + loopback.FreeAddress()})
 	}
 	reload := func(n int) {
 		text := fmt.Sprintf("{\nadmin %s\npersist_config off\nstorage file_system %s\nlog {\noutput discard\n}\nmetrics\n}\n", admin, dir)
 		for i, s := range sites {
 			text += fmt.Sprintf("%s {\nbind 127.0.0.1\nroute {\nsmapi_upgrade %s/token%d {\nclient_id id%d\nclient_auth none\nreplay off\n}\nreverse_proxy %s\n}\n}\n",
-				s.url, endpoint.URL, i%2, n, old.URL)
+				s.URL, endpoint.URL, i%2, n, old.URL)
 		}
-		load(t, text)
+		caddytest.Load(t, text)
 	}
 	reload(0)
 	t.Cleanup(func() { _ = caddy.Stop() })
-	before := o.scrape(t)
+	before := o.Scrape(t)
 	for n := range 3 {
 		if n > 0 {
 			reload(n)
 			http.DefaultTransport.(*http.Transport).CloseIdleConnections() // which the reload has ended
 		}
 		for _, s := range sites {
-			checkAnswer(t, s.upgrade(t), "upgraded.xml")
+			caddytest.CheckAnswer(t, s.Upgrade(t), "upgraded.xml")
 		}
 	}
-	after := o.scrape(t)
+	after := o.Scrape(t)
 	if got := after[requests("getDeviceAuthToken", "upgraded", "login")] - before[requests("getDeviceAuthToken", "upgraded", "login")]; got != 9 {
 		t.Errorf("%v calls are counted, of 9", got)
 	}
 }
 
 func TestTheTokenEndpointIsShownAsItIs(t *testing.T) {
-	endpoint, arrived, proceed := hanging(t)
-	o := operate(t, directive(endpoint, oldService(t), "max_in_flight 1"))
+	endpoint, arrived, proceed := caddytest.Hanging(t)
+	o := caddytest.Operate(t, caddytest.Directive(endpoint, caddytest.OldService(t), "max_in_flight 1"))
 	defer proceed()
-	answers := make(chan answer, 3)
+	answers := make(chan caddytest.Answer, 3)
 	for _, name := range []string{"first", "second", "third"} {
-		go func() { answers <- o.post(t, account(t, name)) }()
+		go func() { answers <- o.Post(t, caddytest.Account(t, name)) }()
 	}
 	<-arrived
-	status := func() endpointStatus { return onlyEndpoint(t, o) }
+	status := func() caddytest.EndpointStatus { return caddytest.OnlyEndpoint(t, o) }
 	for deadline := time.Now().Add(10 * time.Second); status().Waiting != 2; {
 		if time.Now().After(deadline) {
 			t.Fatalf("nobody waits: %+v", status())
@@ -201,7 +136,7 @@ func TestTheTokenEndpointIsShownAsItIs(t *testing.T) {
 		got.Endpoint != endpoint.URL+"/token" || got.ClientID != "the-id" {
 		t.Errorf("the status is %+v", got)
 	}
-	values := o.scrape(t)
+	values := o.Scrape(t)
 	for name, want := range map[string]float64{"exchanges_in_flight": 1, "exchanges_waiting": 2, "breaker_open": 0} {
 		if got := values["caddy_smapi_upgrade_"+name]; got != want {
 			t.Errorf("%s is %v, want %v", name, got, want)
@@ -209,7 +144,7 @@ func TestTheTokenEndpointIsShownAsItIs(t *testing.T) {
 	}
 	proceed()
 	for range 3 {
-		checkAnswer(t, <-answers, "upgraded.xml")
+		caddytest.CheckAnswer(t, <-answers, "upgraded.xml")
 	}
 	got = status()
 	want := map[string]uint64{"upgraded": 3}
@@ -228,101 +163,45 @@ func TestTheTokenEndpointIsShownAsItIs(t *testing.T) {
 	}
 }
 
-// endpointStatus is what the admin API says of a token endpoint, as others read it.
-type fuseStatus struct {
-	Blown   bool    `json:"blown"`
-	Percent float64 `json:"percent"`
-	fuseTries
-	Blew *fuseTries `json:"blew"`
-}
-
-type fuseTries struct {
-	Tried      int    `json:"tried"`
-	Rejected   int    `json:"rejected"`
-	OAuthError string `json:"oauth_error"`
-}
-
-type endpointStatus struct {
-	Endpoint             string              `json:"endpoint"`
-	ClientID             string              `json:"client_id"`
-	SinceStart           map[string]uint64   `json:"since_start"`
-	Last5Minutes         map[string]uint64   `json:"last_5_minutes"`
-	History              []map[string]uint64 `json:"history"`
-	InFlight             int                 `json:"in_flight"`
-	Waiting              int                 `json:"waiting"`
-	OldestWaitingSeconds float64             `json:"oldest_waiting_seconds"`
-	Breaker              string              `json:"breaker"`
-	HoldSeconds          float64             `json:"hold_seconds"`
-	LoginFuse            fuseStatus          `json:"login_fuse"`
-	RefreshFuse          fuseStatus          `json:"refresh_fuse"`
-	Secrets              []struct {
-		Field          string     `json:"field"`
-		ReadSecondsAgo float64    `json:"read_seconds_ago"`
-		Stale          bool       `json:"stale"`
-		Expires        *time.Time `json:"expires"`
-	} `json:"secrets"`
-}
-
-func onlyEndpoint(t testing.TB, o *operated) endpointStatus {
-	t.Helper()
-	got := o.admin.get(t, "/smapi_upgrade/status")
-	var status struct{ Endpoints []endpointStatus }
-	d := json.NewDecoder(strings.NewReader(got.body))
-	d.DisallowUnknownFields()
-	if err := d.Decode(&status); err != nil || got.status != http.StatusOK || len(status.Endpoints) != 1 {
-		t.Fatalf("%v: %+v", err, got)
-	}
-	return status.Endpoints[0]
-}
-
 func TestTheStatusTellsOfHoldsAndBreakersAndSoDoesTheLog(t *testing.T) {
 	var answers http.HandlerFunc = func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Retry-After", "60")
-		says(http.StatusServiceUnavailable, `{}`)(w, r)
+		caddytest.Says(http.StatusServiceUnavailable, `{}`)(w, r)
 	}
-	endpoint := serve(t, func(w http.ResponseWriter, r *http.Request) { answers(w, r) })
-	o := operate(t, directive(endpoint, oldService(t)))
-	o.upgrade(t)
-	if got := onlyEndpoint(t, o); got.HoldSeconds <= 0 || got.HoldSeconds > 60 || o.scrape(t)["caddy_smapi_upgrade_holds"] != 1 {
+	endpoint := caddytest.Serve(t, func(w http.ResponseWriter, r *http.Request) { answers(w, r) })
+	o := caddytest.Operate(t, caddytest.Directive(endpoint, caddytest.OldService(t)))
+	o.Upgrade(t)
+	if got := caddytest.OnlyEndpoint(t, o); got.HoldSeconds <= 0 || got.HoldSeconds > 60 || o.Scrape(t)["caddy_smapi_upgrade_holds"] != 1 {
 		t.Errorf("the status is %+v", got)
 	}
-	waitForLog(t, o.site, "holding back")
+	caddytest.WaitForLog(t, o.Site, "holding back")
 
-	answers = says(http.StatusInternalServerError, ``)
-	o = operate(t, strings.Replace(directive(endpoint, oldService(t)), "the-id", "another-id", 1))
-	var status endpointStatus
+	answers = caddytest.Says(http.StatusInternalServerError, ``)
+	o = caddytest.Operate(t, strings.Replace(caddytest.Directive(endpoint, caddytest.OldService(t)), "the-id", "another-id", 1))
+	var status caddytest.EndpointStatus
 	var metric float64
 	for i := 0; status.Breaker != "open" || metric != 1; i++ { // it is tried again from time to time
 		if i == 200 {
 			t.Fatalf("the status is %+v, and the metrics say %v", status, metric)
 		}
-		o.post(t, account(t, fmt.Sprint("account", i)))
+		o.Post(t, caddytest.Account(t, fmt.Sprint("account", i)))
 		if i >= 19 {
-			status, metric = onlyEndpoint(t, o), o.scrape(t)["caddy_smapi_upgrade_breaker_open"]
+			status, metric = caddytest.OnlyEndpoint(t, o), o.Scrape(t)["caddy_smapi_upgrade_breaker_open"]
 		}
 	}
-	waitForLog(t, o.site, `"breaker":"open"`)
-}
-
-func waitForLog(t testing.TB, s *site, text string) {
-	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !strings.Contains(s.log(t), text); time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("the log lacks %q", text)
-		}
-	}
+	caddytest.WaitForLog(t, o.Site, `"breaker":"open"`)
 }
 
 func TestTheStatusTellsHowOldSecretsAre(t *testing.T) {
-	endpoint := httptest.NewTLSServer(issuesTokens)
+	endpoint := httptest.NewTLSServer(caddytest.IssuesTokens)
 	defer endpoint.Close()
-	authority, _ := pemFiles(t, endpoint)
+	authority, _ := caddytest.PEMFiles(t, endpoint)
 	dir := t.TempDir()
-	cert, key := certificate(t, 1)
-	write(t, filepath.Join(dir, "cert"), cert)
-	write(t, filepath.Join(dir, "key"), key)
-	write(t, filepath.Join(dir, "secret"), "secret")
-	o := operate(t, fmt.Sprintf(`smapi_upgrade %s/token {
+	cert, key := caddytest.Certificate(t, 1)
+	caddytest.Write(t, filepath.Join(dir, "cert"), cert)
+	caddytest.Write(t, filepath.Join(dir, "key"), key)
+	caddytest.Write(t, filepath.Join(dir, "secret"), "secret")
+	o := caddytest.Operate(t, fmt.Sprintf(`smapi_upgrade %s/token {
 		client_id id
 		client_secret {file.%s/secret}
 		transport http {
@@ -330,14 +209,14 @@ func TestTheStatusTellsHowOldSecretsAre(t *testing.T) {
 			tls_client_auth %s/cert %s/key
 		}
 	}`, endpoint.URL, dir, authority, dir, dir))
-	status := onlyEndpoint(t, o)
-	values := o.scrape(t)
+	status := caddytest.OnlyEndpoint(t, o)
+	values := o.Scrape(t)
 	const ends, stale = `caddy_smapi_upgrade_certificate_end_timestamp_seconds{of="%s"}`, "caddy_smapi_upgrade_secrets_stale"
 	if _, seen := values[fmt.Sprintf(ends, "server")]; seen || values[fmt.Sprintf(ends, "client")] != float64(status.Secrets[1].Expires.Unix()) || values[stale] != 0 {
 		t.Errorf("before an exchange the metrics are %v", values)
 	}
-	o.upgrade(t)
-	if got, want := o.scrape(t)[fmt.Sprintf(ends, "server")], endpoint.Certificate().NotAfter.Unix(); got != float64(want) {
+	o.Upgrade(t)
+	if got, want := o.Scrape(t)[fmt.Sprintf(ends, "server")], endpoint.Certificate().NotAfter.Unix(); got != float64(want) {
 		t.Errorf("the server's certificate ends at %v, not %v", got, want)
 	}
 	if len(status.Secrets) != 2 || status.Secrets[0].Field != "client_secret" || status.Secrets[0].Expires != nil ||
@@ -347,29 +226,29 @@ func TestTheStatusTellsHowOldSecretsAre(t *testing.T) {
 	if err := os.Remove(filepath.Join(dir, "secret")); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the status tells that a file is gone", func() bool {
-		status := onlyEndpoint(t, o)
-		return status.Secrets[0].Stale && status.Secrets[0].ReadSecondsAgo > 0 && o.scrape(t)[stale] == 1
+	caddytest.Eventually(t, "the status tells that a file is gone", func() bool {
+		status := caddytest.OnlyEndpoint(t, o)
+		return status.Secrets[0].Stale && status.Secrets[0].ReadSecondsAgo > 0 && o.Scrape(t)[stale] == 1
 	})
 }
 
 func TestItIsReadyWhenAHandlerRunsWhateverTheTokenEndpointDoes(t *testing.T) {
-	o := operate(t, "smapi_upgrade http://127.0.0.1:1/token {\nclient_id id\nclient_auth none\n}")
-	if got := o.admin.get(t, "/smapi_upgrade/ready"); got.status != http.StatusOK || got.body != `{"ready":true}`+"\n" {
+	o := caddytest.Operate(t, "smapi_upgrade http://127.0.0.1:1/token {\nclient_id id\nclient_auth none\n}")
+	if got := o.Admin.Get(t, "/smapi_upgrade/ready"); got.Status != http.StatusOK || got.Body != `{"ready":true}`+"\n" {
 		t.Errorf("%+v", got)
 	}
-	o = operate(t, "respond ok")
-	if got := o.admin.get(t, "/smapi_upgrade/ready"); got.status != http.StatusServiceUnavailable {
+	o = caddytest.Operate(t, "respond ok")
+	if got := o.Admin.Get(t, "/smapi_upgrade/ready"); got.Status != http.StatusServiceUnavailable {
 		t.Errorf("without a handler: %+v", got)
 	}
-	if got := o.admin.get(t, "/smapi_upgrade/status"); got.status != http.StatusOK || got.body != `{"endpoints":[]}`+"\n" {
+	if got := o.Admin.Get(t, "/smapi_upgrade/status"); got.Status != http.StatusOK || got.Body != `{"endpoints":[]}`+"\n" {
 		t.Errorf("without a handler: %+v", got)
 	}
-	r, err := http.NewRequest(http.MethodPost, o.admin.url+"/smapi_upgrade/status", nil)
+	r, err := http.NewRequest(http.MethodPost, o.Admin.URL+"/smapi_upgrade/status", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := o.do(t, r); got.status != http.StatusMethodNotAllowed {
+	if got := o.Do(t, r); got.Status != http.StatusMethodNotAllowed {
 		t.Errorf("a POST: %+v", got)
 	}
 }
@@ -377,17 +256,17 @@ func TestItIsReadyWhenAHandlerRunsWhateverTheTokenEndpointDoes(t *testing.T) {
 var scrapeFile = flag.String("scrape", "", "write our metrics to this `file`, for promtool")
 
 func TestMetricsAreNamedAsPrometheusWantsThem(t *testing.T) {
-	o := operate(t, withVault(rotate(t, 3600), oldService(t), vaultFile(t)))
-	o.upgrade(t)
+	o := caddytest.Operate(t, caddytest.WithVault(caddytest.Rotate(t, 3600), caddytest.OldService(t), caddytest.VaultFile(t)))
+	o.Upgrade(t)
 	caddymodule.Forget(t.Context())
 	var ours strings.Builder
-	for line := range strings.Lines(o.admin.get(t, "/metrics").body) {
+	for line := range strings.Lines(o.Admin.Get(t, "/metrics").Body) {
 		if strings.Contains(line, "caddy_smapi_upgrade_") {
 			ours.WriteString(line)
 		}
 	}
 	if *scrapeFile != "" {
-		write(t, *scrapeFile, ours.String())
+		caddytest.Write(t, *scrapeFile, ours.String())
 	}
 	problems, err := promlint.New(strings.NewReader(ours.String())).Lint()
 	if err != nil || len(problems) > 0 || ours.Len() == 0 {
@@ -398,11 +277,11 @@ func TestMetricsAreNamedAsPrometheusWantsThem(t *testing.T) {
 var metricName = regexp.MustCompile(`caddy_smapi_upgrade_[a-z0-9_]+:?`) // with a colon it is a recording rule
 
 func TestTheKitUsesMetricsThatThereAre(t *testing.T) {
-	o := operate(t, withVault(rotate(t, 3600), oldService(t), vaultFile(t)))
-	o.upgrade(t)
+	o := caddytest.Operate(t, caddytest.WithVault(caddytest.Rotate(t, 3600), caddytest.OldService(t), caddytest.VaultFile(t)))
+	o.Upgrade(t)
 	caddymodule.Forget(t.Context())
 	exists := map[string]bool{"caddy_smapi_upgrade_certificate_end_timestamp_seconds": true} // which only TLS has
-	for name := range o.scrape(t) {
+	for name := range o.Scrape(t) {
 		exists[metricName.FindString(name)] = true
 	}
 	paths, err := filepath.Glob("../docs/*")
@@ -428,12 +307,12 @@ func TestTheKitUsesMetricsThatThereAre(t *testing.T) {
 }
 
 func TestTheAccessLogSaysWhatBecameOfACall(t *testing.T) {
-	o := operate(t, directive(serve(t, says(503, "")), oldService(t)))
-	got := o.upgrade(t)
-	o.call(t, "getMetadata", "forward-get-metadata.xml")
-	code := strings.TrimPrefix(reference.FindString(got.body), "reference ")
+	o := caddytest.Operate(t, caddytest.Directive(caddytest.Serve(t, caddytest.Says(503, "")), caddytest.OldService(t)))
+	got := o.Upgrade(t)
+	o.Call(t, "getMetadata", "forward-get-metadata.xml")
+	code := strings.TrimPrefix(caddytest.Reference.FindString(got.Body), "reference ")
 	var ours, others int
-	for line := range strings.Lines(o.log(t)) {
+	for line := range strings.Lines(o.Log(t)) {
 		if !strings.Contains(line, "handled request") {
 			continue
 		}
@@ -449,27 +328,27 @@ func TestTheAccessLogSaysWhatBecameOfACall(t *testing.T) {
 }
 
 func TestOneHomeCanBeFollowedThroughTheLog(t *testing.T) {
-	s := caddyRun(t, directive(serve(t, issuesTokens), oldService(t)))
+	s := caddytest.Run(t, caddytest.Directive(caddytest.Serve(t, caddytest.IssuesTokens), caddytest.OldService(t)))
 	digest := regexp.MustCompile(`"household":"([0-9a-f]{16})"`)
-	s.post(t, account(t, "first"))
-	s.post(t, account(t, "second"))
-	s.post(t, bytes.Replace(account(t, "third"), []byte("Sonos_abc123"), []byte("Sonos_other"), 1))
-	found := digest.FindAllStringSubmatch(s.log(t), -1)
+	s.Post(t, caddytest.Account(t, "first"))
+	s.Post(t, caddytest.Account(t, "second"))
+	s.Post(t, bytes.Replace(caddytest.Account(t, "third"), []byte("Sonos_abc123"), []byte("Sonos_other"), 1))
+	found := digest.FindAllStringSubmatch(s.Log(t), -1)
 	if len(found) != 3 || found[0][1] != found[1][1] || found[0][1] == found[2][1] {
 		t.Errorf("the digests are %v", found)
 	}
 }
 
 func TestAStormDoesNotFloodTheLog(t *testing.T) {
-	s := caddyRun(t, directive(serve(t, issuesTokens), oldService(t), "mode reauthorize"))
+	s := caddytest.Run(t, caddytest.Directive(caddytest.Serve(t, caddytest.IssuesTokens), caddytest.OldService(t), "mode reauthorize"))
 	const calls = 1000
-	client := player(t)
+	client := caddytest.Player(t)
 	var all sync.WaitGroup
 	begin := time.Now()
 	for worker := range 4 {
 		all.Go(func() {
 			for i := range calls / 4 {
-				if _, err := ask(t, client, s, account(t, fmt.Sprint(worker, "-", i))); err != nil {
+				if _, err := caddytest.Ask(t, client, s, caddytest.Account(t, fmt.Sprint(worker, "-", i))); err != nil {
 					t.Error(err)
 				}
 			}
@@ -477,7 +356,7 @@ func TestAStormDoesNotFloodTheLog(t *testing.T) {
 	}
 	all.Wait()
 	most := (100 + calls/100) * int(2+time.Since(begin)/time.Second)
-	if n := len(answeredLines(s.log(t))); n < 100 || n > most {
+	if n := len(answeredLines(s.Log(t))); n < 100 || n > most {
 		t.Errorf("%d lines about %d calls", n, calls)
 	}
 }
@@ -526,9 +405,9 @@ func collect(t testing.TB) *spans {
 
 func TestTheExchangeIsASpanOfItsRequestAndTheTokenEndpointGoesOn(t *testing.T) {
 	received := collect(t)
-	endpoint, old := serve(t, says(400, `{"error":"invalid_grant"}`)), oldService(t)
-	s := caddyRun(t, "tracing {\nspan request\n}\n"+directive(endpoint, old))
-	s.upgrade(t)
+	endpoint, old := caddytest.Serve(t, caddytest.Says(400, `{"error":"invalid_grant"}`)), caddytest.OldService(t)
+	s := caddytest.Run(t, "tracing {\nspan request\n}\n"+caddytest.Directive(endpoint, old))
+	s.Upgrade(t)
 	_, header := form(t, endpoint)
 	if err := caddy.Stop(); err != nil { // which sends what is left
 		t.Fatal(err)
@@ -565,41 +444,41 @@ func TestTheExchangeIsASpanOfItsRequestAndTheTokenEndpointGoesOn(t *testing.T) {
 }
 
 func TestWithoutTracingNothingIsTraced(t *testing.T) {
-	endpoint := serve(t, issuesTokens)
-	s := caddyRun(t, directive(endpoint, oldService(t)))
-	r := s.request(t, file(t, "requests", "upgrade.xml"))
+	endpoint := caddytest.Serve(t, caddytest.IssuesTokens)
+	s := caddytest.Run(t, caddytest.Directive(endpoint, caddytest.OldService(t)))
+	r := s.Request(t, caddytest.File(t, "requests", "upgrade.xml"))
 	r.Header.Set("Traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
-	checkAnswer(t, s.do(t, r), "upgraded.xml")
+	caddytest.CheckAnswer(t, s.Do(t, r), "upgraded.xml")
 	if _, header := form(t, endpoint); header.Get("Traceparent") != "" {
 		t.Errorf("the token endpoint gets %q", header.Get("Traceparent"))
 	}
 }
 
 func TestAKeyInTheQueryOfTheTokenEndpointIsNotShown(t *testing.T) {
-	endpoint := serve(t, func(w http.ResponseWriter, r *http.Request) {
+	endpoint := caddytest.Serve(t, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Retry-After", "60")
-		says(http.StatusServiceUnavailable, "")(w, r)
+		caddytest.Says(http.StatusServiceUnavailable, "")(w, r)
 	})
 	t.Setenv("SMAPI_TEST_KEY", "marker-key")
-	o := operate(t, fmt.Sprintf("smapi_upgrade %s/token?key={env.SMAPI_TEST_KEY} {\nclient_id id\nclient_auth none\n}", endpoint.URL))
-	o.upgrade(t)
-	if asked := endpoint.asked(); asked[0].URL.RawQuery != "key=marker-key" {
+	o := caddytest.Operate(t, fmt.Sprintf("smapi_upgrade %s/token?key={env.SMAPI_TEST_KEY} {\nclient_id id\nclient_auth none\n}", endpoint.URL))
+	o.Upgrade(t)
+	if asked := endpoint.Asked(); asked[0].URL.RawQuery != "key=marker-key" {
 		t.Errorf("it was asked by %q", asked[0].URL.RawQuery)
 	}
-	waitForLog(t, o.site, "holding back")
-	checkNoMarker(t, "the log", o.log(t))
-	checkNoMarker(t, "the status", o.admin.get(t, "/smapi_upgrade/status").body)
+	caddytest.WaitForLog(t, o.Site, "holding back")
+	checkNoMarker(t, "the log", o.Log(t))
+	checkNoMarker(t, "the status", o.Admin.Get(t, "/smapi_upgrade/status").Body)
 }
 
 func TestWhatWasNotAskedTookNoTime(t *testing.T) {
 	const durations = `caddy_smapi_upgrade_exchange_duration_seconds_count{outcome="unavailable"}`
-	endpoint := serve(t, says(http.StatusInternalServerError, ``))
-	o := operate(t, directive(endpoint, oldService(t)))
-	before := o.scrape(t)[durations]
+	endpoint := caddytest.Serve(t, caddytest.Says(http.StatusInternalServerError, ``))
+	o := caddytest.Operate(t, caddytest.Directive(endpoint, caddytest.OldService(t)))
+	before := o.Scrape(t)[durations]
 	for i := range 50 { // of which the breaker turns most away
-		o.post(t, account(t, fmt.Sprint("account", i)))
+		o.Post(t, caddytest.Account(t, fmt.Sprint("account", i)))
 	}
-	if took, asked := o.scrape(t)[durations]-before, len(endpoint.asked()); took != float64(asked) || asked == 50 {
+	if took, asked := o.Scrape(t)[durations]-before, len(endpoint.Asked()); took != float64(asked) || asked == 50 {
 		t.Errorf("%v durations of %d exchanges", took, asked)
 	}
 }
@@ -608,31 +487,31 @@ func TestWhatWasNotAskedTookNoTime(t *testing.T) {
 // again later. The operator sees it.
 func TestABlownFuseIsSeenAndHarmsNobody(t *testing.T) {
 	var failed atomic.Int32
-	o := operate(t, directive(serve(t, passwords(&failed)), oldService(t)))
+	o := caddytest.Operate(t, caddytest.Directive(caddytest.Serve(t, caddytest.Passwords(&failed)), caddytest.OldService(t)))
 	for i := range 30 {
-		a := o.post(t, tries(t, "made-up-"+strconv.Itoa(i), "wrong", "home"))
+		a := o.Post(t, caddytest.Tries(t, "made-up-"+strconv.Itoa(i), "wrong", "home"))
 		if i < 19 {
-			checkAnswer(t, a, "reauthorize.xml")
+			caddytest.CheckAnswer(t, a, "reauthorize.xml")
 		} else {
-			checkAnswer(t, a, "service-unavailable.xml")
+			caddytest.CheckAnswer(t, a, "service-unavailable.xml")
 		}
 	}
-	if got := onlyEndpoint(t, o); !got.LoginFuse.Blown || got.LoginFuse.Percent != 50 || got.RefreshFuse.Blown || got.LoginFuse.Tried != 10 ||
-		got.LoginFuse.Blew == nil || *got.LoginFuse.Blew != (fuseTries{20, 20, "invalid_grant"}) {
+	if got := caddytest.OnlyEndpoint(t, o); !got.LoginFuse.Blown || got.LoginFuse.Percent != 50 || got.RefreshFuse.Blown || got.LoginFuse.Tried != 10 ||
+		got.LoginFuse.Blew == nil || *got.LoginFuse.Blew != (caddytest.FuseTries{Tried: 20, Rejected: 20, OAuthError: "invalid_grant"}) {
 		t.Errorf("the status is %+v", got)
 	}
-	waitForLog(t, o.site, "fuse blown: most accounts are rejected")
-	if n := o.scrape(t)["caddy_smapi_upgrade_fuses_blown"]; n != 1 {
+	caddytest.WaitForLog(t, o.Site, "fuse blown: most accounts are rejected")
+	if n := o.Scrape(t)["caddy_smapi_upgrade_fuses_blown"]; n != 1 {
 		t.Errorf("the metric is %v", n)
 	}
 	for i := range 5 {
-		checkAnswer(t, o.post(t, tries(t, "good-"+strconv.Itoa(i), "right", "home")), "upgraded.xml")
+		caddytest.CheckAnswer(t, o.Post(t, caddytest.Tries(t, "good-"+strconv.Itoa(i), "right", "home")), "upgraded.xml")
 	}
 	for i := range 30 {
-		checkAnswer(t, o.post(t, tries(t, "more-"+strconv.Itoa(i), "right", "home")), "upgraded.xml")
+		caddytest.CheckAnswer(t, o.Post(t, caddytest.Tries(t, "more-"+strconv.Itoa(i), "right", "home")), "upgraded.xml")
 	}
-	waitForLog(t, o.site, "fuse is whole again")
-	if got := onlyEndpoint(t, o); got.LoginFuse.Blown || got.LoginFuse.Blew != nil {
+	caddytest.WaitForLog(t, o.Site, "fuse is whole again")
+	if got := caddytest.OnlyEndpoint(t, o); got.LoginFuse.Blown || got.LoginFuse.Blew != nil {
 		t.Errorf("the status is %+v", got)
 	}
 }

@@ -13,6 +13,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/smapi-tools/caddy-smapi-upgrade/internal/caddytest"
 )
 
 // arguments are the fields that are no option of a Caddyfile but an argument of one.
@@ -173,7 +175,7 @@ func TestTheGrammarHasEveryOption(t *testing.T) {
 			continue
 		}
 		words[block+"."+fields[0]] = true
-		_, err := adapt("localhost {\nsmapi_upgrade https://auth.example.com/token {\n" + fmt.Sprintf(opening[block], fields[0]) + "\n}\n}\n")
+		_, err := caddytest.Adapt("localhost {\nsmapi_upgrade https://auth.example.com/token {\n" + fmt.Sprintf(opening[block], fields[0]) + "\n}\n}\n")
 		if err != nil && strings.Contains(err.Error(), "unrecognized") {
 			t.Errorf("%s: %v", fields[0], err)
 		}

@@ -8,20 +8,21 @@ import (
 	"testing"
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/dashboard"
+	"github.com/smapi-tools/caddy-smapi-upgrade/internal/caddytest"
 )
 
 // drawn is what the page draws.
-func drawn(t testing.TB, o *operated) (v dashboard.Value) {
+func drawn(t testing.TB, o *caddytest.Operated) (v dashboard.Value) {
 	t.Helper()
-	got := o.admin.get(t, "/smapi_upgrade/page.json")
-	if err := json.Unmarshal([]byte(got.body), &v); err != nil || got.status != http.StatusOK || len(v.Endpoints) != 1 {
+	got := o.Admin.Get(t, "/smapi_upgrade/page.json")
+	if err := json.Unmarshal([]byte(got.Body), &v); err != nil || got.Status != http.StatusOK || len(v.Endpoints) != 1 {
 		t.Fatalf("%v: %+v", err, got)
 	}
 	return v
 }
 
 func TestThePageIsReadOnly(t *testing.T) {
-	o := operate(t, directive(serve(t, issuesTokens), oldService(t)))
+	o := caddytest.Operate(t, caddytest.Directive(caddytest.Serve(t, caddytest.IssuesTokens), caddytest.OldService(t)))
 	for _, test := range []struct {
 		method, path string
 		status       int
@@ -30,31 +31,31 @@ func TestThePageIsReadOnly(t *testing.T) {
 		{"POST", "", 405}, {"PUT", "page.json", 405}, {"DELETE", "page.js", 405},
 		{"GET", "page.html", 404}, {"GET", "status.go", 404}, {"GET", "more/page.js", 404},
 	} {
-		r, err := http.NewRequest(test.method, o.admin.url+"/smapi_upgrade/"+test.path, nil)
+		r, err := http.NewRequest(test.method, o.Admin.URL+"/smapi_upgrade/"+test.path, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
 		r.Close = true
-		if got := o.do(t, r); got.status != test.status {
+		if got := o.Do(t, r); got.Status != test.status {
 			t.Errorf("%s %s: %+v", test.method, test.path, got)
 		}
 	}
 }
 
 func TestThePageTellsDistinctAccounts(t *testing.T) {
-	endpoint := serve(t, func(w http.ResponseWriter, r *http.Request) {
+	endpoint := caddytest.Serve(t, func(w http.ResponseWriter, r *http.Request) {
 		if strings.HasPrefix(r.FormValue("username"), "stranger") {
-			says(http.StatusBadRequest, `{"error":"invalid_grant"}`)(w, r)
+			caddytest.Says(http.StatusBadRequest, `{"error":"invalid_grant"}`)(w, r)
 			return
 		}
-		issuesTokens(w, r)
+		caddytest.IssuesTokens(w, r)
 	})
-	o := operate(t, directive(endpoint, oldService(t), "replay off"))
+	o := caddytest.Operate(t, caddytest.Directive(endpoint, caddytest.OldService(t), "replay off"))
 	for i := range 30 {
-		o.post(t, account(t, fmt.Sprint("listener", i%10)))
+		o.Post(t, caddytest.Account(t, fmt.Sprint("listener", i%10)))
 	}
 	for i := range 8 {
-		o.post(t, account(t, fmt.Sprint("stranger", i)))
+		o.Post(t, caddytest.Account(t, fmt.Sprint("stranger", i)))
 	}
 	got := drawn(t, o).Endpoints[0]
 	if a := got.Accounts; a.Upgraded != 10 || a.Refused != 8 || a.SignedIn != 0 || a.Doubted != 0 {
@@ -69,16 +70,16 @@ func TestThePageTellsDistinctAccounts(t *testing.T) {
 	if counted["upgraded"] != 30 || counted["rejected"] != 8 || len(counted) != 2 {
 		t.Errorf("%v", counted)
 	}
-	if faults := got.Faults; len(faults) != 4 || faults[0].Outcome.String() != "rejected" || !strings.Contains(o.log(t), `"reference":"`+faults[0].Reference+`"`) {
+	if faults := got.Faults; len(faults) != 4 || faults[0].Outcome.String() != "rejected" || !strings.Contains(o.Log(t), `"reference":"`+faults[0].Reference+`"`) {
 		t.Errorf("%+v", faults)
 	}
 }
 
 func TestWhatThePageDrawsSurvivesAReload(t *testing.T) {
-	endpoint, old := serve(t, issuesTokens), oldService(t)
-	o := operate(t, directive(endpoint, old))
-	o.upgrade(t)
-	o = operate(t, "header X-Config 2\n"+directive(endpoint, old)) // in the place of the first
+	endpoint, old := caddytest.Serve(t, caddytest.IssuesTokens), caddytest.OldService(t)
+	o := caddytest.Operate(t, caddytest.Directive(endpoint, old))
+	o.Upgrade(t)
+	o = caddytest.Operate(t, "header X-Config 2\n"+caddytest.Directive(endpoint, old)) // in the place of the first
 	if got := drawn(t, o).Endpoints[0]; got.Accounts.Upgraded != 1 || len(got.Day.Counts) != 1 {
 		t.Errorf("%+v", got)
 	}

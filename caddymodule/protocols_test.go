@@ -15,6 +15,7 @@ import (
 
 	"github.com/quic-go/quic-go/http3"
 
+	"github.com/smapi-tools/caddy-smapi-upgrade/internal/caddytest"
 	"github.com/smapi-tools/caddy-smapi-upgrade/internal/loopback"
 )
 
@@ -40,18 +41,18 @@ func everyProtocol(t *testing.T, directives ...string) (urls []string) {
 	t.Helper()
 	tlsServer := httptest.NewTLSServer(nil)
 	tlsServer.Close()
-	cert, key := pemFiles(t, tlsServer)
+	cert, key := caddytest.PEMFiles(t, tlsServer)
 	text := ""
 	for _, d := range directives {
 		_, port, _ := net.SplitHostPort(loopback.FreeAddress())
 		text += fmt.Sprintf("https://:%s {\nbind 127.0.0.1\ntls %s %s\nrespond /ready ok\n%s\n}\n", port, cert, key, d)
 		urls = append(urls, "https://127.0.0.1:"+port)
 	}
-	node(t, text)
+	caddytest.Node(t, text)
 	client := &http.Client{Transport: clients(t)["HTTP/3.0"], Timeout: time.Second}
 	for _, url := range urls {
-		reachable(t, strings.TrimPrefix(url, "https://"))
-		eventually(t, "HTTP/3 is served", func() bool {
+		caddytest.Reachable(t, strings.TrimPrefix(url, "https://"))
+		caddytest.Eventually(t, "HTTP/3 is served", func() bool {
 			response, err := client.Get(url + "/ready")
 			if err != nil {
 				return false
@@ -63,20 +64,19 @@ func everyProtocol(t *testing.T, directives ...string) (urls []string) {
 }
 
 func TestEveryProtocolIsUpgraded(t *testing.T) {
-	endpoint, old := serve(t, issuesTokens), oldService(t)
-	s := &site{url: everyProtocol(t, directive(endpoint, old, "replay off"))[0]}
+	endpoint, old := caddytest.Serve(t, caddytest.IssuesTokens), caddytest.OldService(t)
+	s := &caddytest.Site{URL: everyProtocol(t, caddytest.Directive(endpoint, old, "replay off"))[0]}
 	for proto, client := range clients(t) {
-		response, err := client.RoundTrip(s.request(t, account(t, proto)))
+		response, err := client.RoundTrip(s.Request(t, caddytest.Account(t, proto)))
 		if err != nil {
 			t.Fatal(proto, err)
 		}
-		body, err := io.ReadAll(response.Body)
-		_ = response.Body.Close()
+		got, err := caddytest.Read(response)
 		if err != nil || response.Proto != proto {
 			t.Fatal(proto, response.Proto, err)
 		}
-		checkAnswer(t, answer{response.StatusCode, response.Header, string(body)}, "upgraded.xml")
-		if asked := endpoint.asked(); len(asked) != 1 || !strings.Contains(asked[0].body, "username="+strings.ReplaceAll(proto, "/", "%2F")) {
+		caddytest.CheckAnswer(t, got, "upgraded.xml")
+		if asked := endpoint.Asked(); len(asked) != 1 || !strings.Contains(asked[0].Text, "username="+strings.ReplaceAll(proto, "/", "%2F")) {
 			t.Errorf("%s: asked for %+v", proto, asked)
 		}
 	}
@@ -89,7 +89,7 @@ func TestEveryProtocolIsForwardedAsByABareProxy(t *testing.T) {
 	urls := everyProtocol(t, proxy, "smapi_upgrade http://127.0.0.1:1/token {\nclient_id id\nclient_auth none\n}\n"+proxy)
 	bodies := map[string][]byte{"large": bytes.Repeat([]byte("<x>"), 1<<17), "empty": nil}
 	for _, name := range []string{"forward-poll.xml", "forward-get-metadata.xml", "forward-truncated.xml", "forward-two-logins.xml"} {
-		bodies[name] = file(t, "requests", name)
+		bodies[name] = caddytest.File(t, "requests", name)
 	}
 	for proto, client := range clients(t) {
 		for name, body := range bodies {
@@ -130,13 +130,13 @@ func TestEveryProtocolIsForwardedAsByABareProxy(t *testing.T) {
 
 // A body that is not whole when nobody waits for it any more is forwarded as it comes.
 func TestEveryProtocolsSlowBodiesAreForwarded(t *testing.T) {
-	old := oldService(t)
-	endpoint := serve(t, issuesTokens)
-	s := &site{url: everyProtocol(t, directive(endpoint, old))[0]}
+	old := caddytest.OldService(t)
+	endpoint := caddytest.Serve(t, caddytest.IssuesTokens)
+	s := &caddytest.Site{URL: everyProtocol(t, caddytest.Directive(endpoint, old))[0]}
 	var all sync.WaitGroup
 	for proto, client := range clients(t) {
 		all.Go(func() {
-			body := account(t, proto)
+			body := caddytest.Account(t, proto)
 			source, rest := io.Pipe()
 			go func() {
 				_, _ = rest.Write(body[:100])
@@ -144,7 +144,7 @@ func TestEveryProtocolsSlowBodiesAreForwarded(t *testing.T) {
 				_, _ = rest.Write(body[100:])
 				_ = rest.Close()
 			}()
-			r := s.request(t, nil)
+			r := s.Request(t, nil)
 			r.Body, r.ContentLength = source, -1
 			response, err := client.RoundTrip(r)
 			if err != nil {
@@ -159,15 +159,15 @@ func TestEveryProtocolsSlowBodiesAreForwarded(t *testing.T) {
 	}
 	all.Wait()
 	bodies := map[string]bool{}
-	for _, r := range old.asked() {
-		bodies[r.body] = true
+	for _, r := range old.Asked() {
+		bodies[r.Text] = true
 	}
 	for proto := range clients(t) {
-		if !bodies[string(account(t, proto))] {
+		if !bodies[string(caddytest.Account(t, proto))] {
 			t.Errorf("over %s other bytes were forwarded", proto)
 		}
 	}
-	if n := len(endpoint.asked()); n != 0 {
+	if n := len(endpoint.Asked()); n != 0 {
 		t.Errorf("%d were asked for", n)
 	}
 }

@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/smapi-tools/caddy-smapi-upgrade/internal/caddytest"
 )
 
 // provider is a section of docs/providers.md that has a configuration.
@@ -119,7 +121,7 @@ func (c *claim) answer(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if c.call == "poll" && strings.HasSuffix(r.URL.Path, "/device") {
-		says(http.StatusOK, deviceCode)(w, r)
+		caddytest.Says(http.StatusOK, deviceCode)(w, r)
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")
@@ -178,7 +180,7 @@ func TestWhatThePageOfProvidersSaysOfAnswersIsSo(t *testing.T) {
 			}
 		}
 	}
-	endpoint := serve(t, func(w http.ResponseWriter, r *http.Request) {
+	endpoint := caddytest.Serve(t, func(w http.ResponseWriter, r *http.Request) {
 		n, err := strconv.Atoi(strings.Split(r.URL.Path, "/")[1])
 		if err != nil {
 			t.Error(err)
@@ -186,23 +188,23 @@ func TestWhatThePageOfProvidersSaysOfAnswersIsSo(t *testing.T) {
 		}
 		asked[n].answer(w, r)
 	})
-	s := caddyRun(t, strings.ReplaceAll(directives.String(), "{$ENDPOINT}", endpoint.URL))
+	s := caddytest.Run(t, strings.ReplaceAll(directives.String(), "{$ENDPOINT}", endpoint.URL))
 
 	deciding := map[string]bool{}
 	answered := 0
 	for n, c := range asked {
-		site := &site{url: s.url + "/" + strconv.Itoa(n)}
+		site := &caddytest.Site{URL: s.URL + "/" + strconv.Itoa(n)}
 		if c.call == "poll" {
-			l := site.link(t)
-			endpoint.asked()
-			site.poll(t, l)
+			l := site.Link(t)
+			endpoint.Asked()
+			site.Poll(t, l)
 			answered++
 		} else {
 			method, request := c.request(t)
-			site.ask(t, method, file(t, "requests", request))
+			site.Ask(t, method, caddytest.File(t, "requests", request))
 		}
 		answered++
-		lines := answeredLines(s.log(t))
+		lines := answeredLines(s.Log(t))
 		if len(lines) != answered {
 			t.Fatalf("%s: %d lines in the log, want %d", names[n], len(lines), answered)
 		}
@@ -211,7 +213,7 @@ func TestWhatThePageOfProvidersSaysOfAnswersIsSo(t *testing.T) {
 			t.Fatal(err)
 		}
 		posts := 0
-		for _, r := range endpoint.asked() {
+		for _, r := range endpoint.Asked() {
 			if r.Method == http.MethodPost {
 				posts++
 			}

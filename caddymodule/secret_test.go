@@ -3,13 +3,8 @@ package caddymodule_test
 import (
 	"bytes"
 	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
-	"encoding/pem"
 	"fmt"
-	"math/big"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -19,31 +14,14 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/go-jose/go-jose/v4"
 	"github.com/go-jose/go-jose/v4/jwt"
 
+	"github.com/smapi-tools/caddy-smapi-upgrade/internal/caddytest"
 	"github.com/smapi-tools/caddy-smapi-upgrade/internal/loopback"
 )
-
-func write(t testing.TB, path, content string) {
-	t.Helper()
-	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// eventually asks until what it tells is so.
-func eventually(t testing.TB, what string, so func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !so(); time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("not in time: %s", what)
-		}
-	}
-}
 
 // basicSecret is what the client authenticates with in a request.
 func basicSecret(r *http.Request) string {
@@ -58,24 +36,24 @@ const (
 
 func TestASecretIsReadAgainUnderLoadAndNothingFails(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "secret")
-	write(t, path, "secret-0\n")
+	caddytest.Write(t, path, "secret-0\n")
 	var newest atomic.Int32
 	var used sync.Map // secrets by account
-	endpoint := count(t, func(w http.ResponseWriter, r *http.Request) {
+	endpoint := caddytest.Count(t, func(w http.ResponseWriter, r *http.Request) {
 		var n int32
 		if _, err := fmt.Sscanf(basicSecret(r), "secret-%d", &n); err != nil || n > newest.Load() {
-			says(401, `{"error":"invalid_client"}`)(w, r)
+			caddytest.Says(401, `{"error":"invalid_client"}`)(w, r)
 			return
 		}
 		used.Store(r.PostFormValue("username"), n)
-		issuesTokens(w, r)
+		caddytest.IssuesTokens(w, r)
 	})
-	s := caddyRun(t, fmt.Sprintf("smapi_upgrade %s/token {\nclient_id id\nclient_secret {file.%s}\n}", endpoint.URL, path))
-	client := player(t)
+	s := caddytest.Run(t, fmt.Sprintf("smapi_upgrade %s/token {\nclient_id id\nclient_secret {file.%s}\n}", endpoint.URL, path))
+	client := caddytest.Player(t)
 	var accounts atomic.Int32
 	upgrade := func() (name string) {
 		name = fmt.Sprint("account", accounts.Add(1))
-		if a, err := ask(t, client, s, account(t, name)); err != nil || told(t, a) != "upgraded" {
+		if a, err := caddytest.Ask(t, client, s, caddytest.Account(t, name)); err != nil || caddytest.Told(t, a) != "upgraded" {
 			t.Errorf("an upgrade failed while a secret was rewritten: %v, %+v", err, a)
 		}
 		return name
@@ -97,15 +75,15 @@ func TestASecretIsReadAgainUnderLoadAndNothingFails(t *testing.T) {
 	}
 	for n := int32(1); n <= 10; n++ {
 		newest.Store(n)
-		write(t, path, fmt.Sprintf("secret-%d\n", n))
-		eventually(t, fmt.Sprintf("secret %d is used", n), func() bool {
+		caddytest.Write(t, path, fmt.Sprintf("secret-%d\n", n))
+		caddytest.Eventually(t, fmt.Sprintf("secret %d is used", n), func() bool {
 			got, _ := used.Load(upgrade())
 			return got == n
 		})
 	}
 	close(stop)
 	load.Wait()
-	log := s.log(t)
+	log := s.Log(t)
 	if !strings.Contains(log, secretReadAgain) {
 		t.Error("the log does not tell")
 	}
@@ -116,50 +94,37 @@ func TestASecretIsReadAgainUnderLoadAndNothingFails(t *testing.T) {
 
 func TestASecretThatCannotBeReadAnyMoreStaysInForce(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "secret")
-	write(t, path, "good")
-	endpoint := serve(t, issuesTokens)
-	s := caddyRun(t, fmt.Sprintf("smapi_upgrade %s/token {\nclient_id id\nclient_secret {file.%s}\n}", endpoint.URL, path))
+	caddytest.Write(t, path, "good")
+	endpoint := caddytest.Serve(t, caddytest.IssuesTokens)
+	s := caddytest.Run(t, fmt.Sprintf("smapi_upgrade %s/token {\nclient_id id\nclient_secret {file.%s}\n}", endpoint.URL, path))
 	secret := func(name string) string {
-		checkAnswer(t, s.post(t, account(t, name)), "upgraded.xml")
+		caddytest.CheckAnswer(t, s.Post(t, caddytest.Account(t, name)), "upgraded.xml")
 		_, header := form(t, endpoint)
 		return basicSecret(&http.Request{Header: header})
 	}
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
 	}
-	waitForLog(t, s, secretUnreadable)
+	caddytest.WaitForLog(t, s, secretUnreadable)
 	if got := secret("gone"); got != "good" {
 		t.Errorf("without a file it is %q", got)
 	}
-	write(t, path, "better")
-	waitForLog(t, s, secretReadAgain)
+	caddytest.Write(t, path, "better")
+	caddytest.WaitForLog(t, s, secretReadAgain)
 	if got := secret("back"); got != "better" {
 		t.Errorf("with the file back it is %q", got)
 	}
 }
 
-func newKey(t testing.TB) (key *ecdsa.PrivateKey, text string) {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	der, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return key, string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))
-}
-
 func TestAKeyIsReadAgainWhenItsFileChanges(t *testing.T) {
-	endpoint := serve(t, issuesTokens)
+	endpoint := caddytest.Serve(t, caddytest.IssuesTokens)
 	path := filepath.Join(t.TempDir(), "key.pem")
-	first, text := newKey(t)
-	write(t, path, text)
-	s := caddyRun(t, fmt.Sprintf("smapi_upgrade %s/token {\nclient_id id\nclient_auth private_key_jwt\nclient_key %s\nkey_id 7\n}", endpoint.URL, path))
+	first, text := caddytest.NewKey(t)
+	caddytest.Write(t, path, text)
+	s := caddytest.Run(t, fmt.Sprintf("smapi_upgrade %s/token {\nclient_id id\nclient_auth private_key_jwt\nclient_key %s\nkey_id 7\n}", endpoint.URL, path))
 	signedBy := func(name string, key *ecdsa.PrivateKey) {
 		t.Helper()
-		checkAnswer(t, s.post(t, account(t, name)), "upgraded.xml")
+		caddytest.CheckAnswer(t, s.Post(t, caddytest.Account(t, name)), "upgraded.xml")
 		values, _ := form(t, endpoint)
 		signed, err := jwt.ParseSigned(values.Get("client_assertion"), []jose.SignatureAlgorithm{jose.ES256})
 		if err != nil {
@@ -174,25 +139,13 @@ func TestAKeyIsReadAgainWhenItsFileChanges(t *testing.T) {
 		}
 	}
 	signedBy("first", first)
-	second, text := newKey(t)
-	write(t, path, text)
-	waitForLog(t, s, secretReadAgain)
+	second, text := caddytest.NewKey(t)
+	caddytest.Write(t, path, text)
+	caddytest.WaitForLog(t, s, secretReadAgain)
 	signedBy("second", second)
-	write(t, path, "half a ke")
-	waitForLog(t, s, secretUnreadable)
+	caddytest.Write(t, path, "half a ke")
+	caddytest.WaitForLog(t, s, secretUnreadable)
 	signedBy("half", second)
-}
-
-// certificate is a self-signed one in files, told by its serial number.
-func certificate(t testing.TB, serial int64) (cert, key string) {
-	t.Helper()
-	signer, keyText := newKey(t)
-	template := &x509.Certificate{SerialNumber: big.NewInt(serial), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour)}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, signer.Public(), signer)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})), keyText
 }
 
 func TestTheClientIsItsCertificate(t *testing.T) {
@@ -206,28 +159,28 @@ func TestTheClientIsItsCertificate(t *testing.T) {
 		}
 		serial.Store(r.TLS.PeerCertificates[0].SerialNumber.Int64())
 		w.Header().Set("Connection", "close") // so that the next has to authenticate anew
-		issuesTokens(w, r)
+		caddytest.IssuesTokens(w, r)
 	}))
 	endpoint.TLS = &tls.Config{ClientAuth: tls.RequireAnyClientCert}
 	endpoint.StartTLS()
 	defer endpoint.Close()
-	authority, _ := pemFiles(t, endpoint)
+	authority, _ := caddytest.PEMFiles(t, endpoint)
 	dir := t.TempDir()
 	certFile, keyFile := filepath.Join(dir, "client.pem"), filepath.Join(dir, "client.key")
 	deploy := func(serial int64) {
-		cert, key := certificate(t, serial)
-		write(t, certFile, cert)
-		write(t, keyFile, key)
+		cert, key := caddytest.Certificate(t, serial)
+		caddytest.Write(t, certFile, cert)
+		caddytest.Write(t, keyFile, key)
 	}
 	deploy(1)
-	s := caddyRun(t, fmt.Sprintf("smapi_upgrade %s/token {\nclient_id id\nclient_auth tls\ntransport http {\ntls_trust_pool file %s\ntls_client_auth %s %s\n}\n}",
+	s := caddytest.Run(t, fmt.Sprintf("smapi_upgrade %s/token {\nclient_id id\nclient_auth tls\ntransport http {\ntls_trust_pool file %s\ntls_client_auth %s %s\n}\n}",
 		endpoint.URL, authority, certFile, keyFile))
 	for n := int64(1); n <= 2; n++ {
 		if n > 1 {
 			deploy(n)
-			waitForLog(t, s, secretReadAgain)
+			caddytest.WaitForLog(t, s, secretReadAgain)
 		}
-		checkAnswer(t, s.post(t, account(t, fmt.Sprint("account", n))), "upgraded.xml")
+		caddytest.CheckAnswer(t, s.Post(t, caddytest.Account(t, fmt.Sprint("account", n))), "upgraded.xml")
 		if got := serial.Load(); got != n {
 			t.Errorf("the certificate is number %d, want %d", got, n)
 		}
@@ -236,9 +189,9 @@ func TestTheClientIsItsCertificate(t *testing.T) {
 
 func TestTheAdminAPIShowsNoSecretOfAFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "secret")
-	write(t, path, "marker-secret")
+	caddytest.Write(t, path, "marker-secret")
 	admin := loopback.FreeAddress()
-	load(t, fmt.Sprintf(`{
+	caddytest.Load(t, fmt.Sprintf(`{
 	admin %s
 	persist_config off
 	storage file_system %s
@@ -253,23 +206,23 @@ http://%s {
 		client_secret {file.%s}
 	}
 }`, admin, t.TempDir(), loopback.FreeAddress(), path))
-	s := &site{url: "http://" + admin}
-	r, err := http.NewRequest(http.MethodGet, s.url+"/config/", bytes.NewReader(nil))
+	s := &caddytest.Site{URL: "http://" + admin}
+	r, err := http.NewRequest(http.MethodGet, s.URL+"/config/", bytes.NewReader(nil))
 	if err != nil {
 		t.Fatal(err)
 	}
-	got := s.do(t, r)
-	if got.status != http.StatusOK || !strings.Contains(got.body, "{file."+path) {
+	got := s.Do(t, r)
+	if got.Status != http.StatusOK || !strings.Contains(got.Body, "{file."+path) {
 		t.Fatalf("the admin API answers %+v", got)
 	}
-	if strings.Contains(got.body, "marker-secret") {
+	if strings.Contains(got.Body, "marker-secret") {
 		t.Error("the admin API shows the secret")
 	}
 }
 
 func TestNobodyFollowsTheFilesOfAConfigurationThatIsGone(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "secret")
-	write(t, path, "secret")
+	caddytest.Write(t, path, "secret")
 	followed := func() bool {
 		stacks := make([]byte, 1<<20)
 		return bytes.Contains(stacks[:runtime.Stack(stacks, true)], []byte(".follow("))
@@ -278,39 +231,39 @@ func TestNobodyFollowsTheFilesOfAConfigurationThatIsGone(t *testing.T) {
 	config := func(rest string) string {
 		return fmt.Sprintf("{\nadmin off\npersist_config off\nstorage file_system %s\n}\nhttp://%s {\nbind 127.0.0.1\n%s%s}\n}", t.TempDir(), loopback.FreeAddress(), directive, rest)
 	}
-	load(t, config(""))
-	eventually(t, "the file is followed", followed) // or the rest would prove nothing
+	caddytest.Load(t, config(""))
+	caddytest.Eventually(t, "the file is followed", followed) // or the rest would prove nothing
 	if err := caddy.Stop(); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the file of a configuration that was stopped is left alone", func() bool { return !followed() })
+	caddytest.Eventually(t, "the file of a configuration that was stopped is left alone", func() bool { return !followed() })
 
-	bad, err := adapt(config("transport http {\ntls_client_auth /nowhere/cert /nowhere/key\n}\n"))
+	bad, err := caddytest.Adapt(config("transport http {\ntls_client_auth /nowhere/cert /nowhere/key\n}\n"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := caddy.Load(bad, true); err == nil {
 		t.Fatal("it loads")
 	}
-	eventually(t, "the file of a configuration that does not load is left alone", func() bool { return !followed() })
+	caddytest.Eventually(t, "the file of a configuration that does not load is left alone", func() bool { return !followed() })
 }
 
 func TestAFileInAHeaderIsReadAgain(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "key")
-	write(t, path, "first\n")
-	endpoint := serve(t, issuesTokens)
-	s := caddyRun(t, fmt.Sprintf("smapi_upgrade %s/token {\nclient_id id\nclient_auth none\nheader X-Api-Key {file.%s}\nparam tenant t-{file.%s}\n}",
+	caddytest.Write(t, path, "first\n")
+	endpoint := caddytest.Serve(t, caddytest.IssuesTokens)
+	s := caddytest.Run(t, fmt.Sprintf("smapi_upgrade %s/token {\nclient_id id\nclient_auth none\nheader X-Api-Key {file.%s}\nparam tenant t-{file.%s}\n}",
 		endpoint.URL, path, path))
 	n := 0
 	sent := func() string {
 		n++
-		checkAnswer(t, s.post(t, account(t, fmt.Sprint("account-", n))), "upgraded.xml")
+		caddytest.CheckAnswer(t, s.Post(t, caddytest.Account(t, fmt.Sprint("account-", n))), "upgraded.xml")
 		values, header := form(t, endpoint)
 		return header.Get("X-Api-Key") + " " + values.Get("tenant")
 	}
 	if got := sent(); got != "first t-first" {
 		t.Errorf("it sends %q", got)
 	}
-	write(t, path, "second\n")
-	eventually(t, "the new key", func() bool { return sent() == "second t-second" })
+	caddytest.Write(t, path, "second\n")
+	caddytest.Eventually(t, "the new key", func() bool { return sent() == "second t-second" })
 }

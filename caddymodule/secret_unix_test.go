@@ -8,14 +8,16 @@ import (
 	"path/filepath"
 	"syscall"
 	"testing"
+
+	"github.com/smapi-tools/caddy-smapi-upgrade/internal/caddytest"
 )
 
 // As of a network file system whose server is gone: a named pipe without a writer.
 func TestAFileSystemThatHangsHoldsNobodyUp(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "secret")
-	write(t, path, "good")
-	endpoint := serve(t, issuesTokens)
-	s := caddyRun(t, fmt.Sprintf("smapi_upgrade %s/token {\nclient_id id\nclient_secret {file.%s}\nmax_in_flight 1\n}", endpoint.URL, path))
+	caddytest.Write(t, path, "good")
+	endpoint := caddytest.Serve(t, caddytest.IssuesTokens)
+	s := caddytest.Run(t, fmt.Sprintf("smapi_upgrade %s/token {\nclient_id id\nclient_secret {file.%s}\nmax_in_flight 1\n}", endpoint.URL, path))
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
 	}
@@ -24,13 +26,13 @@ func TestAFileSystemThatHangsHoldsNobodyUp(t *testing.T) {
 	}
 	// It has a reader, without which it cannot be opened, as soon as a look hangs.
 	var pipe int
-	eventually(t, "a look at the file", func() bool {
+	caddytest.Eventually(t, "a look at the file", func() bool {
 		var err error
 		pipe, err = syscall.Open(path, syscall.O_WRONLY|syscall.O_NONBLOCK, 0)
 		return err == nil
 	})
 	for i := range 5 {
-		checkAnswer(t, s.post(t, account(t, fmt.Sprint("account", i))), "upgraded.xml")
+		caddytest.CheckAnswer(t, s.Post(t, caddytest.Account(t, fmt.Sprint("account", i))), "upgraded.xml")
 	}
 	if err := os.Remove(path); err != nil { // or the next look would hang for good
 		t.Fatal(err)

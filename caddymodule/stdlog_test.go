@@ -9,13 +9,15 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/smapi-tools/caddy-smapi-upgrade/internal/caddytest"
 )
 
 // The server sends more than it has announced, which net/http prints to the standard logger, and so to Caddy's.
 func TestBytesBehindAnAnswerAreNotLogged(t *testing.T) {
 	before := log.Writer()
 	defer log.SetOutput(before)
-	tokens := serve(t, func(w http.ResponseWriter, _ *http.Request) {
+	tokens := caddytest.Serve(t, func(w http.ResponseWriter, _ *http.Request) {
 		conn, _, _ := w.(http.Hijacker).Hijack()
 		_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}marker-token")
 		t.Cleanup(func() { _ = conn.Close() })
@@ -23,7 +25,7 @@ func TestBytesBehindAnAnswerAreNotLogged(t *testing.T) {
 	for range 2 { // the second time a configuration is given up, too
 		logged := new(lockedBuffer)
 		log.SetOutput(logged)
-		caddyRun(t, directive(tokens, oldService(t), "replay off")).upgrade(t)
+		caddytest.Run(t, caddytest.Directive(tokens, caddytest.OldService(t), "replay off")).Upgrade(t)
 		for deadline := time.Now().Add(10 * time.Second); !strings.Contains(logged.String(), "Unsolicited response"); time.Sleep(time.Millisecond) {
 			if time.Now().After(deadline) {
 				t.Fatal("nothing was logged at all")

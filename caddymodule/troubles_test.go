@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule"
+	"github.com/smapi-tools/caddy-smapi-upgrade/internal/caddytest"
 )
 
 // clockFile in the environment names a file that says how far the clock of a node is ahead.
@@ -57,17 +58,17 @@ const (
 
 // homes are those of a service, which call a site.
 type homes struct {
-	*site
+	*caddytest.Site
 	client *http.Client
 }
 
 // ask sends the call of a home, and returns what it is told.
 func (h *homes) ask(t testing.TB, method, home string) string {
-	body := tries(t, home, "right", "Sonos_"+home)
+	body := caddytest.Tries(t, home, "right", "Sonos_"+home)
 	if method == refreshes {
-		body = bytes.ReplaceAll(file(t, "requests", "refresh-auth-token.xml"), []byte("old-key"), []byte("key-"+home))
+		body = bytes.ReplaceAll(caddytest.File(t, "requests", "refresh-auth-token.xml"), []byte("old-key"), []byte("key-"+home))
 	}
-	r := h.request(t, body)
+	r := h.Request(t, body)
 	r.Header.Set("SOAPAction", `"http://www.sonos.com/Services/1.1#`+method+`"`)
 	response, err := h.client.Do(r)
 	if err != nil {
@@ -138,21 +139,21 @@ var troubles = []struct {
 	says                http.HandlerFunc
 	upgrades, refreshes int
 }{
-	{"Auth0, a rotated secret", "", says(401, `{"error":"access_denied","error_description":"Unauthorized"}`), 0, 0},
-	{"Auth0, an unknown audience", "", says(403, `{"error":"access_denied"}`), 0, 0},
-	{"the same where access_denied is a wrong password", "on_error access_denied rejected", says(401, `{"error":"access_denied"}`), 20, 20},
-	{"a client that is not known any more", "on_error 401 rejected", says(401, `{"error":"invalid_client"}`), 0, 0},
-	{"a grant that was taken from the client", "on_error 400 rejected", says(400, `{"error":"unauthorized_client"}`), 0, 0},
-	{"Keycloak, a host name that changed", "", says(400, `{"error":"invalid_grant","error_description":"Invalid token issuer. Expected 'https://a'"}`), 20, 20},
-	{"Keycloak before 26.6, a host name that changed", "", says(401, `{"error":"invalid_grant"}`), 20, 20},
-	{"Keycloak, a proxy header that was lost", "", says(403, `{"error":"invalid_request","error_description":"HTTPS required"}`), 0, 0},
-	{"the same with a status that on_error names", "on_error 403 rejected", says(403, `{"error":"invalid_request"}`), 0, 0},
+	{"Auth0, a rotated secret", "", caddytest.Says(401, `{"error":"access_denied","error_description":"Unauthorized"}`), 0, 0},
+	{"Auth0, an unknown audience", "", caddytest.Says(403, `{"error":"access_denied"}`), 0, 0},
+	{"the same where access_denied is a wrong password", "on_error access_denied rejected", caddytest.Says(401, `{"error":"access_denied"}`), 20, 20},
+	{"a client that is not known any more", "on_error 401 rejected", caddytest.Says(401, `{"error":"invalid_client"}`), 0, 0},
+	{"a grant that was taken from the client", "on_error 400 rejected", caddytest.Says(400, `{"error":"unauthorized_client"}`), 0, 0},
+	{"Keycloak, a host name that changed", "", caddytest.Says(400, `{"error":"invalid_grant","error_description":"Invalid token issuer. Expected 'https://a'"}`), 20, 20},
+	{"Keycloak before 26.6, a host name that changed", "", caddytest.Says(401, `{"error":"invalid_grant"}`), 20, 20},
+	{"Keycloak, a proxy header that was lost", "", caddytest.Says(403, `{"error":"invalid_request","error_description":"HTTPS required"}`), 0, 0},
+	{"the same with a status that on_error names", "on_error 403 rejected", caddytest.Says(403, `{"error":"invalid_request"}`), 0, 0},
 	// With 400 it is what Dex says of a dead refresh token.
-	{"a proxy header that was lost, with 400", "on_error 400 rejected", says(400, `{"error":"invalid_request"}`), 0, 20},
-	{"Entra, a consent that ended", "", says(400, `{"error":"invalid_grant","suberror":"consent_required","error_codes":[65001]}`), 20, 20},
-	{"the same where it is known", "on_error invalid_grant/consent_required misconfigured", says(400, `{"error":"invalid_grant","suberror":"consent_required"}`), 0, 0},
-	{"a second factor for everybody", "", says(403, `{"error":"mfa_required"}`), 20, 20},
-	{"an error of the server's own", "on_error 400 rejected", says(400, `{"error":"account_locked"}`), 20, 20},
+	{"a proxy header that was lost, with 400", "on_error 400 rejected", caddytest.Says(400, `{"error":"invalid_request"}`), 0, 20},
+	{"Entra, a consent that ended", "", caddytest.Says(400, `{"error":"invalid_grant","suberror":"consent_required","error_codes":[65001]}`), 20, 20},
+	{"the same where it is known", "on_error invalid_grant/consent_required misconfigured", caddytest.Says(400, `{"error":"invalid_grant","suberror":"consent_required"}`), 0, 0},
+	{"a second factor for everybody", "", caddytest.Says(403, `{"error":"mfa_required"}`), 20, 20},
+	{"an error of the server's own", "on_error 400 rejected", caddytest.Says(400, `{"error":"account_locked"}`), 20, 20},
 	{"CloudFront", "on_error 403 rejected", page(403, "text/html", cloudFront, "X-Cache", "Error from cloudfront"), 0, 0},
 	{"Cloudflare", "on_error 403 rejected", page(403, "text/html; charset=UTF-8", cloudflare, "Server", "cloudflare"), 0, 0},
 	{"a load balancer of AWS", "on_error 403 rejected", page(403, "text/html", loadBalancer, "Server", "awselb/2.0"), 0, 0},
@@ -165,7 +166,7 @@ var troubles = []struct {
 	{"an error as a form", "on_error 400 rejected", page(400, "application/x-www-form-urlencoded", "error=invalid_grant"), 0, 0},
 	{"a captive page", "", page(400, "text/html", "<html>invalid_grant</html>"), 0, 0},
 	{"a login page", "", page(302, "text/html", "", "Location", "/login"), 0, 0},
-	{"no tokens", "", says(200, `{"ok":true}`), 0, 0},
+	{"no tokens", "", caddytest.Says(200, `{"ok":true}`), 0, 0},
 }
 
 // After ten minutes of good accounts the server begins to refuse everybody.
@@ -175,14 +176,14 @@ func TestATroubleOfTheServersSignsHardlyAnybodyOut(t *testing.T) {
 		t.Run(trouble.name, func(t *testing.T) {
 			step := stepClock(t)
 			var broken atomic.Bool
-			endpoint := serve(t, func(w http.ResponseWriter, r *http.Request) {
+			endpoint := caddytest.Serve(t, func(w http.ResponseWriter, r *http.Request) {
 				if broken.Load() {
 					trouble.says(w, r)
 					return
 				}
-				issuesTokens(w, r)
+				caddytest.IssuesTokens(w, r)
 			})
-			h := &homes{caddyRun(t, directive(endpoint, oldService(t), "refresh_auth_tokens", trouble.options)), player(t)}
+			h := &homes{caddytest.Run(t, caddytest.Directive(endpoint, caddytest.OldService(t), "refresh_auth_tokens", trouble.options)), caddytest.Player(t)}
 			for i := range 60 {
 				for _, method := range []string{upgrades, refreshes} {
 					if told := h.ask(t, method, fmt.Sprint("good", i)); told != "served" {
@@ -228,7 +229,7 @@ func TestATroubleOfTheServersSignsHardlyAnybodyOut(t *testing.T) {
 					t.Errorf("in the end, %s: %v", method, became)
 				}
 			}
-			log := h.log(t)
+			log := h.Log(t)
 			blown := 0
 			for _, most := range []int{trouble.upgrades, trouble.refreshes} {
 				if most > 0 {
@@ -239,7 +240,7 @@ func TestATroubleOfTheServersSignsHardlyAnybodyOut(t *testing.T) {
 				t.Errorf("%d fuses are said to be blown, of %d", got, blown)
 			}
 			if blown > 0 {
-				waitForLog(t, h.site, "fuse is whole again")
+				caddytest.WaitForLog(t, h.Site, "fuse is whole again")
 			}
 		})
 	}
@@ -248,20 +249,20 @@ func TestATroubleOfTheServersSignsHardlyAnybodyOut(t *testing.T) {
 // Made-up accounts blow both fuses, and go on; who is good is served all the while.
 func TestAStrangerWhoBlowsTheFusesHarmsNoGoodAccount(t *testing.T) {
 	step := stepClock(t)
-	endpoint := serve(t, func(w http.ResponseWriter, r *http.Request) {
+	endpoint := caddytest.Serve(t, func(w http.ResponseWriter, r *http.Request) {
 		if strings.Contains(r.PostFormValue("username")+r.PostFormValue("refresh_token"), "good") {
-			issuesTokens(w, r)
+			caddytest.IssuesTokens(w, r)
 			return
 		}
-		says(http.StatusBadRequest, `{"error":"invalid_grant"}`)(w, r)
+		caddytest.Says(http.StatusBadRequest, `{"error":"invalid_grant"}`)(w, r)
 	})
-	o := operate(t, directive(endpoint, oldService(t), "refresh_auth_tokens"))
-	h := &homes{o.site, player(t)}
+	o := caddytest.Operate(t, caddytest.Directive(endpoint, caddytest.OldService(t), "refresh_auth_tokens"))
+	h := &homes{o.Site, caddytest.Player(t)}
 	served, blown := map[string]int{}, 0
 	const rounds, madeUp, good = 20, 30, 5
 	for round := range rounds {
 		h.askAll(t, fmt.Sprint("made-up-", round, "-"), madeUp)
-		if s := onlyEndpoint(t, o); s.LoginFuse.Blown && s.RefreshFuse.Blown {
+		if s := caddytest.OnlyEndpoint(t, o); s.LoginFuse.Blown && s.RefreshFuse.Blown {
 			blown++
 		}
 		for method, became := range h.askAll(t, fmt.Sprint("good-", round, "-"), good) {
@@ -293,16 +294,16 @@ func TestAServiceWithManyRefusedAccountsMigrates(t *testing.T) {
 	} {
 		t.Run(fmt.Sprint(test.refused, "0% with ", test.option), func(t *testing.T) {
 			step := stepClock(t)
-			endpoint := serve(t, func(w http.ResponseWriter, r *http.Request) {
+			endpoint := caddytest.Serve(t, func(w http.ResponseWriter, r *http.Request) {
 				name := r.PostFormValue("username")
 				if int(name[len(name)-1]-'0') < test.refused {
-					says(http.StatusBadRequest, `{"error":"invalid_grant"}`)(w, r)
+					caddytest.Says(http.StatusBadRequest, `{"error":"invalid_grant"}`)(w, r)
 					return
 				}
-				issuesTokens(w, r)
+				caddytest.IssuesTokens(w, r)
 			})
-			s := caddyRun(t, directive(endpoint, oldService(t), test.option))
-			h := &homes{s, player(t)}
+			s := caddytest.Run(t, caddytest.Directive(endpoint, caddytest.OldService(t), test.option))
+			h := &homes{s, caddytest.Player(t)}
 			const accounts = 400
 			became := map[string]int{}
 			for i := range accounts {
@@ -311,7 +312,7 @@ func TestAServiceWithManyRefusedAccountsMigrates(t *testing.T) {
 				step(time.Second)
 			}
 			want := map[string]int{"served": accounts * (10 - test.refused) / 10, "rejected": accounts * test.refused / 10}
-			if blown := strings.Contains(s.log(t), "fuse blown"); blown != test.blown {
+			if blown := strings.Contains(s.Log(t), "fuse blown"); blown != test.blown {
 				t.Errorf("the fuse is blown: %v, want %v", blown, test.blown)
 			}
 			if became["served"] != want["served"] || !test.blown && became["rejected"] != want["rejected"] {

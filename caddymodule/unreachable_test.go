@@ -18,12 +18,13 @@ import (
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/diagnose"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
+	"github.com/smapi-tools/caddy-smapi-upgrade/internal/caddytest"
 )
 
 // serveTLS is a token endpoint over TLS.
 func serveTLS(t testing.TB, config *tls.Config) *httptest.Server {
 	t.Helper()
-	s := httptest.NewUnstartedServer(issuesTokens)
+	s := httptest.NewUnstartedServer(caddytest.IssuesTokens)
 	s.Config.ErrorLog = log.New(io.Discard, "", 0) // it complains of handshakes, which is what is tested
 	s.TLS = config
 	s.StartTLS()
@@ -88,14 +89,14 @@ func TestWhyATokenEndpointCannotBeReachedIsSaid(t *testing.T) {
 	well := serveTLS(t, &tls.Config{Certificates: []tls.Certificate{validFor(t, time.Hour)}})
 	expired := serveTLS(t, &tls.Config{Certificates: []tls.Certificate{validFor(t, -time.Minute)}})
 	old := serveTLS(t, &tls.Config{Certificates: []tls.Certificate{validFor(t, time.Hour)}, MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11})
-	proxy := serve(t, func(w http.ResponseWriter, _ *http.Request) {
+	proxy := caddytest.Serve(t, func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Proxy-Authenticate", "Basic realm=marker")
 		w.WriteHeader(http.StatusProxyAuthRequired)
 		_, _ = io.WriteString(w, "marker")
 	})
 	_, port, _ := net.SplitHostPort(strings.TrimPrefix(well.URL, "https://"))
 	trust := func(s *httptest.Server) string {
-		cert, _ := pemFiles(t, s)
+		cert, _ := caddytest.PEMFiles(t, s)
 		return "tls_trust_pool file " + cert
 	}
 	throughProxy := "network_proxy url http://marker-user:marker-password@" + strings.TrimPrefix(proxy.URL, "http://")
@@ -144,9 +145,9 @@ func TestWhyATokenEndpointCannotBeReachedIsSaid(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			handler := fmt.Sprintf("smapi_upgrade %s/token {\nclient_id the-id\nclient_auth none\ninsecure_http\ntransport http {\n%s\n}\n}", test.url, test.options)
-			s := caddyRun(t, handler)
-			checkAnswer(t, s.upgrade(t), "service-unavailable.xml")
-			lines := answeredLines(s.log(t))
+			s := caddytest.Run(t, handler)
+			caddytest.CheckAnswer(t, s.Upgrade(t), "service-unavailable.xml")
+			lines := answeredLines(s.Log(t))
 			if len(lines) != 1 {
 				t.Fatalf("%d lines", len(lines))
 			}
@@ -168,7 +169,7 @@ func TestWhyATokenEndpointCannotBeReachedIsSaid(t *testing.T) {
 // checked is what a check of a handler finds.
 func checked(t *testing.T, handler string) string {
 	t.Helper()
-	config, err := adapt(fmt.Sprintf("{\nadmin off\nstorage file_system %s\n}\nhttp://site.example.com {\n%s\n}", t.TempDir(), handler))
+	config, err := caddytest.Adapt(fmt.Sprintf("{\nadmin off\nstorage file_system %s\n}\nhttp://site.example.com {\n%s\n}", t.TempDir(), handler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -191,7 +192,7 @@ func checked(t *testing.T, handler string) string {
 // validFor is the certificate of a server on loopback that ends after so long.
 func validFor(t testing.TB, life time.Duration) tls.Certificate {
 	t.Helper()
-	key, _ := newKey(t)
+	key, _ := caddytest.NewKey(t)
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(life),
 		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true,

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/smapi-tools/caddy-smapi-upgrade/internal/caddytest"
 )
 
 // commanded is what a command has printed, and its exit code.
@@ -26,7 +28,7 @@ func smapiUpgrade(t testing.TB, args ...string) commanded {
 	}
 	var stdout, stderr bytes.Buffer
 	cmd := exec.Command(self, append([]string{"smapi-upgrade"}, args...)...)
-	cmd.Env = append(os.Environ(), asCaddy+"=1")
+	cmd.Env = append(os.Environ(), caddytest.AsCaddy+"=1")
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	if err := cmd.Run(); cmd.ProcessState == nil {
 		t.Fatal(err)
@@ -51,7 +53,7 @@ func TestAKeyFileIsMadeAndAddedTo(t *testing.T) {
 	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o640 {
 		t.Errorf("the mode has become %v, %v", info.Mode(), err)
 	}
-	write(t, path, "marker-damaged")
+	caddytest.Write(t, path, "marker-damaged")
 	if refused := smapiUpgrade(t, "vault", "keygen", path); refused.code != 2 || strings.Contains(refused.stderr, "marker") {
 		t.Errorf("got %+v", refused)
 	}
@@ -79,20 +81,20 @@ func keyIDs(t *testing.T, path string) (ids []string) {
 }
 
 func TestTheVaultsCommandsWorkBesideTheCaddyThatRuns(t *testing.T) {
-	endpoint, old, keys := rotate(t, 3600), oldService(t), vaultFile(t)
+	endpoint, old, keys := caddytest.Rotate(t, 3600), caddytest.OldService(t), caddytest.VaultFile(t)
 	storage := t.TempDir()
-	directives := withVault(endpoint, old, keys)
-	s := caddyRunOn(t, storage, directives)
+	directives := caddytest.WithVault(endpoint, old, keys)
+	s := caddytest.RunOn(t, storage, directives)
 	config := filepath.Join(t.TempDir(), "Caddyfile")
-	write(t, config, fmt.Sprintf("{\nstorage file_system %s\n}\nhttp://127.0.0.1:1 {\n%s\n}", storage, directives))
+	caddytest.Write(t, config, fmt.Sprintf("{\nstorage file_system %s\n}\nhttp://127.0.0.1:1 {\n%s\n}", storage, directives))
 	run := func(args ...string) commanded {
 		t.Helper()
 		return smapiUpgrade(t, append([]string{"vault"}, append(args, "--config", config)...)...)
 	}
-	request := string(file(t, "requests", "upgrade.xml"))
+	request := string(caddytest.File(t, "requests", "upgrade.xml"))
 	upgrade := func(home, user string) (authToken, handle string) {
 		t.Helper()
-		return tokensOf(s.post(t, []byte(strings.NewReplacer("Sonos_abc123", home, "testuser", user).Replace(request))))
+		return caddytest.TokensOf(s.Post(t, []byte(strings.NewReplacer("Sonos_abc123", home, "testuser", user).Replace(request))))
 	}
 	upgrade("home1", "ella")
 	_, handle := upgrade("home2", "ella")
@@ -104,7 +106,7 @@ func TestTheVaultsCommandsWorkBesideTheCaddyThatRuns(t *testing.T) {
 	if added := smapiUpgrade(t, "vault", "keygen", keys); added.code != 0 {
 		t.Fatalf("got %+v", added)
 	}
-	wait(t, func() bool { return strings.Contains(s.log(t), "a secret was read again") })
+	caddytest.Eventually(t, "it comes to that", func() bool { return strings.Contains(s.Log(t), "a secret was read again") })
 	var rotated []struct {
 		Sealed     int `json:"sealed_anew"`
 		Unreadable int
@@ -112,7 +114,7 @@ func TestTheVaultsCommandsWorkBesideTheCaddyThatRuns(t *testing.T) {
 	if got := run("rotate", "--json"); got.code != 0 || json.Unmarshal([]byte(got.stdout), &rotated) != nil || rotated[0].Sealed != 3 {
 		t.Errorf("got %+v", got)
 	}
-	if got := s.refresh(t, "another", handle); got.status != 200 {
+	if got := s.Refresh(t, "another", handle); got.Status != 200 {
 		t.Errorf("after that: %+v", got)
 	}
 	if got := run("forget", "--account", "ella"); got.code != 0 || !strings.Contains(got.stdout, "records forgotten      2\n") {
@@ -129,9 +131,9 @@ func TestTheVaultsCommandsWorkBesideTheCaddyThatRuns(t *testing.T) {
 			t.Errorf("%v: %+v", args, got)
 		}
 	}
-	write(t, config, "http://127.0.0.1:1 {\n"+directive(endpoint.server, old)+"\n}")
+	caddytest.Write(t, config, "http://127.0.0.1:1 {\n"+caddytest.Directive(endpoint.Server, old)+"\n}")
 	if got := run("status"); got.code != 2 || !strings.Contains(got.stderr, "no smapi_upgrade of the configuration has a vault") {
 		t.Errorf("got %+v", got)
 	}
-	checkNoMarker(t, "the log", s.log(t))
+	checkNoMarker(t, "the log", s.Log(t))
 }

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+
+	"github.com/smapi-tools/caddy-smapi-upgrade/internal/caddytest"
 )
 
 // What an operator does with a vault, and the way back: docs/migration.md tells of each.
@@ -17,11 +19,11 @@ import (
 type home struct{ name, authToken, key string }
 
 // upgradeHomes has so many homes upgraded, each with an account of its own.
-func upgradeHomes(t testing.TB, s *site, n int) (homes []home) {
+func upgradeHomes(t testing.TB, s *caddytest.Site, n int) (homes []home) {
 	t.Helper()
 	for i := range n {
 		h := home{name: fmt.Sprint("user", i)}
-		h.authToken, h.key = tokensOf(s.post(t, tries(t, h.name, "12345", "Sonos_"+h.name)))
+		h.authToken, h.key = caddytest.TokensOf(s.Post(t, caddytest.Tries(t, h.name, "12345", "Sonos_"+h.name)))
 		if h.authToken == "" || h.key == "" {
 			t.Fatalf("%s is not upgraded", h.name)
 		}
@@ -31,18 +33,18 @@ func upgradeHomes(t testing.TB, s *site, n int) (homes []home) {
 }
 
 // refreshHomes refreshes them, and returns how many are served, are told to sign in again and are to come later.
-func refreshHomes(t testing.TB, s *site, homes []home) (served, signIn, later int) {
+func refreshHomes(t testing.TB, s *caddytest.Site, homes []home) (served, signIn, later int) {
 	t.Helper()
 	for i := range homes {
 		h := &homes[i]
-		got := s.refresh(t, h.authToken, h.key)
-		switch authToken, key := tokensOf(got); {
-		case got.status == http.StatusOK && authToken != "" && authToken != h.authToken:
+		got := s.Refresh(t, h.authToken, h.key)
+		switch authToken, key := caddytest.TokensOf(got); {
+		case got.Status == http.StatusOK && authToken != "" && authToken != h.authToken:
 			h.authToken, h.key = authToken, key
 			served++
-		case strings.Contains(got.body, "Client.AuthTokenExpired"):
+		case strings.Contains(got.Body, "Client.AuthTokenExpired"):
 			signIn++
-		case strings.Contains(got.body, "Server.ServiceUnavailable"):
+		case strings.Contains(got.Body, "Server.ServiceUnavailable"):
 			later++
 		default:
 			t.Errorf("%s gets %+v", h.name, got)
@@ -51,7 +53,7 @@ func refreshHomes(t testing.TB, s *site, homes []home) (served, signIn, later in
 	return served, signIn, later
 }
 
-func checkRefreshed(t testing.TB, s *site, homes []home) {
+func checkRefreshed(t testing.TB, s *caddytest.Site, homes []home) {
 	t.Helper()
 	if served, signIn, later := refreshHomes(t, s, homes); served != len(homes) {
 		t.Errorf("of %d homes %d are served, %d sign in again, %d come later", len(homes), served, signIn, later)
@@ -60,14 +62,14 @@ func checkRefreshed(t testing.TB, s *site, homes []home) {
 
 func TestAVaultIsTurnedOnOffAndOnAgain(t *testing.T) {
 	const homes = 40
-	endpoint, old, keys := rotate(t, 3600), oldService(t), vaultFile(t)
+	endpoint, old, keys := caddytest.Rotate(t, 3600), caddytest.OldService(t), caddytest.VaultFile(t)
 	storage := t.TempDir()
-	run := func(options ...string) *site {
+	run := func(options ...string) *caddytest.Site {
 		t.Helper()
 		if err := caddy.Stop(); err != nil {
 			t.Fatal(err)
 		}
-		return caddyRunOn(t, storage, directive(endpoint.server, old, append(options, "refresh_auth_tokens", "replay off")...))
+		return caddytest.RunOn(t, storage, caddytest.Directive(endpoint.Server, old, append(options, "refresh_auth_tokens", "replay off")...))
 	}
 	before := upgradeHomes(t, run(), homes/2)
 
@@ -76,7 +78,7 @@ func TestAVaultIsTurnedOnOffAndOnAgain(t *testing.T) {
 	household := append([]home(nil), before...)
 	checkRefreshed(t, s, before)
 	checkRefreshed(t, s, household)
-	if n := endpoint.refreshes.Load(); n != homes/2 {
+	if n := endpoint.Refreshes.Load(); n != homes/2 {
 		t.Errorf("%d refreshes of %d homes", n, homes/2)
 	}
 	later := upgradeHomes(t, s, homes/2)
@@ -96,7 +98,7 @@ func TestAVaultIsTurnedOnOffAndOnAgain(t *testing.T) {
 	}
 	// While homes are chosen, they are the old service's.
 	s = run("households 0%")
-	checkForwarded(t, s.refresh(t, all[0].authToken, all[0].key))
+	checkForwarded(t, s.Refresh(t, all[0].authToken, all[0].key))
 
 	// On again: whoever has not signed in meanwhile has lost nothing.
 	checkRefreshed(t, run("vault "+keys), all)
@@ -105,9 +107,9 @@ func TestAVaultIsTurnedOnOffAndOnAgain(t *testing.T) {
 func TestAStorageOfYesterdaySignsInOnlyWhoHasRefreshedSince(t *testing.T) {
 	const homes = 40
 	step := stepClock(t)
-	endpoint, old, keys := rotate(t, 3600), oldService(t), vaultFile(t)
+	endpoint, old, keys := caddytest.Rotate(t, 3600), caddytest.OldService(t), caddytest.VaultFile(t)
 	storage := filepath.Join(t.TempDir(), "storage")
-	s := caddyRunOn(t, storage, withVault(endpoint, old, keys))
+	s := caddytest.RunOn(t, storage, caddytest.WithVault(endpoint, old, keys))
 	all := upgradeHomes(t, s, homes)
 	yesterday := filepath.Join(t.TempDir(), "backup")
 	if err := os.CopyFS(yesterday, os.DirFS(storage)); err != nil {

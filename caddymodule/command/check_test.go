@@ -24,6 +24,7 @@ import (
 	"time"
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/cmd/sandbox/authserver"
+	"github.com/smapi-tools/caddy-smapi-upgrade/internal/caddytest"
 )
 
 // testAccount is the account that is right, as a line of each kind.
@@ -35,7 +36,7 @@ var testAccount = map[string]string{
 func ofClient(otherwise http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		if _, secret, ok := r.BasicAuth(); ok && secret != "marker-secret" {
-			says(401, `{"error":"invalid_client"}`)(w, r)
+			caddytest.Says(401, `{"error":"invalid_client"}`)(w, r)
 			return
 		}
 		otherwise(w, r)
@@ -67,8 +68,8 @@ func knows(issues, otherwise http.HandlerFunc) http.HandlerFunc {
 }
 
 var (
-	rejects = says(400, `{"error":"invalid_grant","error_description":"marker-password"}`)
-	issues  = says(200, `{"access_token":"marker-new-token","refresh_token":"marker-new-key"}`)
+	rejects = caddytest.Says(400, `{"error":"invalid_grant","error_description":"marker-password"}`)
+	issues  = caddytest.Says(200, `{"access_token":"marker-new-token","refresh_token":"marker-new-key"}`)
 )
 
 // dated answers with a clock that is apart.
@@ -81,12 +82,12 @@ func dated(apart time.Duration, answer http.HandlerFunc) http.HandlerFunc {
 
 func TestCheckSaysWhetherItWouldWorkForPlayers(t *testing.T) {
 	secret := filepath.Join(t.TempDir(), "secret")
-	write(t, secret, "marker-secret")
-	keyFile := write(t, filepath.Join(t.TempDir(), "key.pem"), pemOf(t, newKey(t)))
+	caddytest.Write(t, secret, "marker-secret")
+	keyFile := caddytest.Write(t, filepath.Join(t.TempDir(), "key.pem"), pemOf(t, newKey(t)))
 	byFile := "client_id the-id\nclient_secret {file." + secret + "}\n"
 	byKey := "client_id the-id\nclient_auth private_key_jwt\nclient_key " + keyFile + "\n"
 	tokens := func(accessToken string) http.HandlerFunc {
-		return knows(says(200, `{"access_token":"`+accessToken+`","refresh_token":"marker-new-key"}`), rejects)
+		return knows(caddytest.Says(200, `{"access_token":"`+accessToken+`","refresh_token":"marker-new-key"}`), rejects)
 	}
 	for _, test := range []struct {
 		name     string
@@ -99,20 +100,20 @@ func TestCheckSaysWhetherItWouldWorkForPlayers(t *testing.T) {
 		{"well", knows(issues, rejects), byFile, "", 0, 3},
 		{"json", knows(issues, rejects), byFile, "--refresh --json", 0, 4},
 		{"refresh", knows(issues, rejects), byFile + "refresh_auth_tokens\n", "--refresh", 0, 4},
-		{"refresh-dead", knows(says(200, `{"access_token":"t","refresh_token":"used-up"}`), rejects), byFile + "refresh_auth_tokens\n", "--refresh", 3, 4},
+		{"refresh-dead", knows(caddytest.Says(200, `{"access_token":"t","refresh_token":"used-up"}`), rejects), byFile + "refresh_auth_tokens\n", "--refresh", 3, 4},
 		{"literal-secret", knows(issues, rejects), "client_id the-id\nclient_secret marker-secret\n", "", 1, 3},
-		{"wrong-secret", says(401, `{"error":"invalid_client","error_description":"marker-secret"}`), byFile, "", 3, 1},
+		{"wrong-secret", caddytest.Says(401, `{"error":"invalid_client","error_description":"marker-secret"}`), byFile, "", 3, 1},
 		{"rejected", rejects, byFile, "", 3, 1},
 		{"not-linked", knows(issues, rejects), byFile + "on_rejected not_linked\n", "", 0, 3},
-		{"bare-403", knows(issues, says(403, `{"message":"marker-password"}`)), byFile, "", 1, 3},
-		{"on-error", knows(issues, says(403, `{"message":"marker-password"}`)), byFile + "on_error 403 rejected\n", "", 0, 3},
-		{"client-blamed", knows(issues, says(401, `{"error":"invalid_client"}`)), byFile, "", 1, 3},
-		{"own-error", knows(issues, says(400, `{"error":"account_locked"}`)), byFile, "", 1, 3},
+		{"bare-403", knows(issues, caddytest.Says(403, `{"message":"marker-password"}`)), byFile, "", 1, 3},
+		{"on-error", knows(issues, caddytest.Says(403, `{"message":"marker-password"}`)), byFile + "on_error 403 rejected\n", "", 0, 3},
+		{"client-blamed", knows(issues, caddytest.Says(401, `{"error":"invalid_client"}`)), byFile, "", 1, 3},
+		{"own-error", knows(issues, caddytest.Says(400, `{"error":"account_locked"}`)), byFile, "", 1, 3},
 		{"accepts-all", issues, byFile, "", 3, 3},
 		{"long-tokens", tokens(strings.Repeat("x", 2049)), byFile, "", 3, 3},
 		{"longest-tokens", tokens(strings.Repeat("x", 2048)), byFile, "", 0, 3},
-		{"no-refresh-token", knows(says(200, `{"access_token":"marker-new-token"}`), rejects), byFile, "", 3, 3},
-		{"fallback", knows(says(200, `{"access_token":"marker-new-token"}`), rejects), byFile + "private_key refresh_token none\n", "--refresh", 1, 3},
+		{"no-refresh-token", knows(caddytest.Says(200, `{"access_token":"marker-new-token"}`), rejects), byFile, "", 3, 3},
+		{"fallback", knows(caddytest.Says(200, `{"access_token":"marker-new-token"}`), rejects), byFile + "private_key refresh_token none\n", "--refresh", 1, 3},
 		{"clock", dated(2*time.Minute, knows(issues, rejects)), byFile, "", 1, 3},
 		{"clock-of-assertions", dated(-2*time.Minute, knows(issues, rejects)), byKey, "", 3, 2},
 		{"redirect", func(w http.ResponseWriter, r *http.Request) {
@@ -124,13 +125,13 @@ func TestCheckSaysWhetherItWouldWorkForPlayers(t *testing.T) {
 		{"anonymous", ofClient(issues), byFile + "exchange anonymous urn:x:household {\nparam household {smapi.household_id}\n}\n", "--credentials anonymous", 0, 2},
 		{"needs-reauth", issues, byFile + "exchange login_token {\nparam subject_token {smapi.token}\n}\n", "--credentials login_token", 3, 0},
 		{"no-exchange", issues, byFile, "--credentials session_id", 2, 0},
-		{"secret-is-rejection", knowsClient(issues, rejects, says(403, `{"error":"access_denied"}`)), byFile + "on_error access_denied rejected\n", "", 1, 3},
-		{"vault", knows(issues, rejects), byFile + "refresh_auth_tokens\nvault " + vaultFile(t) + "\n", "--refresh", 0, 4},
+		{"secret-is-rejection", knowsClient(issues, rejects, caddytest.Says(403, `{"error":"access_denied"}`)), byFile + "on_error access_denied rejected\n", "", 1, 3},
+		{"vault", knows(issues, rejects), byFile + "refresh_auth_tokens\nvault " + caddytest.VaultFile(t) + "\n", "--refresh", 0, 4},
 		{"observe", knows(issues, rejects), byFile + "mode observe\nhouseholds 0%\nreplay 10m\n", "", 0, 3},
 		{"reauthorize", knows(issues, rejects), byFile + "mode reauthorize\n", "", 0, 3},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			endpoint := serve(t, test.endpoint)
+			endpoint := caddytest.Serve(t, test.endpoint)
 			config := configFile(t, fmt.Sprintf("smapi_upgrade %s/token?key=marker {\n%s}", endpoint.URL, test.options))
 			args := append([]string{"check", "--config", config, "--yes"}, strings.Fields(test.args)...)
 			kind := "login"
@@ -143,7 +144,7 @@ func TestCheckSaysWhetherItWouldWorkForPlayers(t *testing.T) {
 			}
 			got := here(t, strings.NewReader(account), args...)
 			checkSession(t, got, test.code, "check-"+test.name, strings.TrimSpace("check --yes "+test.args))
-			if n := len(endpoint.asked()); n != test.posts {
+			if n := len(endpoint.Asked()); n != test.posts {
 				t.Errorf("the endpoint was asked %d times, want %d", n, test.posts)
 			}
 		})
@@ -151,11 +152,11 @@ func TestCheckSaysWhetherItWouldWorkForPlayers(t *testing.T) {
 }
 
 func TestCheckTriesTheStorageOfAVault(t *testing.T) {
-	keys, account := vaultFile(t), filepath.Join(t.TempDir(), "account.tsv")
-	write(t, account, testAccount["login"])
-	endpoint := serve(t, knows(issues, rejects))
+	keys, account := caddytest.VaultFile(t), filepath.Join(t.TempDir(), "account.tsv")
+	caddytest.Write(t, account, testAccount["login"])
+	endpoint := caddytest.Serve(t, knows(issues, rejects))
 	storage := filepath.Join(t.TempDir(), "storage")
-	config := write(t, filepath.Join(t.TempDir(), "Caddyfile"), fmt.Sprintf("{\nadmin off\nstorage file_system %s\n}\nhttp://site.example.com {\n"+
+	config := caddytest.Write(t, filepath.Join(t.TempDir(), "Caddyfile"), fmt.Sprintf("{\nadmin off\nstorage file_system %s\n}\nhttp://site.example.com {\n"+
 		"smapi_upgrade %s/token {\nclient_id the-id\nclient_auth none\nrefresh_auth_tokens\nvault %s\n}\n}", storage, endpoint.URL, keys))
 	check := func() commanded { return here(t, nil, "check", "--config", config, "--from", account, "--yes") }
 	if got := check(); got.code != 0 || !strings.Contains(got.stdout, "its storage was locked, written to and read") {
@@ -170,7 +171,7 @@ func TestCheckTriesTheStorageOfAVault(t *testing.T) {
 	if err != nil || os.RemoveAll(storage) != nil {
 		t.Fatal(err)
 	}
-	write(t, storage, "no folder")
+	caddytest.Write(t, storage, "no folder")
 	if got := check(); got.code != 3 || !strings.Contains(got.stdout, "its storage does not work") {
 		t.Errorf("got %+v", got)
 	}
@@ -178,34 +179,34 @@ func TestCheckTriesTheStorageOfAVault(t *testing.T) {
 
 func TestCheckTriesARealServer(t *testing.T) {
 	secret, account := filepath.Join(t.TempDir(), "secret"), filepath.Join(t.TempDir(), "account.tsv")
-	write(t, secret, "the-secret")
-	write(t, account, testAccount["login"])
+	caddytest.Write(t, secret, "the-secret")
+	caddytest.Write(t, account, testAccount["login"])
 	handler, err := authserver.New("the-id", "the-secret", map[string]string{"marker-user": "marker-password"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	oauth := serve(t, handler.ServeHTTP)
+	oauth := caddytest.Serve(t, handler.ServeHTTP)
 	config := func(secret string) string {
 		return configFile(t, fmt.Sprintf("smapi_upgrade %s/token {\nclient_id the-id\nclient_auth basic_raw\nclient_secret {file.%s}\n}", oauth.URL, secret))
 	}
 	got := here(t, nil, "check", "--config", config(secret), "--from", account, "--refresh", "--yes")
 	checkSession(t, got, 0, "check-real-server", "check --from account.tsv --refresh --yes")
-	if n := len(oauth.asked()); n != 4 {
+	if n := len(oauth.Asked()); n != 4 {
 		t.Errorf("%d POSTs", n)
 	}
 	other := filepath.Join(t.TempDir(), "secret")
-	write(t, other, "marker-secret")
+	caddytest.Write(t, other, "marker-secret")
 	got = here(t, nil, "check", "--config", config(other), "--from", account, "--yes")
 	checkSession(t, got, 3, "check-real-server-wrong-secret", "check --from account.tsv --yes")
-	if n := len(oauth.asked()); n != 1 {
+	if n := len(oauth.Asked()); n != 1 {
 		t.Errorf("%d POSTs", n)
 	}
 }
 
 func TestCheckFindsTheEndpointByItsIssuer(t *testing.T) {
 	for name, path := range map[string]string{"issuer": "/.well-known/openid-configuration", "issuer-without-metadata": "/elsewhere"} {
-		var auth *server
-		auth = serve(t, func(w http.ResponseWriter, r *http.Request) {
+		var auth *caddytest.Server
+		auth = caddytest.Serve(t, func(w http.ResponseWriter, r *http.Request) {
 			switch r.URL.Path {
 			case path:
 				fmt.Fprintf(w, `{"issuer":%q,"token_endpoint":%q}`, auth.URL, auth.URL+"/oauth2/token")
@@ -264,7 +265,7 @@ func TestCheckLooksAtTLS(t *testing.T) {
 	s.Config.ErrorLog = log.New(io.Discard, "", 0)
 	s.StartTLS()
 	defer s.Close()
-	cert := write(t, filepath.Join(t.TempDir(), "cert.pem"), string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw})))
+	cert := caddytest.Write(t, filepath.Join(t.TempDir(), "cert.pem"), string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw})))
 	for name, test := range map[string]struct {
 		transport string
 		code      int
@@ -280,31 +281,31 @@ func TestCheckLooksAtTLS(t *testing.T) {
 }
 
 func TestCheckTriesAnEndpointThatIsDownOnlyOnce(t *testing.T) {
-	config := configFile(t, fmt.Sprintf("smapi_upgrade http://%s/token {\nclient_id the-id\nclient_auth none\n}", deadAddress(t)))
+	config := configFile(t, fmt.Sprintf("smapi_upgrade http://%s/token {\nclient_id the-id\nclient_auth none\n}", caddytest.DeadAddress(t)))
 	got := here(t, strings.NewReader(testAccount["login"]), "check", "--config", config, "--yes")
 	checkSession(t, got, 3, "check-down", "check --yes")
 }
 
 func TestCheckTriesEveryHandlerOnceAndNoneTwice(t *testing.T) {
-	one, two := serve(t, knows(issues, rejects)), serve(t, knows(issues, says(500, "")))
-	handler := func(s *server, more string) string {
+	one, two := caddytest.Serve(t, knows(issues, rejects)), caddytest.Serve(t, knows(issues, caddytest.Says(500, "")))
+	handler := func(s *caddytest.Server, more string) string {
 		return fmt.Sprintf("smapi_upgrade %s/token {\nclient_id the-id\nclient_auth none\n%s}", s.URL, more)
 	}
 	config := configFile(t, handler(one, ""), "handle /smapi* {\n"+handler(two, "")+"\n}", handler(one, "households 10%\n"),
 		"smapi_upgrade {\nmode reauthorize\n}", "smapi_upgrade {\nmode observe\n}")
 	got := here(t, strings.NewReader(testAccount["login"]), "check", "--config", config, "--yes")
 	checkSession(t, got, 1, "check-several", "check --yes")
-	if a, b := len(one.asked()), len(two.asked()); a != 2 || b != 2 {
+	if a, b := len(one.Asked()), len(two.Asked()); a != 2 || b != 2 {
 		t.Errorf("%d and %d POSTs", a, b)
 	}
 	got = here(t, strings.NewReader(testAccount["login"]), "check", "--config", config, "--yes", "--endpoint", one.URL+"/token")
-	if a, b := len(one.asked()), len(two.asked()); got.code != 0 || a != 2 || b != 0 {
+	if a, b := len(one.Asked()), len(two.Asked()); got.code != 0 || a != 2 || b != 0 {
 		t.Errorf("exit status %d, %d and %d POSTs", got.code, a, b)
 	}
 }
 
 func TestCheckRefusesWhatItCannotDoAndAsksNobody(t *testing.T) {
-	endpoint := serve(t, issues)
+	endpoint := caddytest.Serve(t, issues)
 	config := configFile(t, fmt.Sprintf("smapi_upgrade %s/token {\nclient_id the-id\nclient_auth none\n}", endpoint.URL))
 	unreadable := configFile(t, fmt.Sprintf("smapi_upgrade %s/token {\nclient_id the-id\nclient_secret {file./nonexistent/secret}\n}", endpoint.URL))
 	for _, test := range []struct{ args, stdin, says string }{
@@ -328,20 +329,20 @@ func TestCheckRefusesWhatItCannotDoAndAsksNobody(t *testing.T) {
 			t.Errorf("%s: exit status %d, %s%s", test.args, got.code, got.stdout, got.stderr)
 		}
 	}
-	if n := len(endpoint.asked()); n != 0 {
+	if n := len(endpoint.Asked()); n != 0 {
 		t.Errorf("%d POSTs", n)
 	}
 }
 
 func TestCheckTriesALockedAccount(t *testing.T) {
 	dir := t.TempDir()
-	account := write(t, filepath.Join(dir, "account.tsv"), testAccount["login"])
-	locked := write(t, filepath.Join(dir, "locked.tsv"), "locked-marker\tmarker-of-locked\n")
-	endpoint := serve(t, func(w http.ResponseWriter, r *http.Request) {
+	account := caddytest.Write(t, filepath.Join(dir, "account.tsv"), testAccount["login"])
+	locked := caddytest.Write(t, filepath.Join(dir, "locked.tsv"), "locked-marker\tmarker-of-locked\n")
+	endpoint := caddytest.Serve(t, func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
 		r.Body = io.NopCloser(bytes.NewReader(body))
 		if strings.Contains(string(body), "locked-marker") {
-			says(400, `{"error":"account_locked","error_description":"locked-marker"}`)(w, r)
+			caddytest.Says(400, `{"error":"account_locked","error_description":"locked-marker"}`)(w, r)
 			return
 		}
 		knows(issues, rejects)(w, r)
@@ -349,7 +350,7 @@ func TestCheckTriesALockedAccount(t *testing.T) {
 	config := configFile(t, fmt.Sprintf("smapi_upgrade %s/token {\nclient_id the-id\nclient_auth none\n}", endpoint.URL))
 	got := here(t, nil, "check", "--config", config, "--yes", "--from", account, "--locked-from", locked)
 	checkSession(t, got, 1, "check-locked", "check --yes --from account.tsv --locked-from locked.tsv")
-	if n := len(endpoint.asked()); n != 3 {
+	if n := len(endpoint.Asked()); n != 3 {
 		t.Errorf("%d POSTs", n)
 	}
 	for options, says := range map[string]string{
@@ -361,7 +362,7 @@ func TestCheckTriesALockedAccount(t *testing.T) {
 			t.Errorf("%s: %+v", options, got)
 		}
 	}
-	if n := len(endpoint.asked()); n != 0 {
+	if n := len(endpoint.Asked()); n != 0 {
 		t.Errorf("%d POSTs", n)
 	}
 }

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/smapi-tools/caddy-smapi-upgrade/internal/caddytest"
 )
 
 // httpCapture is a call as on the wire, with these headers.
@@ -27,7 +29,7 @@ var markers = strings.NewReplacer(
 
 func marked(t testing.TB, request string) []byte {
 	t.Helper()
-	return []byte(markers.Replace(string(file(t, "requests", request))))
+	return []byte(markers.Replace(string(caddytest.File(t, "requests", request))))
 }
 
 func length(body []byte) string { return fmt.Sprint("Content-Length: ", len(body)) }
@@ -117,7 +119,7 @@ func TestExplainSaysHowARequestIsDecided(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			path, line := filepath.Join(t.TempDir(), "capture"), "explain capture"
-			write(t, path, string(test.capture))
+			caddytest.Write(t, path, string(test.capture))
 			args := append([]string{"explain", path}, strings.Fields(test.args)...)
 			if test.config != nil {
 				args = append(args, "--config", configFile(t, test.config...))
@@ -130,11 +132,11 @@ func TestExplainSaysHowARequestIsDecided(t *testing.T) {
 
 // What is explained is what happens.
 func TestExplainAgreesWithWhatIsServed(t *testing.T) {
-	files, err := filepath.Glob(filepath.Join(testdata, "requests", "*.xml"))
+	files, err := filepath.Glob(filepath.Join(caddytest.Testdata, "requests", "*.xml"))
 	if err != nil || len(files) == 0 {
 		t.Fatal("no requests", err)
 	}
-	config := directive(serve(t, issuesTokens), serve(t, teapot),
+	config := caddytest.Directive(caddytest.Serve(t, caddytest.IssuesTokens), caddytest.OldService(t),
 		"expire_session_ids\nrefresh_auth_tokens\nexchange login\nexchange login_token {\nparam subject_token {smapi.token}\n}")
 	url, path := caddyRun(t, "admin off", config), configFile(t, config)
 	for _, file := range files {
@@ -159,7 +161,7 @@ func TestExplainAgreesWithWhatIsServed(t *testing.T) {
 }
 
 func TestExplainRefusesWhatItCannotRead(t *testing.T) {
-	capture := filepath.Join(testdata, "requests", "upgrade.xml")
+	capture := filepath.Join(caddytest.Testdata, "requests", "upgrade.xml")
 	config := configFile(t, "smapi_upgrade {\nmode observe\n}")
 	for _, test := range []struct{ args, stdin, says string }{
 		{"", "", "it takes one file"},

@@ -6,68 +6,26 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"net"
-	"net/http"
-	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
-	"sync"
 	"testing"
 	"unicode/utf8"
 
 	"github.com/caddyserver/caddy/v2"
-	"github.com/caddyserver/caddy/v2/caddyconfig"
-	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	_ "github.com/caddyserver/caddy/v2/modules/standard"
 	"github.com/spf13/cobra"
 
 	_ "github.com/smapi-tools/caddy-smapi-upgrade/caddymodule"
-	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault/seal"
+	"github.com/smapi-tools/caddy-smapi-upgrade/internal/caddytest"
 	"github.com/smapi-tools/caddy-smapi-upgrade/internal/loopback"
 )
 
-// asCaddy in the environment makes the test binary a Caddy.
-const asCaddy = "SMAPI_TEST_CADDY"
-
-func TestMain(m *testing.M) {
-	if os.Getenv(asCaddy) != "" {
-		caddycmd.Main()
-		return
-	}
-	dir, err := os.MkdirTemp("", "smapi-upgrade-test-")
-	if err != nil {
-		panic(err)
-	}
-	os.Setenv("XDG_DATA_HOME", dir)
-	os.Setenv("XDG_CONFIG_HOME", dir)
-	code := m.Run()
-	os.RemoveAll(dir)
-	os.Exit(code)
-}
+func TestMain(m *testing.M) { caddytest.Main(m) }
 
 var update = flag.Bool("update", false, "write the recorded results of testdata anew")
-
-const testdata = "../../testdata"
-
-func file(t testing.TB, path ...string) []byte {
-	t.Helper()
-	content, err := os.ReadFile(filepath.Join(append([]string{testdata}, path...)...))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return content
-}
-
-func write(t testing.TB, path, content string) string {
-	t.Helper()
-	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return path
-}
 
 // commanded is what a command has printed, and its exit code.
 type commanded struct {
@@ -111,7 +69,7 @@ func command(t testing.TB, args ...string) *exec.Cmd {
 		t.Fatal(err)
 	}
 	cmd := exec.Command(self, append([]string{"smapi-upgrade"}, args...)...)
-	cmd.Env = append(os.Environ(), asCaddy+"=1")
+	cmd.Env = append(os.Environ(), caddytest.AsCaddy+"=1")
 	return cmd
 }
 
@@ -192,12 +150,12 @@ func checkSession(t *testing.T, got commanded, code int, name, line string) {
 
 func recorded(t *testing.T, got, name string) {
 	t.Helper()
-	path := filepath.Join(testdata, "commands", name+".txt")
+	path := filepath.Join(caddytest.Testdata, "commands", name+".txt")
 	got = strings.TrimSpace(got) + "\n"
 	if *update {
-		write(t, path, got)
+		caddytest.Write(t, path, got)
 	}
-	if want := string(file(t, "commands", name+".txt")); got != want {
+	if want := string(caddytest.File(t, "commands", name+".txt")); got != want {
 		t.Errorf("%s:\n got %s\nwant %s", path, got, want)
 	}
 }
@@ -209,70 +167,7 @@ func configFile(t testing.TB, sites ...string) string {
 	for i, directives := range sites {
 		text += fmt.Sprintf("http://site%d.example.com {\n%s\n}\n", i+1, directives)
 	}
-	return write(t, filepath.Join(t.TempDir(), "Caddyfile"), text)
-}
-
-// vaultFile makes the key file of a vault.
-func vaultFile(t testing.TB) string {
-	t.Helper()
-	keys, err := seal.GenerateKeys(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return write(t, filepath.Join(t.TempDir(), "vault.json"), string(keys))
-}
-
-// server keeps how often it is asked, and with what.
-type server struct {
-	*httptest.Server
-	mu     sync.Mutex
-	bodies []string
-}
-
-func serve(t testing.TB, handler http.HandlerFunc) *server {
-	t.Helper()
-	s := new(server)
-	s.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		body, err := io.ReadAll(r.Body)
-		if err != nil {
-			return
-		}
-		s.mu.Lock()
-		s.bodies = append(s.bodies, string(body))
-		s.mu.Unlock()
-		r.Body = io.NopCloser(bytes.NewReader(body))
-		handler(w, r)
-	}))
-	t.Cleanup(s.Close)
-	return s
-}
-
-// asked returns the bodies of what the server was asked since the last call.
-func (s *server) asked() []string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	bodies := s.bodies
-	s.bodies = nil
-	return bodies
-}
-
-// says answers everything with this.
-func says(status int, body string) http.HandlerFunc {
-	return func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "application/json")
-		w.WriteHeader(status)
-		_, _ = io.WriteString(w, body)
-	}
-}
-
-var (
-	issuesTokens = says(200, `{"access_token":"new-token","refresh_token":"new-key","token_type":"Bearer"}`)
-	teapot       = says(http.StatusTeapot, "the old service")
-)
-
-// directive is a handler in front of an old service.
-func directive(endpoint, old *server, more string) string {
-	return fmt.Sprintf("smapi_upgrade %s/token {\nclient_id the-id\nclient_secret the-secret\n%s\n}\nreverse_proxy %s", endpoint.URL, more, old.URL)
+	return caddytest.Write(t, filepath.Join(t.TempDir(), "Caddyfile"), text)
 }
 
 // caddyRun runs a Caddy whose one site has these directives, until the test ends. The options are global ones.
@@ -281,32 +176,11 @@ func caddyRun(t testing.TB, options, directives string) (url string) {
 	address := loopback.FreeAddress()
 	caddyfile := fmt.Sprintf("{\npersist_config off\nstorage file_system %s\nlog {\nlevel ERROR\noutput discard\n}\n%s\n}\nhttp://%s {\nbind 127.0.0.1\n%s\n}",
 		t.TempDir(), options, address, directives)
-	config, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(caddyfile), map[string]any{"filename": "Caddyfile"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := caddy.Load(config, true); err != nil {
-		t.Fatal(err)
-	}
+	caddytest.Load(t, caddyfile)
 	t.Cleanup(func() {
 		if err := caddy.Stop(); err != nil {
 			t.Error(err)
 		}
 	})
 	return "http://" + address
-}
-
-// deadAddress is one where nobody listens until the test ends, because a connection has it.
-func deadAddress(t testing.TB) string {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	conn, err := net.Dial("tcp", listener.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { conn.Close(); listener.Close() })
-	return conn.LocalAddr().String()
 }

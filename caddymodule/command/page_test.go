@@ -13,6 +13,7 @@ import (
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/dashboard"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/diagnose"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/player"
+	"github.com/smapi-tools/caddy-smapi-upgrade/internal/caddytest"
 )
 
 // What moves the cursor, rings, sets a title, or turns letters round: C0, DEL, C1 in UTF-8 and as a byte, bidirectional
@@ -128,7 +129,7 @@ func TestColorsAreForTerminalsAlone(t *testing.T) {
 
 func TestABlownFuseIsRed(t *testing.T) {
 	var status dashboard.Status
-	if err := json.Unmarshal(file(t, "commands", "status.json"), &status); err != nil {
+	if err := json.Unmarshal(caddytest.File(t, "commands", "status.json"), &status); err != nil {
 		t.Fatal(err)
 	}
 	var out strings.Builder

@@ -8,20 +8,22 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/smapi-tools/caddy-smapi-upgrade/internal/caddytest"
 )
 
 // What only a process shows: exit codes, flags, help, standard input and signals. The rest is tested in this process.
 
 func TestAProcessSaysTheSameAndEndsWithAStatus(t *testing.T) {
-	secret := write(t, filepath.Join(t.TempDir(), "secret"), "marker-secret")
+	secret := caddytest.Write(t, filepath.Join(t.TempDir(), "secret"), "marker-secret")
 	checked := func(answer http.HandlerFunc, clientSecret string) []string {
-		endpoint := serve(t, answer)
+		endpoint := caddytest.Serve(t, answer)
 		return []string{"check", "--yes", "--config", configFile(t, fmt.Sprintf("smapi_upgrade %s/token?key=marker {\nclient_id the-id\nclient_secret %s\n}", endpoint.URL, clientSecret))}
 	}
 	byFile := "{file." + secret + "}"
 	call := marked(t, "upgrade.xml")
-	capture := write(t, filepath.Join(t.TempDir(), "capture"), string(httpCapture(call, xmlType, upgrade, length(call))))
-	poll := write(t, filepath.Join(t.TempDir(), "capture"), string(marked(t, "forward-poll.xml")))
+	capture := caddytest.Write(t, filepath.Join(t.TempDir(), "capture"), string(httpCapture(call, xmlType, upgrade, length(call))))
+	poll := caddytest.Write(t, filepath.Join(t.TempDir(), "capture"), string(marked(t, "forward-poll.xml")))
 	simulated := func(endpoint http.HandlerFunc, args ...string) []string {
 		return append([]string{"simulate", played(t, endpoint)}, args...)
 	}
@@ -39,9 +41,9 @@ func TestAProcessSaysTheSameAndEndsWithAStatus(t *testing.T) {
 		{"explain-request", "explain capture", "", []string{"explain", capture}, 0},
 		{"explain-poll", "explain capture", "", []string{"explain", poll}, 1},
 		{"process-explain-nothing", "explain -", "", []string{"explain", "-"}, 2},
-		{"simulate-one", "simulate http://localhost:9000", "", simulated(says(200, string(file(t, "answers", "upgraded.xml")))), 0},
-		{"simulate-rejected", "simulate http://localhost:9000 --accounts 2", "", simulated(says(200, string(file(t, "answers", "reauthorize.xml"))), "--accounts", "2"), 1},
-		{"process-simulate-nothing", "simulate http://localhost:9000 --from - --json", "marker\tmarker\n", simulated(says(502, ""), "--from", "-", "--json"), 3},
+		{"simulate-one", "simulate http://localhost:9000", "", simulated(caddytest.Says(200, string(caddytest.File(t, "answers", "upgraded.xml")))), 0},
+		{"simulate-rejected", "simulate http://localhost:9000 --accounts 2", "", simulated(caddytest.Says(200, string(caddytest.File(t, "answers", "reauthorize.xml"))), "--accounts", "2"), 1},
+		{"process-simulate-nothing", "simulate http://localhost:9000 --from - --json", "marker\tmarker\n", simulated(caddytest.Says(502, ""), "--from", "-", "--json"), 3},
 		{"process-simulate-elsewhere", "simulate https://music.example.com", "", []string{"simulate", "https://music.example.com"}, 2},
 		{"process-status-no-handler", "status", "", []string{"status", "--address", admin(t, 200, `{"endpoints":[]}`)}, 1},
 		{"process-unknown-flag", "status --now", "", []string{"status", "--now"}, 2},
@@ -59,7 +61,7 @@ func TestAProcessSaysTheSameAndEndsWithAStatus(t *testing.T) {
 }
 
 // played is a site with an answer for players.
-func played(t testing.TB, answer http.HandlerFunc) string { return serve(t, answer).URL }
+func played(t testing.TB, answer http.HandlerFunc) string { return caddytest.Serve(t, answer).URL }
 
 func TestHelpIsACommandToo(t *testing.T) {
 	for _, args := range [][]string{nil, {"check"}, {"status"}} {
@@ -86,7 +88,7 @@ func TestNoHelpShowsAPasswordOnACommandLine(t *testing.T) {
 
 func TestSimulateSumsUpWhenItIsInterrupted(t *testing.T) {
 	arrived := make(chan struct{}, 10)
-	site := serve(t, func(_ http.ResponseWriter, r *http.Request) {
+	site := caddytest.Serve(t, func(_ http.ResponseWriter, r *http.Request) {
 		arrived <- struct{}{}
 		<-r.Context().Done()
 	})
@@ -102,7 +104,7 @@ func TestSimulateSumsUpWhenItIsInterrupted(t *testing.T) {
 }
 
 func TestTheStatusIsWatchedUntilItIsInterrupted(t *testing.T) {
-	address := admin(t, http.StatusOK, string(file(t, "commands", "status.json")))
+	address := admin(t, http.StatusOK, string(caddytest.File(t, "commands", "status.json")))
 	cmd := command(t, "status", "--watch", "--interval", "100ms", "--address", address)
 	out, err := cmd.StdoutPipe()
 	if err != nil {
@@ -127,7 +129,7 @@ func TestTheStatusIsWatchedUntilItIsInterrupted(t *testing.T) {
 }
 
 func TestCheckWritesNoFileAndNoLog(t *testing.T) {
-	endpoint, log := serve(t, knows(issues, rejects)), filepath.Join(t.TempDir(), "log")
+	endpoint, log := caddytest.Serve(t, knows(issues, rejects)), filepath.Join(t.TempDir(), "log")
 	config := configFile(t, fmt.Sprintf("log {\noutput file %s\n}\nsmapi_upgrade %s/token {\nclient_id the-id\nclient_auth none\n}", log, endpoint.URL))
 	got := process(t, strings.NewReader(testAccount["login"]), "check", "--config", config, "--yes")
 	if got.code != 0 || strings.Contains(got.stderr, "{") {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
 	"github.com/smapi-tools/caddy-smapi-upgrade/cmd/sandbox/authserver"
+	"github.com/smapi-tools/caddy-smapi-upgrade/internal/caddytest"
 )
 
 const deviceCode = `{"device_code":"marker-device-code","user_code":"ABCD-EFGH","verification_uri":"https://auth.example.com/device",` +
@@ -19,7 +20,7 @@ const deviceCode = `{"device_code":"marker-device-code","user_code":"ABCD-EFGH",
 
 func TestCheckPlaysAWholeSignIn(t *testing.T) {
 	secret := filepath.Join(t.TempDir(), "secret")
-	write(t, secret, "marker-secret")
+	caddytest.Write(t, secret, "marker-secret")
 	for _, test := range []struct {
 		name  string
 		code  http.HandlerFunc
@@ -27,18 +28,18 @@ func TestCheckPlaysAWholeSignIn(t *testing.T) {
 		args  string
 		exit  int
 	}{
-		{"linked", says(200, deviceCode), issues, "", 0},
-		{"json", says(200, deviceCode), issues, "--json", 0},
-		{"refused", says(200, deviceCode), says(403, `{"error":"access_denied"}`), "", 3},
-		{"no-refresh-token", says(200, deviceCode), says(200, `{"access_token":"marker-new-token"}`), "", 3},
-		{"not-allowed", says(400, `{"error":"unauthorized_client"}`), issues, "", 3},
-		{"long-code", says(200, strings.Replace(deviceCode, `"ABCD-EFGH"`, `"`+strings.Repeat("x", 33)+`"`, 1)), issues, "", 3},
-		{"no-endpoint", says(404, "<html>"), issues, "", 3},
-		{"with-account", says(200, deviceCode), issues, "--from account.tsv", 2},
+		{"linked", caddytest.Says(200, deviceCode), issues, "", 0},
+		{"json", caddytest.Says(200, deviceCode), issues, "--json", 0},
+		{"refused", caddytest.Says(200, deviceCode), caddytest.Says(403, `{"error":"access_denied"}`), "", 3},
+		{"no-refresh-token", caddytest.Says(200, deviceCode), caddytest.Says(200, `{"access_token":"marker-new-token"}`), "", 3},
+		{"not-allowed", caddytest.Says(400, `{"error":"unauthorized_client"}`), issues, "", 3},
+		{"long-code", caddytest.Says(200, strings.Replace(deviceCode, `"ABCD-EFGH"`, `"`+strings.Repeat("x", 33)+`"`, 1)), issues, "", 3},
+		{"no-endpoint", caddytest.Says(404, "<html>"), issues, "", 3},
+		{"with-account", caddytest.Says(200, deviceCode), issues, "--from account.tsv", 2},
 		{"without-option", nil, issues, "", 2},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			endpoint := serve(t, func(w http.ResponseWriter, r *http.Request) {
+			endpoint := caddytest.Serve(t, func(w http.ResponseWriter, r *http.Request) {
 				if strings.HasPrefix(r.URL.Path, "/device") {
 					test.code(w, r)
 					return
@@ -58,12 +59,12 @@ func TestCheckPlaysAWholeSignIn(t *testing.T) {
 
 func TestCheckSignsInAtARealServer(t *testing.T) {
 	secret := filepath.Join(t.TempDir(), "secret")
-	write(t, secret, "the-secret")
+	caddytest.Write(t, secret, "the-secret")
 	handler, err := authserver.New("the-id", "the-secret", map[string]string{"marker-user": "marker-password"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	oauth := serve(t, func(w http.ResponseWriter, r *http.Request) {
+	oauth := caddytest.Serve(t, func(w http.ResponseWriter, r *http.Request) {
 		answer := httptest.NewRecorder()
 		handler.ServeHTTP(answer, r)
 		if r.URL.Path == authserver.DevicePath { // and the listener signs in at once
@@ -110,7 +111,7 @@ func TestSimulatePlaysAListenerWhoSignsIn(t *testing.T) {
 		{"with-accounts", nil, "--accounts 7", 2},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			site := serve(t, func(w http.ResponseWriter, r *http.Request) {
+			site := caddytest.Serve(t, func(w http.ResponseWriter, r *http.Request) {
 				switch {
 				case test.polls == nil:
 					fault(w, smapi.Fault{Code: "Server.ServiceUnknownError", Text: "marker"})

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+
+	"github.com/smapi-tools/caddy-smapi-upgrade/internal/caddytest"
 )
 
 func simulate(t testing.TB, stdin string, args ...string) commanded {
@@ -22,11 +24,11 @@ func decides(w http.ResponseWriter, r *http.Request) {
 	form, _ := url.ParseQuery(string(body))
 	switch name := form.Get("username"); {
 	case strings.HasSuffix(name, "7"):
-		says(400, `{"error":"invalid_grant"}`)(w, r)
+		caddytest.Says(400, `{"error":"invalid_grant"}`)(w, r)
 	case strings.HasSuffix(name, "9"):
-		says(500, "")(w, r)
+		caddytest.Says(500, "")(w, r)
 	default:
-		issuesTokens(w, r)
+		caddytest.IssuesTokens(w, r)
 	}
 }
 
@@ -34,20 +36,20 @@ func decides(w http.ResponseWriter, r *http.Request) {
 func loggedIn(w http.ResponseWriter, r *http.Request) {
 	body, _ := io.ReadAll(r.Body)
 	if strings.Contains(string(body), "oken>") || strings.Contains(r.Header.Get("Authorization"), "Bearer") || !strings.Contains(string(body), "login>") {
-		says(500, `<s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/"><s:Body><s:Fault>`+
+		caddytest.Says(500, `<s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/"><s:Body><s:Fault>`+
 			`<faultcode>Client.LoginInvalid</faultcode><faultstring>who is that?</faultstring></s:Fault></s:Body></s:Envelope>`)(w, r)
 		return
 	}
 	_, method, _ := strings.Cut(strings.Trim(r.Header.Get("SOAPAction"), `"`), "#")
-	says(200, `<s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/"><s:Body>`+
+	caddytest.Says(200, `<s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/"><s:Body>`+
 		`<`+method+`Response xmlns="http://www.sonos.com/Services/1.1"/></s:Body></s:Envelope>`)(w, r)
 }
 
 func TestSimulateSaysWhatPlayersAreTold(t *testing.T) {
-	rejects, breaks := says(400, `{"error":"invalid_grant"}`), says(500, "")
-	oldFault := says(500, `<s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/"><s:Body><s:Fault>`+
+	rejects, breaks := caddytest.Says(400, `{"error":"invalid_grant"}`), caddytest.Says(500, "")
+	oldFault := caddytest.Says(500, `<s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/"><s:Body><s:Fault>`+
 		`<faultcode>s:Server</faultcode><faultstring>what is that?</faultstring></s:Fault></s:Body></s:Envelope>`)
-	nickname := says(200, `<s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/"><s:Body>`+
+	nickname := caddytest.Says(200, `<s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/"><s:Body>`+
 		`<getDeviceAuthTokenResponse xmlns="http://www.sonos.com/Services/1.1"><getDeviceAuthTokenResult>`+
 		`<authToken>a</authToken><privateKey>b</privateKey><userInfo><userIdHashCode>c</userIdHashCode><nickname>d</nickname></userInfo>`+
 		`</getDeviceAuthTokenResult></getDeviceAuthTokenResponse></s:Body></s:Envelope>`)
@@ -57,28 +59,28 @@ func TestSimulateSaysWhatPlayersAreTold(t *testing.T) {
 		args          []string
 		code          int
 	}{
-		"one":         {issuesTokens, teapot, "", nil, 0},
-		"upgraded":    {issuesTokens, teapot, "", []string{"--accounts", "30", "--households", "10"}, 0},
-		"mixed":       {decides, teapot, "", []string{"--accounts", "40", "--seed", "7"}, 3},
-		"rejected":    {rejects, teapot, "", []string{"--accounts", "2"}, 1},
-		"not-linked":  {rejects, teapot, "on_rejected not_linked", []string{"--accounts", "2"}, 1},
-		"unavailable": {breaks, teapot, "", []string{"--accounts", "2"}, 3},
-		"old-service": {issuesTokens, teapot, "mode observe", []string{"--accounts", "2"}, 3},
-		"old-fault":   {issuesTokens, oldFault, "households 0%", []string{"--accounts", "2"}, 3},
-		"nickname":    {issuesTokens, nickname, "mode observe", []string{"--accounts", "2"}, 3},
-		"session-id":  {issuesTokens, teapot, "exchange session_id {\nparam subject_token {smapi.session_id}\n}", []string{"--credentials", "session_id", "--accounts", "12"}, 0},
-		"login-token": {issuesTokens, teapot, "exchange login_token {\nparam subject_token {smapi.token}\nparam key {smapi.key}\n}", []string{"--credentials", "login_token", "--accounts", "12"}, 0},
-		"anonymous":   {issuesTokens, teapot, "exchange anonymous urn:x:household {\nparam household {smapi.household_id}\n}", []string{"--credentials", "anonymous", "--accounts", "12"}, 0},
-		"no-exchange": {issuesTokens, teapot, "", []string{"--credentials", "anonymous"}, 1},
-		"repeat-lost": {issuesTokens, teapot, "", []string{"--accounts", "30", "--repeat-lost", "10%"}, 0},
-		"json":        {decides, teapot, "", []string{"--accounts", "10", "--repeat-lost", "20%", "--concurrency", "1", "--json"}, 3},
-		"rate":        {issuesTokens, teapot, "", []string{"--accounts", "5", "--rate", "100"}, 0},
-		"after":       {issuesTokens, loggedIn, "refresh_auth_tokens\nvault " + vaultFile(t) + "\nold_service login", []string{"--accounts", "6", "--after", "24"}, 0},
-		"after-alone": {issuesTokens, loggedIn, "", []string{"--accounts", "6", "--after", "24"}, 3},
-		"households":  {issuesTokens, teapot, "households 50%", []string{"--accounts", "40", "--seed", "3"}, 3},
+		"one":         {caddytest.IssuesTokens, caddytest.Teapot, "", nil, 0},
+		"upgraded":    {caddytest.IssuesTokens, caddytest.Teapot, "", []string{"--accounts", "30", "--households", "10"}, 0},
+		"mixed":       {decides, caddytest.Teapot, "", []string{"--accounts", "40", "--seed", "7"}, 3},
+		"rejected":    {rejects, caddytest.Teapot, "", []string{"--accounts", "2"}, 1},
+		"not-linked":  {rejects, caddytest.Teapot, "on_rejected not_linked", []string{"--accounts", "2"}, 1},
+		"unavailable": {breaks, caddytest.Teapot, "", []string{"--accounts", "2"}, 3},
+		"old-service": {caddytest.IssuesTokens, caddytest.Teapot, "mode observe", []string{"--accounts", "2"}, 3},
+		"old-fault":   {caddytest.IssuesTokens, oldFault, "households 0%", []string{"--accounts", "2"}, 3},
+		"nickname":    {caddytest.IssuesTokens, nickname, "mode observe", []string{"--accounts", "2"}, 3},
+		"session-id":  {caddytest.IssuesTokens, caddytest.Teapot, "exchange session_id {\nparam subject_token {smapi.session_id}\n}", []string{"--credentials", "session_id", "--accounts", "12"}, 0},
+		"login-token": {caddytest.IssuesTokens, caddytest.Teapot, "exchange login_token {\nparam subject_token {smapi.token}\nparam key {smapi.key}\n}", []string{"--credentials", "login_token", "--accounts", "12"}, 0},
+		"anonymous":   {caddytest.IssuesTokens, caddytest.Teapot, "exchange anonymous urn:x:household {\nparam household {smapi.household_id}\n}", []string{"--credentials", "anonymous", "--accounts", "12"}, 0},
+		"no-exchange": {caddytest.IssuesTokens, caddytest.Teapot, "", []string{"--credentials", "anonymous"}, 1},
+		"repeat-lost": {caddytest.IssuesTokens, caddytest.Teapot, "", []string{"--accounts", "30", "--repeat-lost", "10%"}, 0},
+		"json":        {decides, caddytest.Teapot, "", []string{"--accounts", "10", "--repeat-lost", "20%", "--concurrency", "1", "--json"}, 3},
+		"rate":        {caddytest.IssuesTokens, caddytest.Teapot, "", []string{"--accounts", "5", "--rate", "100"}, 0},
+		"after":       {caddytest.IssuesTokens, loggedIn, "refresh_auth_tokens\nvault " + caddytest.VaultFile(t) + "\nold_service login", []string{"--accounts", "6", "--after", "24"}, 0},
+		"after-alone": {caddytest.IssuesTokens, loggedIn, "", []string{"--accounts", "6", "--after", "24"}, 3},
+		"households":  {caddytest.IssuesTokens, caddytest.Teapot, "households 50%", []string{"--accounts", "40", "--seed", "3"}, 3},
 	} {
 		t.Run(name, func(t *testing.T) {
-			site := caddyRun(t, "admin off", directive(serve(t, test.endpoint), serve(t, test.old), test.more))
+			site := caddyRun(t, "admin off", caddytest.Directive(caddytest.Serve(t, test.endpoint), caddytest.Serve(t, test.old), test.more))
 			args := append([]string{site}, test.args...)
 			checkSession(t, simulate(t, "", args...), test.code, "simulate-"+name, "simulate "+strings.Join(args, " "))
 		})
@@ -86,7 +88,7 @@ func TestSimulateSaysWhatPlayersAreTold(t *testing.T) {
 }
 
 func TestSimulateTellsAServiceThatIsNotThere(t *testing.T) {
-	args := []string{"http://" + deadAddress(t), "--accounts", "3"}
+	args := []string{"http://" + caddytest.DeadAddress(t), "--accounts", "3"}
 	checkSession(t, simulate(t, "", args...), 3, "simulate-nobody", "simulate "+strings.Join(args, " "))
 }
 
@@ -129,10 +131,10 @@ func TestSimulateRefusesWhatItDoesNotUnderstand(t *testing.T) {
 }
 
 func TestSimulateAsksAnotherHostWhereItIsAllowed(t *testing.T) {
-	s := serve(t, says(http.StatusOK, string(file(t, "answers", "upgraded.xml"))))
+	s := caddytest.Serve(t, caddytest.Says(http.StatusOK, string(caddytest.File(t, "answers", "upgraded.xml"))))
 	elsewhere := strings.Replace(s.URL, "127.0.0.1", "0.0.0.0", 1) // which is no loopback address, and yet leads there
 	got := simulate(t, "", elsewhere, "--yes-this-is-my-service")
-	if got.code != 0 || len(s.asked()) != 1 {
+	if got.code != 0 || len(s.Asked()) != 1 {
 		t.Errorf("%+v", got)
 	}
 }
@@ -151,22 +153,22 @@ func TestSimulateTakesEveryLoopbackAddress(t *testing.T) {
 }
 
 func TestSimulatePrintsNoCredentialsAndNoTokens(t *testing.T) {
-	endpoint := serve(t, func(w http.ResponseWriter, r *http.Request) {
+	endpoint := caddytest.Serve(t, func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
 		form, _ := url.ParseQuery(string(body))
 		if form.Get("password") != "marker <&> 2" {
 			t.Errorf("the password is %q", form.Get("password"))
 		}
 		if name := form.Get("username"); name == "marker-lost" {
-			says(400, `{"error":"invalid_grant","error_description":"marker"}`)(w, r)
+			caddytest.Says(400, `{"error":"invalid_grant","error_description":"marker"}`)(w, r)
 			return
 		}
-		says(200, `{"access_token":"marker-token","refresh_token":"marker-key"}`)(w, r)
+		caddytest.Says(200, `{"access_token":"marker-token","refresh_token":"marker-key"}`)(w, r)
 	})
-	site := caddyRun(t, "admin off", directive(endpoint, serve(t, teapot), ""))
+	site := caddyRun(t, "admin off", caddytest.Directive(endpoint, caddytest.OldService(t), ""))
 	const accounts = "marker-1\tmarker <&> 2\nmarker-2\tmarker <&> 2\nmarker-lost\tmarker <&> 2\n"
 	path := filepath.Join(t.TempDir(), "accounts")
-	write(t, path, accounts)
+	caddytest.Write(t, path, accounts)
 	for name, got := range map[string]commanded{
 		"from a file":    simulate(t, "", site, "--from", path),
 		"from stdin":     simulate(t, accounts, site, "--from", "-", "--seed", "2", "--repeat-lost", "50%"),
@@ -179,18 +181,18 @@ func TestSimulatePrintsNoCredentialsAndNoTokens(t *testing.T) {
 			t.Errorf("%s: %+v", name, got)
 		}
 	}
-	if n := len(endpoint.asked()); n < 7 { // without those that are cut short
+	if n := len(endpoint.Asked()); n < 7 { // without those that are cut short
 		t.Errorf("%d logins", n)
 	}
 }
 
 func TestALostAnswerCostsNoSecondLogin(t *testing.T) {
 	var logins atomic.Int32
-	endpoint := serve(t, func(w http.ResponseWriter, r *http.Request) {
+	endpoint := caddytest.Serve(t, func(w http.ResponseWriter, r *http.Request) {
 		logins.Add(1)
-		issuesTokens(w, r)
+		caddytest.IssuesTokens(w, r)
 	})
-	site := caddyRun(t, "admin off", directive(endpoint, serve(t, teapot), ""))
+	site := caddyRun(t, "admin off", caddytest.Directive(endpoint, caddytest.OldService(t), ""))
 	got := simulate(t, "", site, "--accounts", "40", "--repeat-lost", "100%")
 	if got.code != 0 || logins.Load() != 40 {
 		t.Errorf("%d logins: %+v", logins.Load(), got)

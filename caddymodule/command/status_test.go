@@ -8,16 +8,17 @@ import (
 	"testing"
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/dashboard"
+	"github.com/smapi-tools/caddy-smapi-upgrade/internal/caddytest"
 )
 
 // admin is an admin API that says this, and its address.
 func admin(t testing.TB, status int, body string) string {
 	t.Helper()
-	return strings.TrimPrefix(serve(t, says(status, body)).URL, "http://")
+	return strings.TrimPrefix(caddytest.Serve(t, caddytest.Says(status, body)).URL, "http://")
 }
 
 func TestTheStatusIsATableOf80Columns(t *testing.T) {
-	got := here(t, nil, "status", "--address", admin(t, 200, string(file(t, "commands", "status.json"))))
+	got := here(t, nil, "status", "--address", admin(t, 200, string(caddytest.File(t, "commands", "status.json"))))
 	if got.code != 0 || got.stderr != "" {
 		t.Fatalf("%+v", got)
 	}
@@ -26,7 +27,7 @@ func TestTheStatusIsATableOf80Columns(t *testing.T) {
 }
 
 func TestTheRecordedStatusIsWhatTheAdminAPISays(t *testing.T) {
-	d := json.NewDecoder(strings.NewReader(string(file(t, "commands", "status.json"))))
+	d := json.NewDecoder(strings.NewReader(string(caddytest.File(t, "commands", "status.json"))))
 	d.DisallowUnknownFields()
 	if err := d.Decode(new(dashboard.Status)); err != nil {
 		t.Error(err)
@@ -42,7 +43,7 @@ func TestTheStatusEndsWithAStatusForScripts(t *testing.T) {
 	}{
 		{"no handler", []string{"--address", admin(t, 200, `{"endpoints":[]}`)}, 1, "has no smapi_upgrade", ""},
 		{"a Caddy without the module", []string{"--address", admin(t, 404, ``)}, 3, "", "Error: the admin API at"},
-		{"no Caddy", []string{"--address", deadAddress(t)}, 3, "", "Error: the admin API at"},
+		{"no Caddy", []string{"--address", caddytest.DeadAddress(t)}, 3, "", "Error: the admin API at"},
 		{"no address", []string{"--address", "no port:x:y"}, 3, "", "Error: the admin API at"},
 		{"an argument", []string{"now"}, 2, "", "it takes no arguments"},
 		{"a flag", []string{"--now"}, 2, "", "unknown flag: --now"},
@@ -61,12 +62,12 @@ func TestTheStatusIsAskedForWhereTheConfigurationSays(t *testing.T) {
 	dir := t.TempDir()
 	socket := filepath.Join(dir, "admin.sock")
 	global := "admin unix/" + socket + "|0600"
-	caddyRun(t, global, directive(serve(t, issuesTokens), serve(t, teapot), ""))
+	caddyRun(t, global, caddytest.Directive(caddytest.Serve(t, caddytest.IssuesTokens), caddytest.OldService(t), ""))
 	if info, err := os.Stat(socket); err != nil || info.Mode().Perm() != 0o600 {
 		t.Fatalf("the socket is %v, %v", info, err)
 	}
-	config := write(t, filepath.Join(dir, "Caddyfile"), "{\n"+global+"\n}\n:8080 {\nrespond ok\n}\n")
-	other := write(t, filepath.Join(dir, "other.json"), `{"admin":{"listen":"unix/{env.SMAPI_TEST_SOCKET}"}}`)
+	config := caddytest.Write(t, filepath.Join(dir, "Caddyfile"), "{\n"+global+"\n}\n:8080 {\nrespond ok\n}\n")
+	other := caddytest.Write(t, filepath.Join(dir, "other.json"), `{"admin":{"listen":"unix/{env.SMAPI_TEST_SOCKET}"}}`)
 	t.Setenv("SMAPI_TEST_SOCKET", socket)
 	t.Chdir(dir)
 	for _, args := range [][]string{
@@ -80,7 +81,7 @@ func TestTheStatusIsAskedForWhereTheConfigurationSays(t *testing.T) {
 	if got := here(t, nil, "ready"); got != (commanded{}) {
 		t.Errorf("it is not ready: %+v", got)
 	}
-	write(t, config, "{\nadmin localhost:1\nmarker\n}\n")
+	caddytest.Write(t, config, "{\nadmin localhost:1\nmarker\n}\n")
 	if got := here(t, nil, "status"); got.code != 2 || !strings.Contains(unwrapped(got.stderr), "Caddyfile, which says where the admin API is:") {
 		t.Errorf("%+v", got)
 	}

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/smapi-tools/caddy-smapi-upgrade/internal/caddytest"
 )
 
 // terminal opens a pseudo-terminal of so many columns.
@@ -45,11 +47,11 @@ func TestATerminalShowsABarUntilTheSummary(t *testing.T) {
 	proceed := sync.OnceFunc(func() { close(going) })
 	defer proceed()
 	var calls atomic.Int32
-	site := serve(t, func(w http.ResponseWriter, r *http.Request) {
+	site := caddytest.Serve(t, func(w http.ResponseWriter, r *http.Request) {
 		if calls.Add(1) > 5 {
 			<-going
 		}
-		says(200, string(file(t, "answers", "upgraded.xml")))(w, r)
+		caddytest.Says(200, string(caddytest.File(t, "answers", "upgraded.xml")))(w, r)
 	})
 	screen := onTerminal(t, 80, []string{"TERM=xterm"}, func(screen string, _ io.Writer, _ *os.Process) {
 		if strings.Count(screen, " 5 of 10") >= 3 {
@@ -96,7 +98,7 @@ func onTerminal(t *testing.T, columns uint16, env []string, meanwhile func(scree
 }
 
 func TestATerminalThatCannotMoveTheCursorShowsNoBar(t *testing.T) {
-	site := serve(t, says(200, string(file(t, "answers", "upgraded.xml"))))
+	site := caddytest.Serve(t, caddytest.Says(200, string(caddytest.File(t, "answers", "upgraded.xml"))))
 	screen := onTerminal(t, 80, []string{"TERM=dumb"}, func(string, io.Writer, *os.Process) {}, "simulate", site.URL)
 	if strings.Contains(screen, "\x1b") {
 		t.Errorf("the screen is %q", screen)
@@ -118,14 +120,14 @@ func TestATerminalShowsTheStatusAnew(t *testing.T) {
 			done = true
 			_ = p.Signal(os.Interrupt)
 		}
-	}, "status", "--watch", "--interval", "100ms", "--address", admin(t, http.StatusOK, string(file(t, "commands", "status.json"))))
+	}, "status", "--watch", "--interval", "100ms", "--address", admin(t, http.StatusOK, string(caddytest.File(t, "commands", "status.json"))))
 	if !strings.HasPrefix(screen, clear+"https://auth.example.com/oauth2/token") || strings.Count(screen, clear) < 3 {
 		t.Errorf("the screen is %q", screen)
 	}
 }
 
 func TestATerminalIsAskedForTheAccountWithoutAnEchoOfThePassword(t *testing.T) {
-	endpoint := serve(t, knows(issues, rejects))
+	endpoint := caddytest.Serve(t, knows(issues, rejects))
 	config := configFile(t, fmt.Sprintf("smapi_upgrade %s/token {\nclient_id the-id\nclient_auth none\n}", endpoint.URL))
 	typed := 0
 	screen := onTerminal(t, 80, []string{"TERM=xterm", "NO_COLOR="}, func(screen string, keys io.Writer, _ *os.Process) {
@@ -140,7 +142,7 @@ func TestATerminalIsAskedForTheAccountWithoutAnEchoOfThePassword(t *testing.T) {
 			fmt.Fprint(keys, []string{"y", "marker-user", "marker-password"}[typed]+"\n")
 		}
 	}, "check", "--config", config)
-	if strings.Contains(screen, "marker-password") || len(endpoint.asked()) != 2 {
+	if strings.Contains(screen, "marker-password") || len(endpoint.Asked()) != 2 {
 		t.Errorf("the screen is %q", screen)
 	}
 	if !strings.Contains(screen, "\x1b[32mok\x1b[0m") || !strings.Contains(screen, "All is well.") {

@@ -1,4 +1,4 @@
-package caddymodule_test
+package strangers_test
 
 import (
 	"fmt"
@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/smapi-tools/caddy-smapi-upgrade/internal/caddytest"
 )
 
 // inAMinute are the ways to ask for a minute's patience, or for more than is granted.
@@ -33,11 +35,11 @@ func soon(layout string) string { return time.Now().Add(time.Minute).UTC().Forma
 func limits(status *atomic.Int32, header string, value func() string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		if !strings.HasPrefix(r.PostFormValue("username"), "limited") && !strings.HasPrefix(r.PostFormValue("refresh_token"), "limited") {
-			issuesTokens(w, r)
+			caddytest.IssuesTokens(w, r)
 			return
 		}
 		w.Header().Set(header, value())
-		says(int(status.Load()), "<html>")(w, r)
+		caddytest.Says(int(status.Load()), "<html>")(w, r)
 	}
 }
 
@@ -46,37 +48,37 @@ func TestStrangersWhoAreRateLimitedHoldNobodyElse(t *testing.T) {
 		t.Run(way.header+" "+way.value(), func(t *testing.T) {
 			var status atomic.Int32
 			status.Store(http.StatusTooManyRequests)
-			endpoint := count(t, limits(&status, way.header, way.value))
-			o := operate(t, directive(endpoint.server, oldService(t), "refresh_auth_tokens"))
-			stranger, l := from(t, "127.1.0.1"), &listeners{site: o.site}
+			endpoint := caddytest.Count(t, limits(&status, way.header, way.value))
+			o := caddytest.Operate(t, caddytest.Directive(endpoint.Server, caddytest.OldService(t), "refresh_auth_tokens"))
+			stranger, l := caddytest.From(t, "127.1.0.1"), &listeners{Site: o.Site}
 			limited := func(name string) {
 				t.Helper()
-				a, err := ask(t, stranger, o.site, tries(t, name, "right", "home"))
+				a, err := caddytest.Ask(t, stranger, o.Site, caddytest.Tries(t, name, "right", "home"))
 				if err != nil {
 					t.Fatal(err)
 				}
-				checkAnswer(t, a, "service-unavailable.xml")
+				caddytest.CheckAnswer(t, a, "service-unavailable.xml")
 			}
 			l.upgrade(t)
 			for range 10 { // the account is held
 				limited("limited1")
 			}
-			if n := endpoint.posts.Load(); n != 3 {
+			if n := endpoint.Posts.Load(); n != 3 {
 				t.Errorf("%d of 10 calls of one account were sent", n-2)
 			}
 			limited("limited2")
 			l.upgrade(t)
-			if held := onlyEndpoint(t, o).HoldSeconds; held > 0 {
+			if held := caddytest.OnlyEndpoint(t, o).HoldSeconds; held > 0 {
 				t.Errorf("two accounts hold the others for %v s", held)
 			}
 
 			limited("limited3") // by now it is meant for all
-			held := onlyEndpoint(t, o).HoldSeconds
+			held := caddytest.OnlyEndpoint(t, o).HoldSeconds
 			if math.Abs(held-way.want) > 10 {
 				t.Errorf("held for %v s, want %v s", held, way.want)
 			}
 			limited("good")
-			l.refresh(t, from(t, "127.2.0.1"), "refresh")
+			l.refresh(t, caddytest.From(t, "127.2.0.1"), "refresh")
 		})
 	}
 }
@@ -86,23 +88,23 @@ func TestAnEndpointThatIsUnavailableHoldsLoginsAndRefreshesApart(t *testing.T) {
 		t.Run(first, func(t *testing.T) {
 			var status atomic.Int32
 			status.Store(http.StatusServiceUnavailable)
-			endpoint := count(t, limits(&status, "Retry-After", func() string { return "60" }))
-			o := operate(t, directive(endpoint.server, oldService(t), "refresh_auth_tokens"))
-			c := from(t, "127.2.0.1")
+			endpoint := caddytest.Count(t, limits(&status, "Retry-After", func() string { return "60" }))
+			o := caddytest.Operate(t, caddytest.Directive(endpoint.Server, caddytest.OldService(t), "refresh_auth_tokens"))
+			c := caddytest.From(t, "127.2.0.1")
 			became := func(kind, account string) string {
 				t.Helper()
-				r := o.request(t, tries(t, account, "right", "home"))
+				r := o.Request(t, caddytest.Tries(t, account, "right", "home"))
 				if kind == "refresh" {
-					r = o.refreshes(t, account)
+					r = o.Refreshes(t, account)
 				}
-				a, err := fetch(c, r)
+				a, err := caddytest.Fetch(c, r)
 				if err != nil {
 					t.Fatal(err)
 				}
-				return told(t, a)
+				return caddytest.Told(t, a)
 			}
-			if became(first, "limited") != "unavailable" || onlyEndpoint(t, o).HoldSeconds < 50 {
-				t.Errorf("a 503 holds for %v s", onlyEndpoint(t, o).HoldSeconds)
+			if became(first, "limited") != "unavailable" || caddytest.OnlyEndpoint(t, o).HoldSeconds < 50 {
+				t.Errorf("a 503 holds for %v s", caddytest.OnlyEndpoint(t, o).HoldSeconds)
 			}
 			for _, kind := range []string{"login", "refresh"} {
 				want := "upgraded"
@@ -119,16 +121,16 @@ func TestAnEndpointThatIsUnavailableHoldsLoginsAndRefreshesApart(t *testing.T) {
 
 func TestAnAccountThatIsHeldIsServedWhenItsTimeIsOver(t *testing.T) {
 	var posts []time.Time // one after the other
-	s := caddyRun(t, directive(serve(t, func(w http.ResponseWriter, r *http.Request) {
+	s := caddytest.Run(t, caddytest.Directive(caddytest.Serve(t, func(w http.ResponseWriter, r *http.Request) {
 		if posts = append(posts, time.Now()); len(posts) == 1 {
 			w.Header().Set("Retry-After", "0.2")
-			says(http.StatusTooManyRequests, "")(w, r)
+			caddytest.Says(http.StatusTooManyRequests, "")(w, r)
 			return
 		}
-		issuesTokens(w, r)
-	}), oldService(t)))
-	checkAnswer(t, s.upgrade(t), "service-unavailable.xml")
-	eventually(t, "the account is upgraded", func() bool { return told(t, s.upgrade(t)) == "upgraded" })
+		caddytest.IssuesTokens(w, r)
+	}), caddytest.OldService(t)))
+	caddytest.CheckAnswer(t, s.Upgrade(t), "service-unavailable.xml")
+	caddytest.Eventually(t, "the account is upgraded", func() bool { return caddytest.Told(t, s.Upgrade(t)) == "upgraded" })
 	if len(posts) != 2 || posts[1].Sub(posts[0]) < 200*time.Millisecond {
 		t.Errorf("POSTs at %v", posts)
 	}
@@ -140,19 +142,19 @@ func TestStrangersWhoseCallsAllFailHoldNobodyElse(t *testing.T) {
 	for _, status := range []int{http.StatusTooManyRequests, http.StatusServiceUnavailable} {
 		t.Run(fmt.Sprint(status), func(t *testing.T) {
 			var failed atomic.Int32
-			judge := passwords(&failed)
-			o := operate(t, directive(serve(t, func(w http.ResponseWriter, r *http.Request) {
+			judge := caddytest.Passwords(&failed)
+			o := caddytest.Operate(t, caddytest.Directive(caddytest.Serve(t, func(w http.ResponseWriter, r *http.Request) {
 				if strings.HasPrefix(r.PostFormValue("username"), "limited") {
 					w.Header().Set("Retry-After", "300")
-					says(status, "")(w, r)
+					caddytest.Says(status, "")(w, r)
 					return
 				}
 				judge(w, r)
-			}), oldService(t), "refresh_auth_tokens"))
-			stranger, l := from(t, "127.1.0.1"), &listeners{site: o.site}
+			}), caddytest.OldService(t), "refresh_auth_tokens"))
+			stranger, l := caddytest.From(t, "127.1.0.1"), &listeners{Site: o.Site}
 			try := func(name string) {
 				t.Helper()
-				if a, err := ask(t, stranger, o.site, tries(t, name, "wrong", "home")); err != nil || told(t, a) == "upgraded" {
+				if a, err := caddytest.Ask(t, stranger, o.Site, caddytest.Tries(t, name, "wrong", "home")); err != nil || caddytest.Told(t, a) == "upgraded" {
 					t.Fatalf("%s: %+v, %v", name, a, err)
 				}
 			}
@@ -165,7 +167,7 @@ func TestStrangersWhoseCallsAllFailHoldNobodyElse(t *testing.T) {
 				try(fmt.Sprint("limited", i))
 			}
 			l.upgrade(t)
-			if held := onlyEndpoint(t, o).HoldSeconds; held > 0 {
+			if held := caddytest.OnlyEndpoint(t, o).HoldSeconds; held > 0 {
 				t.Errorf("the others are held for %v s", held)
 			}
 		})

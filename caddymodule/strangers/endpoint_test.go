@@ -1,4 +1,4 @@
-package caddymodule_test
+package strangers_test
 
 import (
 	"crypto/tls"
@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/smapi-tools/caddy-smapi-upgrade/internal/caddytest"
 	"github.com/smapi-tools/caddy-smapi-upgrade/internal/loopback"
 )
 
@@ -17,15 +18,15 @@ import (
 
 func TestTheLastGoodMetadataStaysInForceAcrossReloads(t *testing.T) {
 	var gone atomic.Bool
-	var endpoint *server
-	endpoint = serve(t, func(w http.ResponseWriter, r *http.Request) {
+	var endpoint *caddytest.Server
+	endpoint = caddytest.Serve(t, func(w http.ResponseWriter, r *http.Request) {
 		switch {
 		case r.URL.Path == "/token":
-			issuesTokens(w, r)
+			caddytest.IssuesTokens(w, r)
 		case gone.Load():
-			says(http.StatusServiceUnavailable, "")(w, r)
+			caddytest.Says(http.StatusServiceUnavailable, "")(w, r)
 		default:
-			says(http.StatusOK, fmt.Sprintf(`{"issuer":%q,"token_endpoint":%q}`, endpoint.URL, endpoint.URL+"/token"))(w, r)
+			caddytest.Says(http.StatusOK, fmt.Sprintf(`{"issuer":%q,"token_endpoint":%q}`, endpoint.URL, endpoint.URL+"/token"))(w, r)
 		}
 	})
 	address := loopback.FreeAddress()
@@ -44,19 +45,19 @@ http://%s {
 	}
 }`, address, n, endpoint.URL)
 	}
-	s := caddyRun(t, "respond ok")
-	s.url = "http://" + address
+	s := caddytest.Run(t, "respond ok")
+	s.URL = "http://" + address
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}} // a reload ends connections
 	for n := range 3 {
-		load(t, config(n))
+		caddytest.Load(t, config(n))
 		gone.Store(n > 0)
-		var a answer
-		eventually(t, "a call is answered", func() bool { // the old listener may take one with it
+		var a caddytest.Answer
+		caddytest.Eventually(t, "a call is answered", func() bool { // the old listener may take one with it
 			var err error
-			a, err = ask(t, client, s, account(t, fmt.Sprint("account", n)))
+			a, err = caddytest.Ask(t, client, s, caddytest.Account(t, fmt.Sprint("account", n)))
 			return err == nil
 		})
-		checkAnswer(t, a, "upgraded.xml")
+		caddytest.CheckAnswer(t, a, "upgraded.xml")
 	}
 }
 
@@ -64,7 +65,7 @@ func TestAnEndpointForClientCertificatesIsFoundByTheIssuer(t *testing.T) {
 	var presented atomic.Int32
 	aliased := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		presented.Add(int32(len(r.TLS.PeerCertificates)))
-		issuesTokens(w, r)
+		caddytest.IssuesTokens(w, r)
 	}))
 	aliased.TLS = &tls.Config{ClientAuth: tls.RequireAnyClientCert}
 	aliased.StartTLS()
@@ -72,18 +73,18 @@ func TestAnEndpointForClientCertificatesIsFoundByTheIssuer(t *testing.T) {
 	var issuer *httptest.Server
 	issuer = httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/token" { // where no certificate is looked at
-			says(http.StatusUnauthorized, `{"error":"invalid_client"}`)(w, r)
+			caddytest.Says(http.StatusUnauthorized, `{"error":"invalid_client"}`)(w, r)
 			return
 		}
-		says(http.StatusOK, fmt.Sprintf(`{"issuer":%q,"token_endpoint":%q,"mtls_endpoint_aliases":{"token_endpoint":%q}}`,
+		caddytest.Says(http.StatusOK, fmt.Sprintf(`{"issuer":%q,"token_endpoint":%q,"mtls_endpoint_aliases":{"token_endpoint":%q}}`,
 			issuer.URL, issuer.URL+"/token", aliased.URL+"/token"))(w, r)
 	}))
 	defer issuer.Close()
-	authority, _ := pemFiles(t, issuer)
+	authority, _ := caddytest.PEMFiles(t, issuer)
 	dir := t.TempDir()
-	cert, key := certificate(t, 1)
-	write(t, filepath.Join(dir, "cert"), cert)
-	write(t, filepath.Join(dir, "key"), key)
+	cert, key := caddytest.Certificate(t, 1)
+	caddytest.Write(t, filepath.Join(dir, "cert"), cert)
+	caddytest.Write(t, filepath.Join(dir, "key"), key)
 	directive := func(auth string) string {
 		return fmt.Sprintf(`smapi_upgrade {
 			issuer %s
@@ -96,13 +97,13 @@ func TestAnEndpointForClientCertificatesIsFoundByTheIssuer(t *testing.T) {
 			}
 		}`, issuer.URL, auth, authority, dir, dir)
 	}
-	s := caddyRun(t, directive("tls"))
-	checkAnswer(t, s.upgrade(t), "upgraded.xml")
+	s := caddytest.Run(t, directive("tls"))
+	caddytest.CheckAnswer(t, s.Upgrade(t), "upgraded.xml")
 	if presented.Load() != 1 {
 		t.Errorf("%d client certificates were presented", presented.Load())
 	}
-	s = caddyRun(t, directive("none"))
-	checkAnswer(t, s.upgrade(t), "service-unavailable.xml") // by the standard endpoint
+	s = caddytest.Run(t, directive("none"))
+	caddytest.CheckAnswer(t, s.Upgrade(t), "service-unavailable.xml") // by the standard endpoint
 }
 
 func TestAnAnswersHeaderIsBounded(t *testing.T) {
@@ -112,14 +113,14 @@ func TestAnAnswersHeaderIsBounded(t *testing.T) {
 			w.Header().Set(fmt.Sprint("X-Padding-", i), strings.Repeat("x", 1000))
 		}
 		w.Header().Set("X-Proto", r.Proto)
-		issuesTokens(w, r)
+		caddytest.IssuesTokens(w, r)
 	})
 	for _, http2 := range []bool{false, true} {
 		endpoint := httptest.NewUnstartedServer(handler)
 		endpoint.EnableHTTP2 = http2
 		endpoint.StartTLS()
 		defer endpoint.Close()
-		authority, _ := pemFiles(t, endpoint)
+		authority, _ := caddytest.PEMFiles(t, endpoint)
 		for _, test := range []struct {
 			option string
 			size   int64
@@ -130,10 +131,10 @@ func TestAnAnswersHeaderIsBounded(t *testing.T) {
 			{"max_response_header 1MiB", 96 << 10, true},
 			{"max_response_header 16KiB", 32 << 10, false},
 		} {
-			s := caddyRun(t, fmt.Sprintf("smapi_upgrade %s/token {\nclient_id id\nclient_auth none\nreplay off\ntransport http {\ntls_trust_pool file %s\n%s\n}\n}",
+			s := caddytest.Run(t, fmt.Sprintf("smapi_upgrade %s/token {\nclient_id id\nclient_auth none\nreplay off\ntransport http {\ntls_trust_pool file %s\n%s\n}\n}",
 				endpoint.URL, authority, test.option))
 			size.Store(test.size)
-			if became := told(t, s.upgrade(t)); became == "upgraded" != test.fits {
+			if became := caddytest.Told(t, s.Upgrade(t)); became == "upgraded" != test.fits {
 				t.Errorf("HTTP/2 %t, %q: with a header of %d bytes a call is %s", http2, test.option, test.size, became)
 			}
 		}
@@ -141,6 +142,6 @@ func TestAnAnswersHeaderIsBounded(t *testing.T) {
 }
 
 func TestAGetSessionIdWithoutAHeaderExpires(t *testing.T) {
-	s := caddyRun(t, directive(serve(t, issuesTokens), oldService(t), "expire_session_ids"))
-	checkAnswer(t, s.call(t, "getSessionId", "get-session-id-no-header.xml"), "auth-token-expired.xml")
+	s := caddytest.Run(t, caddytest.Directive(caddytest.Serve(t, caddytest.IssuesTokens), caddytest.OldService(t), "expire_session_ids"))
+	caddytest.CheckAnswer(t, s.Call(t, "getSessionId", "get-session-id-no-header.xml"), "auth-token-expired.xml")
 }

@@ -1,4 +1,4 @@
-package caddymodule_test
+package strangers_test
 
 import (
 	"context"
@@ -13,7 +13,7 @@ import (
 
 	"golang.org/x/text/unicode/norm"
 
-	"github.com/smapi-tools/caddy-smapi-upgrade/internal/loopback"
+	"github.com/smapi-tools/caddy-smapi-upgrade/internal/caddytest"
 )
 
 // locking is a token endpoint that locks an account, however its name is spelled, at the fifth failed login in a row.
@@ -29,10 +29,10 @@ func (l *locking) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer l.mu.Unlock()
 	if !right || l.failed[name] >= 5 {
 		l.failed[name]++
-		says(http.StatusBadRequest, `{"error":"invalid_grant"}`)(w, r)
+		caddytest.Says(http.StatusBadRequest, `{"error":"invalid_grant"}`)(w, r)
 		return
 	}
-	issuesTokens(w, r)
+	caddytest.IssuesTokens(w, r)
 }
 
 // of is how many failed logins of an account there were.
@@ -44,12 +44,12 @@ func (l *locking) of(name string) int {
 
 func TestStrangersCannotLockAnAccount(t *testing.T) {
 	server := &locking{failed: map[string]int{}}
-	s := caddyRun(t, directive(serve(t, server.ServeHTTP), oldService(t), "refresh_auth_tokens", "fuse off"))
-	stranger, owner := from(t, "127.1.0.1"), from(t, "127.2.0.1")
-	l := &listeners{site: s}
-	get := func(c *http.Client, name, password, home string) answer {
+	s := caddytest.Run(t, caddytest.Directive(caddytest.Serve(t, server.ServeHTTP), caddytest.OldService(t), "refresh_auth_tokens", "fuse off"))
+	stranger, owner := caddytest.From(t, "127.1.0.1"), caddytest.From(t, "127.2.0.1")
+	l := &listeners{Site: s}
+	get := func(c *http.Client, name, password, home string) caddytest.Answer {
 		t.Helper()
-		a, err := ask(t, c, s, tries(t, name, password, home))
+		a, err := caddytest.Ask(t, c, s, caddytest.Tries(t, name, password, home))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -64,7 +64,7 @@ func TestStrangersCannotLockAnAccount(t *testing.T) {
 	l.upgrade(t)
 
 	for home := range 20 { // the same wrong password from made-up homes
-		checkAnswer(t, get(stranger, "ella", "wrong", fmt.Sprint("home", home)), "reauthorize.xml")
+		caddytest.CheckAnswer(t, get(stranger, "ella", "wrong", fmt.Sprint("home", home)), "reauthorize.xml")
 	}
 	checkFailed("ella", 1)
 
@@ -75,7 +75,7 @@ func TestStrangersCannotLockAnAccount(t *testing.T) {
 		guesses.Go(func() {
 			for i := range 50 {
 				a := get(stranger, spellings[(worker+i)%len(spellings)], fmt.Sprintf("guess-%d-%d", worker, i), "home")
-				if told(t, a) == "blank" {
+				if caddytest.Told(t, a) == "blank" {
 					blank.Add(1)
 				}
 			}
@@ -83,68 +83,68 @@ func TestStrangersCannotLockAnAccount(t *testing.T) {
 	}
 	guessed := make(chan struct{})
 	go func() { guesses.Wait(); close(guessed) }()
-	checkAnswer(t, get(owner, "ella", "right", "home"), "upgraded.xml") // while it is guessed at
+	caddytest.CheckAnswer(t, get(owner, "ella", "right", "home"), "upgraded.xml") // while it is guessed at
 	l.upgradeUntil(t, guessed)
 	checkFailed("ella", 3) // of 4, of which one is kept for other networks
 	if n := blank.Load(); n != 2 {
 		t.Errorf("%d of 500 guesses got a blank pair, and 2 reached the endpoint", n)
 	}
-	checkAnswer(t, get(stranger, "ella", "right", "home2"), "service-unavailable.xml")
-	checkAnswer(t, get(owner, "ella", "right", "home2"), "upgraded.xml")
+	caddytest.CheckAnswer(t, get(stranger, "ella", "right", "home2"), "service-unavailable.xml")
+	caddytest.CheckAnswer(t, get(owner, "ella", "right", "home2"), "upgraded.xml")
 
 	for i := range 1000 { // to fill the memory
 		get(stranger, fmt.Sprint("made-up", i), "wrong", "home")
 	}
 	for i := range 20 { // from everywhere
-		a := get(from(t, fmt.Sprintf("127.3.%d.1", i)), "ella", fmt.Sprint("guess", i), "home")
-		if blank := told(t, a) == "blank"; blank != (i == 0) {
-			t.Errorf("guess %d from everywhere gets %s", i, a.body)
+		a := get(caddytest.From(t, fmt.Sprintf("127.3.%d.1", i)), "ella", fmt.Sprint("guess", i), "home")
+		if blank := caddytest.Told(t, a) == "blank"; blank != (i == 0) {
+			t.Errorf("guess %d from everywhere gets %s", i, a.Body)
 		}
 	}
 	checkFailed("ella", 4)
-	checkAnswer(t, get(owner, "ella", "right", "home3"), "service-unavailable.xml") // which can be taken back
-	checkAnswer(t, get(stranger, "django", "right", "home"), "upgraded.xml")
+	caddytest.CheckAnswer(t, get(owner, "ella", "right", "home3"), "service-unavailable.xml") // which can be taken back
+	caddytest.CheckAnswer(t, get(stranger, "django", "right", "home"), "upgraded.xml")
 	l.upgrade(t)
 }
 
 func TestStrangersGuessingAtOnceLeaveTheOwnersPart(t *testing.T) {
 	t.Run("without a vault", func(t *testing.T) { guessAtOnce(t) })
-	t.Run("with a vault", func(t *testing.T) { guessAtOnce(t, "refresh_auth_tokens", "vault "+vaultFile(t)) })
+	t.Run("with a vault", func(t *testing.T) { guessAtOnce(t, "refresh_auth_tokens", "vault "+caddytest.VaultFile(t)) })
 }
 
 func guessAtOnce(t *testing.T, options ...string) {
 	t.Helper()
 	var failed atomic.Int32
-	judge, going := passwords(&failed), make(chan struct{})
+	judge, going := caddytest.Passwords(&failed), make(chan struct{})
 	proceed := sync.OnceFunc(func() { close(going) })
 	var arrived atomic.Int32
-	s := caddyRun(t, directive(serve(t, func(w http.ResponseWriter, r *http.Request) {
+	s := caddytest.Run(t, caddytest.Directive(caddytest.Serve(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.PostFormValue("password") != "right" {
 			arrived.Add(1)
 			<-going
 		}
 		judge(w, r)
-	}), oldService(t), options...))
+	}), caddytest.OldService(t), options...))
 	defer proceed()
-	stranger, owner := from(t, "127.1.0.1"), from(t, "127.2.0.1")
+	stranger, owner := caddytest.From(t, "127.1.0.1"), caddytest.From(t, "127.2.0.1")
 	var guarded atomic.Int32
 	var all sync.WaitGroup
 	for i := range 50 {
 		all.Go(func() {
-			a, err := ask(t, stranger, s, tries(t, "ella", fmt.Sprint("guess", i), "home"))
+			a, err := caddytest.Ask(t, stranger, s, caddytest.Tries(t, "ella", fmt.Sprint("guess", i), "home"))
 			if err != nil {
 				t.Error(err)
-			} else if told(t, a) == "unavailable" {
+			} else if caddytest.Told(t, a) == "unavailable" {
 				guarded.Add(1)
 			}
 		})
 	}
-	eventually(t, "all but three guesses are guarded", func() bool { return arrived.Load() == 3 && guarded.Load() == 47 })
-	a, err := ask(t, owner, s, tries(t, "ella", "right", "home"))
+	caddytest.Eventually(t, "all but three guesses are guarded", func() bool { return arrived.Load() == 3 && guarded.Load() == 47 })
+	a, err := caddytest.Ask(t, owner, s, caddytest.Tries(t, "ella", "right", "home"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if told(t, a) != "upgraded" {
+	if caddytest.Told(t, a) != "upgraded" {
 		t.Error("the owner is not upgraded")
 	}
 	proceed()
@@ -159,8 +159,8 @@ func guessAtOnce(t *testing.T, options ...string) {
 func TestStrangersWhoGuessWaitBehindTheOthers(t *testing.T) {
 	const burst, perSecond, each, homes = 400, 400, 20 * time.Millisecond, 20
 	var failed atomic.Int32
-	judge, busy := passwords(&failed), make(chan struct{}, 1)
-	endpoint := serve(t, func(w http.ResponseWriter, r *http.Request) {
+	judge, busy := caddytest.Passwords(&failed), make(chan struct{}, 1)
+	endpoint := caddytest.Serve(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.PostFormValue("grant_type") == "password" {
 			busy <- struct{}{}
 			time.Sleep(each) // what hashing a password takes
@@ -168,18 +168,18 @@ func TestStrangersWhoGuessWaitBehindTheOthers(t *testing.T) {
 		}
 		judge(w, r)
 	})
-	s := caddyRun(t, directive(endpoint, oldService(t), "refresh_auth_tokens", "max_in_flight 8"))
-	l := &listeners{site: s}
+	s := caddytest.Run(t, caddytest.Directive(endpoint, caddytest.OldService(t), "refresh_auth_tokens", "max_in_flight 8"))
+	l := &listeners{Site: s}
 	l.upgrade(t)
 
-	stranger := from(t, "127.1.0.1")
+	stranger := caddytest.From(t, "127.1.0.1")
 	guessing, stop := context.WithCancel(t.Context())
 	var guesses sync.WaitGroup
 	var sent atomic.Int32
 	guess := func() {
 		n := sent.Add(1)
 		guesses.Go(func() {
-			_, _ = fetch(stranger, s.request(t, tries(t, fmt.Sprint("made-up-", n), "wrong", "home")).WithContext(guessing))
+			_, _ = caddytest.Fetch(stranger, s.Request(t, caddytest.Tries(t, fmt.Sprint("made-up-", n), "wrong", "home")).WithContext(guessing))
 		})
 	}
 	for range burst { // before it is known for failing
@@ -207,11 +207,11 @@ func TestStrangersWhoGuessWaitBehindTheOthers(t *testing.T) {
 	for i := range homes {
 		time.Sleep(time.Second / homes)
 		others.Go(func() {
-			c := from(t, fmt.Sprintf("127.2.%d.1", i))
-			if a, err := ask(t, c, s, tries(t, "good"+strconv.Itoa(i), "right", "home")); err == nil && told(t, a) == "upgraded" {
+			c := caddytest.From(t, fmt.Sprintf("127.2.%d.1", i))
+			if a, err := caddytest.Ask(t, c, s, caddytest.Tries(t, "good"+strconv.Itoa(i), "right", "home")); err == nil && caddytest.Told(t, a) == "upgraded" {
 				upgraded.Add(1)
 			}
-			if a, err := fetch(c, s.refreshes(t, "good"+strconv.Itoa(i))); err == nil && strings.Contains(a.body, "<authToken>new-token<") {
+			if a, err := caddytest.Fetch(c, s.Refreshes(t, "good"+strconv.Itoa(i))); err == nil && strings.Contains(a.Body, "<authToken>new-token<") {
 				refreshed.Add(1)
 			}
 		})
@@ -235,43 +235,14 @@ func TestStrangersWhoGuessWaitBehindTheOthers(t *testing.T) {
 func TestStrangersCannotLockAnAccountWhateverOnErrorSays(t *testing.T) {
 	for _, class := range []string{"unavailable", "misconfigured"} {
 		var failed atomic.Int32
-		s := caddyRun(t, directive(serve(t, passwords(&failed)), oldService(t), "on_error invalid_grant "+class))
+		s := caddytest.Run(t, caddytest.Directive(caddytest.Serve(t, caddytest.Passwords(&failed)), caddytest.OldService(t), "on_error invalid_grant "+class))
 		for i := range 20 {
-			if became := told(t, s.post(t, tries(t, "ella", fmt.Sprint("guess", i), "home"))); became != "unavailable" {
+			if became := caddytest.Told(t, s.Post(t, caddytest.Tries(t, "ella", fmt.Sprint("guess", i), "home"))); became != "unavailable" {
 				t.Errorf("a guess is %s", became)
 			}
 		}
 		if n := failed.Load(); n != 3 {
 			t.Errorf("%s: %d failed logins", class, n)
 		}
-	}
-}
-
-// Sites of one endpoint may have other times in failed_logins.
-func TestASiteWithAnotherTimeFreesNoAccount(t *testing.T) {
-	step := stepClock(t)
-	var failed atomic.Int32
-	endpoint, old := serve(t, passwords(&failed)), oldService(t)
-	one, other := loopback.FreeAddress(), loopback.FreeAddress()
-	block := func(address, logins string) string {
-		return fmt.Sprintf("http://%s {\nbind 127.0.0.1\n%s\n}\n", address, directive(endpoint, old, "failed_logins "+logins))
-	}
-	caddyRun(t, strings.TrimSuffix("respond ok\n}\n"+block(one, "4 30m")+block(other, "4 1m"), "}\n"))
-	guess := func(address, name string) {
-		t.Helper()
-		(&site{url: "http://" + address}).post(t, tries(t, name, fmt.Sprint("guess", failed.Load()), "home"))
-	}
-	step(325 * time.Second)
-	for range 10 {
-		guess(one, "ella")
-		guess(other, "another")
-	}
-	before := failed.Load()
-	for range 10 {
-		guess(other, fmt.Sprint("made-up", failed.Load()))
-		guess(one, "ella")
-	}
-	if n := failed.Load() - before; n != 10 {
-		t.Errorf("%d of 10 calls reached the endpoint, and some for a guarded account", n)
 	}
 }

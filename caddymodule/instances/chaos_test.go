@@ -1,19 +1,14 @@
-package caddymodule_test
+package instances_test
 
 import (
-	"bytes"
 	"context"
 	"flag"
 	"fmt"
 	"io"
 	"maps"
 	"math/rand/v2"
-	"net"
 	"net/http"
 	"net/url"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"runtime"
 	"slices"
 	"strconv"
@@ -23,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/smapi-tools/caddy-smapi-upgrade/internal/caddytest"
 	"github.com/smapi-tools/caddy-smapi-upgrade/internal/loopback"
 )
 
@@ -30,24 +26,6 @@ var (
 	chaosTime = flag.Duration("chaos", 6*time.Second, "how long the chaos lasts")
 	chaosSeed = flag.Uint64("seed", 0, "seed of the chaos, 0 for a new one")
 )
-
-// faults are the ways in which a token endpoint fails, one after the other.
-var faults = map[string]http.HandlerFunc{
-	"500":         says(500, `{"error":"server_error"}`),
-	"garbage":     says(200, "<html>"),
-	"patience":    func(w http.ResponseWriter, r *http.Request) { w.Header().Set("Retry-After", "1"); says(429, "")(w, r) },
-	"unavailable": func(w http.ResponseWriter, r *http.Request) { w.Header().Set("Retry-After", "1"); says(503, "")(w, r) },
-	"reset": func(w http.ResponseWriter, _ *http.Request) {
-		conn, _, _ := w.(http.Hijacker).Hijack()
-		_ = conn.(*net.TCPConn).SetLinger(0)
-		_ = conn.Close()
-	},
-	"cut": func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Length", "1000")
-		_, _ = io.WriteString(w, `{"access_token":"new-token","refresh_token":"new-key"}`)
-	},
-	"hang": func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() },
-}
 
 func TestChaosSignsNobodyOut(t *testing.T) {
 	seed := *chaosSeed
@@ -58,10 +36,10 @@ func TestChaosSignsNobodyOut(t *testing.T) {
 	random := rand.New(rand.NewPCG(seed, 0)) // of this goroutine alone
 
 	const accounts, callsPerSecond = 1000, 300
-	names := slices.Sorted(maps.Keys(faults))
+	names := slices.Sorted(maps.Keys(caddytest.Faults))
 	var failure atomic.Pointer[http.HandlerFunc]
 	var slow atomic.Bool
-	endpoint := serve(t, func(w http.ResponseWriter, r *http.Request) {
+	endpoint := caddytest.Serve(t, func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
 		form, _ := url.ParseQuery(string(body))
 		if slow.Load() {
@@ -71,29 +49,29 @@ func TestChaosSignsNobodyOut(t *testing.T) {
 		case f != nil:
 			(*f)(w, r)
 		case strings.HasPrefix(form.Get("username"), "wrong") || form.Get("password") != "12345":
-			says(400, `{"error":"invalid_grant"}`)(w, r)
+			caddytest.Says(400, `{"error":"invalid_grant"}`)(w, r)
 		default:
-			issuesTokens(w, r)
+			caddytest.IssuesTokens(w, r)
 		}
 	})
-	address, old := loopback.FreeAddress(), oldService(t)
+	address, old := loopback.FreeAddress(), caddytest.OldService(t)
 	config := func(n int) string {
 		return fmt.Sprintf("{\nadmin off\npersist_config off\ngrace_period 20s\nlog {\noutput discard\n}\n}\nhttp://%s {\nbind 127.0.0.1\nheader X-Config %d\n%s\n}",
-			address, n, directive(endpoint, old, "timeout 3s", "failed_logins 4 1m"))
+			address, n, caddytest.Directive(endpoint, old, "timeout 3s", "failed_logins 4 1m"))
 	}
-	s := caddyRun(t, "respond ok")
-	s.url = "http://" + address
-	load(t, config(0))
-	client := &http.Client{Transport: &http.Transport{DialContext: dialer("127.2.0.1").DialContext, DisableKeepAlives: true}, Timeout: 20 * time.Second}
+	s := caddytest.Run(t, "respond ok")
+	s.URL = "http://" + address
+	caddytest.Load(t, config(0))
+	client := &http.Client{Transport: &http.Transport{DialContext: caddytest.Dialer("127.2.0.1").DialContext, DisableKeepAlives: true}, Timeout: 20 * time.Second}
 	goroutines, heap := runtime.NumGoroutine(), heapMiB()
 	leave := strangers(t, s, accounts)
 
 	var upgraded [accounts]atomic.Bool
 	var done, reset, calls, turns atomic.Int32 // turns is odd during a reload
-	call := func(body []byte) (a answer, answered bool) {
+	call := func(body []byte) (a caddytest.Answer, answered bool) {
 		calls.Add(1)
 		turn := turns.Load()
-		a, err := ask(t, client, s, body)
+		a, err := caddytest.Ask(t, client, s, body)
 		if err == nil {
 			return a, true
 		}
@@ -110,11 +88,11 @@ func TestChaosSignsNobodyOut(t *testing.T) {
 		name := chaosAccount(i)
 		over := ended.Load()
 		recovered := over != nil && time.Since(*over) > recovery
-		a, answered := call(account(t, name))
+		a, answered := call(caddytest.Account(t, name))
 		if !answered {
 			return
 		}
-		became := told(t, a)
+		became := caddytest.Told(t, a)
 		wrong := strings.HasPrefix(name, "wrong")
 		if became == "blank" && !wrong || became == "upgraded" && wrong {
 			t.Errorf("%s was %s", name, became)
@@ -127,10 +105,10 @@ func TestChaosSignsNobodyOut(t *testing.T) {
 		}
 	}
 
-	metadata := file(t, "requests", "forward-get-metadata.xml")
+	metadata := caddytest.File(t, "requests", "forward-get-metadata.xml")
 	forward := func() { // while the old service is restarted, too
 		a, answered := call(metadata)
-		if answered && a.status != http.StatusTeapot && a.status != http.StatusBadGateway {
+		if answered && a.Status != http.StatusTeapot && a.Status != http.StatusBadGateway {
 			t.Errorf("a forwarded call is answered with %+v", a)
 		}
 	}
@@ -162,7 +140,7 @@ func TestChaosSignsNobodyOut(t *testing.T) {
 	for time.Since(begin) < *chaosTime {
 		select {
 		case <-faulty.C:
-			f := faults[names[random.IntN(len(names))]]
+			f := caddytest.Faults[names[random.IntN(len(names))]]
 			failure.Store(&f)
 			if random.IntN(3) == 0 {
 				endpoint.CloseClientConnections() // as a restart does
@@ -179,7 +157,7 @@ func TestChaosSignsNobodyOut(t *testing.T) {
 			reloading.Go(func() {
 				turns.Add(1)
 				defer turns.Add(1)
-				load(t, config(reloads))
+				caddytest.Load(t, config(reloads))
 			})
 		case <-next.C:
 			i := turn()
@@ -227,8 +205,8 @@ func TestChaosSignsNobodyOut(t *testing.T) {
 			t.Fatalf("%d goroutines, %d before", runtime.NumGoroutine(), goroutines)
 		}
 	}
-	endpoint.asked() // what the stand-ins keep of all calls
-	old.asked()
+	endpoint.Asked() // what the stand-ins keep of all calls
+	old.Asked()
 	if after := heapMiB(); after > heap+30 {
 		t.Errorf("%.0f MiB of memory, %.0f before", after, heap)
 	}
@@ -249,19 +227,19 @@ func chaosAccount(i int) string {
 }
 
 // strangers are in the chaos too, until they are told to leave: one guesses and one is slow.
-func strangers(t *testing.T, s *site, accounts int) (leave func()) {
+func strangers(t *testing.T, s *caddytest.Site, accounts int) (leave func()) {
 	ctx, stop := context.WithCancel(t.Context())
 	var all sync.WaitGroup
 	guess := func(c *http.Client, name, password string) {
-		r := s.request(t, tries(t, name, password, "home"))
-		if a, err := fetch(c, r.WithContext(ctx)); err == nil && told(t, a) == "upgraded" {
+		r := s.Request(t, caddytest.Tries(t, name, password, "home"))
+		if a, err := caddytest.Fetch(c, r.WithContext(ctx)); err == nil && caddytest.Told(t, a) == "upgraded" {
 			t.Errorf("%s is upgraded by a wrong password", name)
 		}
 	}
 	for worker := range 2 {
 		var networks []*http.Client // the first is where most of it comes from
 		for _, ip := range []string{"127.1.0.1", "127.3.1.1", "127.3.2.1", "127.3.3.1", "127.3.4.1", "127.3.5.1"} {
-			networks = append(networks, from(t, ip))
+			networks = append(networks, caddytest.From(t, ip))
 		}
 		all.Go(func() {
 			for n := 0; ctx.Err() == nil; n++ {
@@ -281,7 +259,7 @@ func strangers(t *testing.T, s *site, accounts int) (leave func()) {
 		for range 10 {
 			all.Go(func() {
 				for ctx.Err() == nil {
-					slowly(ctx, s, tries(t, chaosAccount(2), "guess", "home"))
+					slowly(ctx, s, caddytest.Tries(t, chaosAccount(2), "guess", "home"))
 					pause(ctx, 10*time.Millisecond)
 				}
 			})
@@ -294,9 +272,9 @@ func strangers(t *testing.T, s *site, accounts int) (leave func()) {
 }
 
 // slowly sends a call whose last byte comes when nobody waits for it any more.
-func slowly(ctx context.Context, s *site, body []byte) {
-	host := strings.TrimPrefix(s.url, "http://")
-	conn, err := dialer("127.4.0.1").DialContext(ctx, "tcp", host)
+func slowly(ctx context.Context, s *caddytest.Site, body []byte) {
+	host := strings.TrimPrefix(s.URL, "http://")
+	conn, err := caddytest.Dialer("127.4.0.1").DialContext(ctx, "tcp", host)
 	if err != nil {
 		return
 	}
@@ -321,99 +299,4 @@ func heapMiB() float64 {
 	runtime.GC()
 	runtime.ReadMemStats(&m)
 	return float64(m.HeapAlloc) / (1 << 20)
-}
-
-// asCaddy in the environment makes the test binary a Caddy.
-const asCaddy = "SMAPI_TEST_CADDY"
-
-// node starts a Caddy in a process of its own, with more global options.
-func node(t *testing.T, caddyfile string, global ...string) *exec.Cmd {
-	t.Helper()
-	config := filepath.Join(t.TempDir(), "Caddyfile")
-	if err := os.WriteFile(config, []byte("{\nadmin off\npersist_config off\nlog {\nlevel ERROR\n}\n"+strings.Join(global, "\n")+"\n}\n"+caddyfile), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(self, "run", "--config", config, "--adapter", "caddyfile")
-	cmd.Env = append(os.Environ(), asCaddy+"=1")
-	var said bytes.Buffer
-	cmd.Stderr = &said
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-		if t.Failed() {
-			t.Log(said.String())
-		}
-	})
-	return cmd
-}
-
-func reachable(t *testing.T, address string) {
-	t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-		conn, err := net.Dial("tcp", address)
-		if err == nil {
-			conn.Close()
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatal(err)
-		}
-	}
-}
-
-func TestANodeThatDiesInAStormLosesNobody(t *testing.T) {
-	const accounts = 300
-	endpoint := count(t, takes(20*time.Millisecond, 6))
-	var nodes []*exec.Cmd
-	var addresses []string
-	for range 3 {
-		address := loopback.FreeAddress()
-		nodes = append(nodes, node(t, fmt.Sprintf("http://%s {\nbind 127.0.0.1\n%s\n}", address,
-			directive(endpoint.server, oldService(t), "max_in_flight 2"))))
-		addresses = append(addresses, address)
-	}
-	balancer := loopback.FreeAddress()
-	node(t, fmt.Sprintf("http://%s {\nbind 127.0.0.1\nreverse_proxy %s {\nlb_try_duration 2s\nfail_duration 1s\n}\n}",
-		balancer, strings.Join(addresses, " ")))
-	for _, address := range append(addresses, balancer) {
-		reachable(t, address)
-	}
-	s := &site{url: "http://" + balancer}
-	client := player(t)
-
-	var players sync.WaitGroup
-	for i := range accounts {
-		players.Go(func() {
-			for try := range 20 { // as players do
-				a, err := ask(t, client, s, account(t, "player"+strconv.Itoa(i)))
-				if err == nil && a.status != http.StatusBadGateway {
-					switch told(t, a) {
-					case "upgraded":
-						return
-					case "blank":
-						t.Errorf("player %d was signed out", i)
-						return
-					}
-				}
-				time.Sleep(time.Duration(50+try) * time.Millisecond)
-			}
-			t.Errorf("player %d was lost", i)
-		})
-	}
-	for endpoint.posts.Load() < accounts/3 {
-		time.Sleep(time.Millisecond) // until the storm is well under way
-	}
-	_ = nodes[1].Process.Kill()
-	players.Wait()
-	if n, most := endpoint.posts.Load(), endpoint.most.Load(); n > accounts+accounts/3 || most > 6 {
-		t.Errorf("%d POSTs for %d accounts, %d of them at once", n, accounts, most)
-	}
-	t.Logf("%d POSTs for %d accounts", endpoint.posts.Load(), accounts)
 }

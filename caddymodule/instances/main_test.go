@@ -1,0 +1,10 @@
+package instances_test
+
+import (
+	"testing"
+
+	_ "github.com/smapi-tools/caddy-smapi-upgrade"
+	"github.com/smapi-tools/caddy-smapi-upgrade/internal/caddytest"
+)
+
+func TestMain(m *testing.M) { caddytest.Main(m) }
