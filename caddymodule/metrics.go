@@ -28,16 +28,9 @@ var metrics = struct {
 	peeked    prometheus.Counter
 	storage   *prometheus.CounterVec
 	stored    *prometheus.HistogramVec
-	sessions  *prometheus.CounterVec
 	endpoints endpointsCollector
 	vaults    vaultsCollector
 }{
-	sessions: prometheus.NewCounterVec(prometheus.CounterOpts{
-		Namespace: metricsNamespace,
-		Subsystem: metricsSubsystem,
-		Name:      "old_sessions_total",
-		Help:      "Sessions that were asked for at old services, by result: begun, renewed because the last one was refused, refused, failed.",
-	}, []string{"result"}),
 	durations: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 		Namespace: metricsNamespace,
 		Subsystem: metricsSubsystem,
@@ -76,9 +69,6 @@ var metrics = struct {
 var durationsBy = make(map[flow.Outcome]prometheus.Observer)
 
 func init() {
-	for _, result := range []string{"begun", "renewed", "refused", "failed"} {
-		metrics.sessions.WithLabelValues(result)
-	}
 	for _, operation := range store.Operations {
 		for _, result := range store.Results {
 			metrics.storage.WithLabelValues(operation, result)
@@ -98,12 +88,9 @@ func observeStorage(operation, result string, took time.Duration) {
 	metrics.stored.WithLabelValues(operation).Observe(took.Seconds())
 }
 
-// countSession counts a session that was asked for at an old service.
-func countSession(result string) { metrics.sessions.WithLabelValues(result).Inc() }
-
 // registerMetrics has the registry of a configuration show the metrics of the process.
 func registerMetrics(registry prometheus.Registerer) error {
-	for _, c := range []prometheus.Collector{counts.Requests, counts.Ends(ends), metrics.durations, metrics.replayed, metrics.peeked, metrics.storage, metrics.stored, metrics.sessions, metrics.endpoints, metrics.vaults} {
+	for _, c := range []prometheus.Collector{counts.Requests, counts.Ends(ends), counts.Sessions, counts.Old(old), metrics.durations, metrics.replayed, metrics.peeked, metrics.storage, metrics.stored, metrics.endpoints, metrics.vaults} {
 		if err := registry.Register(c); err != nil {
 			if _, already := errors.AsType[prometheus.AlreadyRegisteredError](err); !already {
 				return err
@@ -147,8 +134,6 @@ var (
 		"Token endpoints that have asked to hold back, so that no exchange goes there now.", nil, nil)
 	fuseDesc = prometheus.NewDesc(prometheus.BuildFQName(metricsNamespace, metricsSubsystem, "fuses_blown"),
 		"Fuses that are blown, so that rejections are doubted. Each token endpoint has one for logins, one for refreshes and one for what the old service refuses.", nil, nil)
-	sessionsDesc = prometheus.NewDesc(prometheus.BuildFQName(metricsNamespace, metricsSubsystem, "old_sessions"),
-		"Accounts whose session at the old service is known.", nil, nil)
 )
 
 func (endpointsCollector) Describe(descs chan<- *prometheus.Desc) {
@@ -157,14 +142,13 @@ func (endpointsCollector) Describe(descs chan<- *prometheus.Desc) {
 	descs <- breakerDesc
 	descs <- holdsDesc
 	descs <- fuseDesc
-	descs <- sessionsDesc
 	descs <- accountsDesc
 	descs <- exchangingDesc
 }
 
 func (endpointsCollector) Collect(values chan<- prometheus.Metric) {
-	var inFlight, waiting, open, held, blown, sessions float64
-	var upgrades, refreshes [len(accountResults)]int
+	var inFlight, waiting, open, held, blown float64
+	var upgrades, refreshes [len(counts.Results)]int
 	exchanging := map[smapi.Kind]int{}
 	for _, e := range endpoints() {
 		status := e.pacing()
@@ -176,7 +160,6 @@ func (endpointsCollector) Collect(values chan<- prometheus.Metric) {
 		if status.Hold.After(time.Now()) {
 			held++
 		}
-		sessions += float64(e.sessions.Len())
 		for _, fuse := range []*pacing.Fuse{e.LoginFuse, e.RefreshFuse, e.OldFuse} {
 			if fuse.Blown() {
 				blown++
@@ -195,8 +178,7 @@ func (endpointsCollector) Collect(values chan<- prometheus.Metric) {
 	values <- prometheus.MustNewConstMetric(breakerDesc, prometheus.GaugeValue, open)
 	values <- prometheus.MustNewConstMetric(holdsDesc, prometheus.GaugeValue, held)
 	values <- prometheus.MustNewConstMetric(fuseDesc, prometheus.GaugeValue, blown)
-	values <- prometheus.MustNewConstMetric(sessionsDesc, prometheus.GaugeValue, sessions)
-	for end, result := range accountResults {
+	for end, result := range counts.Results {
 		values <- prometheus.MustNewConstMetric(accountsDesc, prometheus.GaugeValue, float64(upgrades[end]), "upgrade", result)
 		values <- prometheus.MustNewConstMetric(accountsDesc, prometheus.GaugeValue, float64(refreshes[end]), "refresh", result)
 	}
@@ -211,6 +193,17 @@ func ends(now time.Time) (secrets []secret.Status, servers []time.Time) {
 		secrets, servers = append(secrets, e.secretStatuses(now)...), append(servers, e.seen.First())
 	}
 	return secrets, servers
+}
+
+// old is what there is of old services.
+func old() (sessions int, accounts [len(counts.Results)]int) {
+	for _, e := range endpoints() {
+		sessions += e.sessions.Len()
+		for end, n := range e.OldAccounts.Count() {
+			accounts[end] += n
+		}
+	}
+	return sessions, accounts
 }
 
 // vaultsCollector collects how the vaults in use are when it is asked.
@@ -249,6 +242,3 @@ func (vaultsCollector) Collect(values chan<- prometheus.Metric) {
 	values <- prometheus.MustNewConstMetric(unwrittenDesc, prometheus.GaugeValue, unwritten)
 	values <- prometheus.MustNewConstMetric(failingDesc, prometheus.GaugeValue, failing)
 }
-
-// accountResults are the ends of trials, as the label says them.
-var accountResults = [...]string{pacing.Accepted: "accepted", pacing.Rejected: "rejected", pacing.Failed: "failed"}

@@ -1,5 +1,5 @@
-// Package counts has metrics that need much to say: requests by what became of them, and the ends of secrets and
-// certificates.
+// Package counts has metrics that need much to say: requests by what became of them, the ends of secrets and certificates, and
+// what old services say.
 package counts
 
 import (

@@ -1,6 +1,7 @@
 package exchange
 
 import (
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/pacing"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/token"
 )
 
@@ -25,6 +26,11 @@ func (x *Exchanger) Lost(q *Request, handle string) Result {
 	known := *q
 	known.Others = false
 	return x.doubt(&known, &l, r)
+}
+
+// OldSays notes for those who watch what the old service has said of an account, by the vault's reference.
+func (x *Exchanger) OldSays(reference string, end pacing.End) {
+	x.State.OldAccounts.Note(x.account(reference), end)
 }
 
 // WeighOld weighs whether the old service rejects an account, by the vault's reference. It returns r, or a doubt of it.

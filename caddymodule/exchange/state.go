@@ -29,6 +29,9 @@ type State struct {
 	// UpgradeAccounts and RefreshAccounts are what came of distinct accounts lately, for those who watch.
 	UpgradeAccounts, RefreshAccounts *pacing.Accounts
 
+	// OldAccounts are what the old service has said of distinct accounts lately.
+	OldAccounts *pacing.Accounts
+
 	Calls *replay.Calls[*Landed]
 	links *links
 
@@ -75,7 +78,7 @@ func NewState(watch pacing.Watch, fuse func(pacing.FuseStatus), now func() time.
 		Polls:     pacing.New(watch),
 		links:     newLinks(),
 		LoginFuse: pacing.NewFuse(fuse, now), RefreshFuse: pacing.NewFuse(fuse, now), OldFuse: pacing.NewFuse(fuse, now),
-		UpgradeAccounts: pacing.NewAccounts(), RefreshAccounts: pacing.NewAccounts(),
+		UpgradeAccounts: pacing.NewAccounts(), RefreshAccounts: pacing.NewAccounts(), OldAccounts: pacing.NewAccounts(),
 		Renewals: replay.NewMemory[struct{}](maxTried, now),
 		Calls:    replay.New[*Landed](replay.NewMemory[*Landed](maxIssued, now), replay.NewMemory[*Landed](maxRejected, now)),
 	}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/exchange"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/pacing"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/replay"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/token"
@@ -197,14 +198,18 @@ func (p *Policy) lacking(x *exchange.Exchanger, d *Decision, o *vault.Opened, mi
 	d.Outcome = expiredBy(d.Result.Class)
 }
 
-// OldAccepted notes that the old service knows an account.
-func OldAccepted(x *exchange.Exchanger, a *OldAccount) {
-	x.WeighOld(a.opened.Reference(), exchange.Result{})
+// OldSays notes what the old service says of an account. That it refuses the password is OldRefused.
+func OldSays(x *exchange.Exchanger, a *OldAccount, end pacing.End) {
+	x.OldSays(a.opened.Reference(), end)
+	if end == pacing.Accepted {
+		x.WeighOld(a.opened.Reference(), exchange.Result{})
+	}
 }
 
 // OldRefused says what becomes of a call whose account the old service refuses by its password.
 func OldRefused(ctx context.Context, x *exchange.Exchanger, call *smapi.Call, a *OldAccount) Decision {
 	d := Decision{Call: call}
+	OldSays(x, a, pacing.Rejected)
 	d.Result = x.WeighOld(a.opened.Reference(), exchange.Result{Verdict: token.Verdict{Class: token.Rejected, Cause: causeOldRefused}})
 	if d.Outcome = expiredBy(d.Result.Class); d.Outcome == Expired && bury(ctx, x, &d, a.opened) != nil {
 		d.Outcome = Unavailable // it has just signed in again, and can call again

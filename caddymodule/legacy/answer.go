@@ -16,6 +16,8 @@ const MaxHeld = 64 << 10
 // Answer is a ResponseWriter that holds an answer of status 500 back, which every SOAP fault has, until Release. All others
 // go on as they come. NewAnswer makes one. It is for one goroutine, as a ResponseWriter is.
 type Answer struct {
+	Status int // 0 until there is one
+
 	w      http.ResponseWriter
 	header http.Header // until it is sent, then that of w
 	body   []byte
@@ -54,7 +56,7 @@ func (a *Answer) WriteHeader(status int) {
 		a.w.WriteHeader(status)
 		replace(header, before)
 	case status == http.StatusInternalServerError:
-		a.state = held
+		a.Status, a.state = status, held
 	default:
 		a.send(status)
 	}
@@ -63,7 +65,7 @@ func (a *Answer) WriteHeader(status int) {
 func (a *Answer) send(status int) {
 	header := a.w.Header()
 	replace(header, a.header)
-	a.header, a.state = header, sent // so that trailers get there
+	a.Status, a.header, a.state = status, header, sent // so that trailers get there
 	a.w.WriteHeader(status)
 }
 

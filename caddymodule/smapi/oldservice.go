@@ -14,6 +14,9 @@ const (
 	LoginInvalid     = "Client.LoginInvalid" // a password that is no longer right
 )
 
+// OfAccount reports whether the code of a fault says that the old service does not serve an account.
+func OfAccount(code string) bool { return strings.HasPrefix(code, "Client.Login") }
+
 // AskForSession has r, a clone of a player's request, ask for a session as a player of a Session ID service does.
 func AskForSession(r *http.Request, username, password string) {
 	var w writer

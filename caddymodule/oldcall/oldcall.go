@@ -1,0 +1,135 @@
+// Package oldcall makes calls of upgraded homes at the old service, through the next handler.
+package oldcall
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"net/http"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.uber.org/zap"
+
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/exchange"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/legacy"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/pacing"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
+)
+
+// Service is what a handler has to make calls with. All fields are required.
+type Service struct {
+	Policy    *flow.Policy
+	Exchanger *exchange.Exchanger
+	Sessions  *legacy.Sessions
+	Logger    *zap.Logger
+}
+
+// ErrPassword is an old service that no longer takes an account's password. Nothing has been answered then.
+var ErrPassword = errors.New("the old service refuses the password")
+
+// Put makes the call of an account, and answers w with what the old service says. The account that it returns is the same with
+// the credentials that were tried last, as another instance may know newer ones.
+func (s *Service) Put(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, call *smapi.Call, account *flow.OldAccount,
+	lookup exchange.Lookup) (*flow.OldAccount, error) {
+	o := attempt{Service: s, w: w, r: r, next: next, call: call, account: account}
+	err := o.put()
+	if !errors.Is(err, ErrPassword) {
+		return account, err
+	}
+	newer, _ := s.Policy.OpenOld(r.Context(), s.Exchanger, call, lookup, true)
+	if newer == nil || newer.Same(account) {
+		return account, err
+	}
+	o.account = newer
+	return newer, o.put()
+}
+
+// attempt is a call with the credentials that are known of its account.
+type attempt struct {
+	*Service
+	w       http.ResponseWriter
+	r       *http.Request
+	next    caddyhttp.Handler
+	call    *smapi.Call
+	account *flow.OldAccount
+	again   bool // it was made before
+}
+
+// put makes the call, and once more where the old service has forgotten the session.
+func (o *attempt) put() error {
+	refused := ""
+	for {
+		credentials := o.account.Credentials
+		if credentials.Kind == smapi.SessionID {
+			session, err := o.session(refused)
+			if answered, ok := errors.AsType[*oldAnswer](err); ok {
+				_ = answered.CopyTo(o.w)
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+			credentials = smapi.Credentials{Kind: smapi.SessionID, SessionID: session}
+		}
+		ctx := o.r.Context()
+		if o.again {
+			ctx = ownVars(ctx)
+		}
+		o.again = true
+		to := o.r.Clone(ctx)
+		if err := o.call.Bearing.Translate(to, &credentials, o.account.HouseholdID); err != nil {
+			return err
+		}
+		answer := legacy.NewAnswer(o.w)
+		err := o.next.ServeHTTP(answer, to)
+		code := ""
+		if answer.Held() {
+			code = smapi.FaultCode(answer.Text())
+		}
+		if credentials.Kind == smapi.Login && o.r.Context().Err() == nil {
+			o.note(code, answer.Status, err)
+		}
+		switch {
+		case err != nil:
+			return err
+		case code == smapi.SessionIDInvalid && credentials.SessionID != "" && refused == "":
+			refused = credentials.SessionID
+			continue
+		case code == smapi.LoginInvalid && credentials.Password != "":
+			return ErrPassword
+		}
+		_ = answer.Release() // a player that has gone asks again
+		return nil
+	}
+}
+
+// note notes what the old service says of an account in the answer to a call. A fault that is the call's own says nothing of it,
+// and neither does a password that is wrong, as long as there may be a newer one.
+func (o *attempt) note(code string, status int, err error) {
+	var handler caddyhttp.HandlerError
+	if errors.As(err, &handler) {
+		status = handler.StatusCode
+	}
+	switch {
+	case code == smapi.LoginInvalid:
+	case smapi.OfAccount(code):
+		flow.OldSays(o.Exchanger, o.account, pacing.Rejected)
+	case strings.HasPrefix(code, "Client."):
+	case status >= http.StatusInternalServerError || status == 0:
+		flow.OldSays(o.Exchanger, o.account, pacing.Failed)
+	case status < http.StatusBadRequest:
+		flow.OldSays(o.Exchanger, o.account, pacing.Accepted)
+	}
+}
+
+// ownVars gives a call its own copy of the variables of its request. A connection that is still being made for the call before
+// it, although that went by another one, goes on reading those.
+func ownVars(ctx context.Context) context.Context {
+	vars, _ := ctx.Value(caddyhttp.VarsCtxKey).(map[string]any)
+	if vars == nil {
+		return ctx
+	}
+	return context.WithValue(ctx, caddyhttp.VarsCtxKey, maps.Clone(vars))
+}

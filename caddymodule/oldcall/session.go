@@ -1,0 +1,77 @@
+package oldcall
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.uber.org/zap"
+
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/counts"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/legacy"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
+)
+
+// oldAnswer is what the old service says in the place of a session.
+type oldAnswer struct{ *legacy.Recorded }
+
+func (*oldAnswer) Error() string { return "the old service gives no session" }
+
+const (
+	// sessionTimeout leaves the call itself some of the 20 s that players wait.
+	sessionTimeout = 10 * time.Second
+
+	// sessionHold is for how long an account that was refused a session is not tried again, so that calls once a minute lock
+	// none.
+	sessionHold = 30 * time.Second
+)
+
+// session returns the session of the account, other than the one that was refused.
+func (o *attempt) session(refused string) (string, error) {
+	c := o.account.Credentials
+	where := legacy.AccountOf(o.r.Host, o.r.URL.Path, c.Username, c.Password)
+	return o.Sessions.Get(o.r.Context(), where, refused, func() (session string, hold time.Duration, err error) {
+		result := counts.SessionFailed
+		defer func() {
+			counts.Session(result)
+			if err != ErrPassword { // which may be an old one
+				flow.OldSays(o.Exchanger, o.account, result.End())
+			}
+		}()
+		// In the place of the player: others wait for this session too.
+		ctx, cancel := context.WithTimeout(ownVars(context.WithoutCancel(o.r.Context())), sessionTimeout)
+		defer cancel()
+		to := o.r.Clone(ctx)
+		smapi.AskForSession(to, c.Username, c.Password)
+		answer := legacy.NewRecorded()
+		if err := o.next.ServeHTTP(answer, to); err != nil {
+			return "", 0, err
+		}
+		if answer.Status == http.StatusOK && !answer.Long {
+			if session = smapi.SessionIDOf(answer.Body); session != "" {
+				if result = counts.SessionBegun; refused != "" {
+					result = counts.SessionRenewed
+				}
+				return session, 0, nil
+			}
+		}
+		code := smapi.FaultCode(answer.Body)
+		switch {
+		case code == smapi.LoginInvalid:
+			result = counts.SessionRefused
+			return "", sessionHold, ErrPassword
+		case answer.Status == http.StatusInternalServerError && code != "" && code != smapi.ServiceUnavailable.Code:
+			if hold = sessionHold; !strings.HasPrefix(code, "Server.") {
+				result = counts.SessionRefused
+			}
+		case answer.Status == 0 || answer.Status == http.StatusOK: // nonsense, which is no answer to the call
+			o.Logger.Error("the old service's answer to getSessionId has no session", zap.Int("status", answer.Status))
+			return "", 0, caddyhttp.Error(http.StatusBadGateway, errors.New("the old service's getSessionId has no session"))
+		}
+		return "", hold, &oldAnswer{answer}
+	})
+}
