@@ -17,6 +17,7 @@ import (
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/counts"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/exchange"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow/households"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/network"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/pacing"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/secret"
@@ -159,7 +160,7 @@ func (h *Handler) warn() {
 	if h.settings.Plain() && h.InsecureHTTP && h.settings.Policy.Mode == flow.ModeUpgrade {
 		h.logger.Warn("passwords go to the token endpoint in the clear, because of insecure_http")
 	}
-	if h.ExpireSessionIDs && h.settings.Policy.Households != flow.AllHouseholds {
+	if h.ExpireSessionIDs && h.settings.Policy.Households != households.All {
 		h.logger.Warn("expire_session_ids waits for households 100%, because a getSessionId does not tell its home")
 	}
 	if h.SignIn == nil && (h.settings.Policy.Mode == flow.ModeReauthorize || slices.Contains(h.settings.Methods, smapi.GetSessionID)) {
@@ -254,10 +255,8 @@ func (h *Handler) exchange(r *http.Request, d *flow.Decision, body int) {
 	} else {
 		smapi.Drop(r) // it may wait, and needs no body any more
 	}
-	ctx, span := traceExchange(r.Context(), &q.Grant)
-	h.settings.Policy.Ask(ctx, h.exchanger, d, &q)
+	h.settings.Policy.Ask(r.Context(), h.exchanger, d, &q)
 	h.remember(&q, d)
-	endTrace(span, d)
 	if d.Unsaved != nil {
 		logUnsaved(h.logger, d)
 	}

@@ -14,7 +14,7 @@ import (
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/command/account"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/command/page"
-	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow/households"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/player"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/token"
@@ -191,10 +191,10 @@ func (s *simulation) fleet(cmd *cobra.Command) (*player.Fleet, error) {
 		return nil, err
 	}
 	changed := cmd.Flags().Changed
-	lost := flow.Percent(0)
+	lost := households.Percent(0)
 	if s.repeatLost != "" {
 		var err error
-		if lost, err = flow.ParsePercent(s.repeatLost); err != nil {
+		if lost, err = households.Parse(s.repeatLost); err != nil {
 			return nil, fmt.Errorf("--repeat-lost %w", err)
 		}
 	}

@@ -22,7 +22,7 @@ func linkFlow(method smapi.Method) flow {
 		inForce: func(p *Policy) bool { return p.SignIn != nil },
 		hint:    func(*Policy) string { return "It is a " + string(method) + ", which only sign_in answers." },
 		decide: func(p *Policy, call *smapi.Call) Decision {
-			if !p.Households.chooses(call.HouseholdID) {
+			if !p.Households.Chooses(call.HouseholdID) {
 				return decided(Forwarded, "", "households "+p.Households.String()+": this home is not among them")
 			}
 			return ask(p.SignIn.Start, "sign_in: the device authorization endpoint says where the listener signs in")

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/exchange"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow/households"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/token"
 )
@@ -56,7 +57,7 @@ const (
 // Policy is what a configuration says of calls. All fields are required, but for the flags and the fallback.
 type Policy struct {
 	Mode              Mode
-	Households        Percent
+	Households        households.Percent
 	OnRejected        OnRejected
 	ExpireSessionIDs  bool
 	RefreshAuthTokens bool

@@ -9,11 +9,15 @@ import (
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/exchange"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/token"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/trace"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault"
 )
 
-// Ask finds out what becomes of a call by the token endpoint and, where there is one, the vault.
+// Ask finds out what becomes of a call by the token endpoint and, where there is one, the vault. A call that shares the
+// exchange of another has a span of its own, but is not what the endpoint goes on with.
 func (p *Policy) Ask(ctx context.Context, x *exchange.Exchanger, d *Decision, q *exchange.Request) {
+	ctx, span := trace.Begin(ctx, "exchange", &q.Header)
+	defer func() { d.endTrace(span, q.Type) }()
 	deadline := d.Call.Arrived.Add(p.Timeout)
 	if q.Held > 0 {
 		if !x.State.Hold(q.Held) {

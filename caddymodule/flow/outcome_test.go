@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/exchange"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow/households"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/token"
 )
@@ -34,7 +35,7 @@ func TestEveryOutcomeHasAWholeRow(t *testing.T) {
 func TestOnlyADefinitiveAnswerSignsAListenerOut(t *testing.T) {
 	final := map[Reply]bool{blankPair: true, signInAgain: true, linkAgain: true, linkFailed: true}
 	for _, onRejected := range []OnRejected{Reauthorize, NotLinked} {
-		p := &Policy{Mode: ModeUpgrade, Households: AllHouseholds, OnRejected: onRejected}
+		p := &Policy{Mode: ModeUpgrade, Households: households.All, OnRejected: onRejected}
 		for _, f := range flows {
 			for _, class := range []token.Class{token.Unavailable, token.Misconfigured, exchange.NotSent, exchange.AccountGuarded, exchange.InDoubt, "", "one that is not known"} {
 				d := Decision{Call: new(smapi.Call), Rule: new(exchange.Rule), flow: f}
@@ -53,7 +54,7 @@ func TestOnlyADefinitiveAnswerSignsAListenerOut(t *testing.T) {
 }
 
 func TestACallOfAMethodWithoutAFlowIsForwarded(t *testing.T) {
-	p := &Policy{Mode: ModeUpgrade, Households: AllHouseholds, ExpireSessionIDs: true, RefreshAuthTokens: true}
+	p := &Policy{Mode: ModeUpgrade, Households: households.All, ExpireSessionIDs: true, RefreshAuthTokens: true}
 	if d := p.Decide(&smapi.Call{Method: "getMetadata"}); d.Outcome != Forwarded || d.Rule != nil {
 		t.Errorf("%+v", d)
 	}

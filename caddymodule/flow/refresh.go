@@ -16,7 +16,7 @@ var refresh = flow{
 		return "It is a refreshAuthToken, which only refresh_auth_tokens answers."
 	},
 	decide: func(p *Policy, call *smapi.Call) Decision {
-		chosen := p.Households.chooses(call.HouseholdID)
+		chosen := p.Households.Chooses(call.HouseholdID)
 		switch {
 		case waits(call) && !chosen:
 			return decided(Forwarded, "", saysWaits+", and households "+p.Households.String()+" does not choose this home")

@@ -1,6 +1,7 @@
 package flow
 
 import (
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow/households"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
 )
 
@@ -8,7 +9,7 @@ import (
 var session = flow{
 	method: smapi.GetSessionID,
 	// A getSessionId does not say which home it is from: while some homes are to stay, all do.
-	inForce: func(p *Policy) bool { return p.ExpireSessionIDs && p.Households == AllHouseholds },
+	inForce: func(p *Policy) bool { return p.ExpireSessionIDs && p.Households == households.All },
 	hint: func(p *Policy) string {
 		if p.ExpireSessionIDs {
 			return "It is a getSessionId, and expire_session_ids waits for households 100%."

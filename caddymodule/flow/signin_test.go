@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/exchange"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow/households"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/pacing"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/secret"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
@@ -116,7 +117,7 @@ func signingIn(t *testing.T, a *authorizer, clientSecret func() string, change .
 	s := &SignIn{AppURLStringID: "SIGN_IN", ShowLinkCode: true, Seals: secret.NewSeals(clientSecret)}
 	s.Start, s.Poll = exchange.NewSignIn(nil, nil, nil, fields...)
 	return &instance{x, &Policy{
-		Mode: ModeUpgrade, Households: AllHouseholds, AuthToken: "access_token", PrivateKey: "refresh_token",
+		Mode: ModeUpgrade, Households: households.All, AuthToken: "access_token", PrivateKey: "refresh_token",
 		Timeout: 15 * time.Second, SignIn: s,
 	}, t}
 }

@@ -13,7 +13,7 @@ var upgrade = flow{
 		kind := call.Credentials.Kind
 		x := p.Rules[kind]
 		switch {
-		case !p.Households.chooses(call.HouseholdID):
+		case !p.Households.Chooses(call.HouseholdID):
 			return decided(Forwarded, "", "households "+p.Households.String()+": this home is not among them")
 		case p.Mode == ModeReauthorize:
 			return decided(Reauthorized, "mode reauthorize", "mode reauthorize: every account gets a blank pair, and nobody is asked")

@@ -8,12 +8,14 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.opentelemetry.io/otel/attribute"
 	"go.uber.org/zap"
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/counts"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/legacy"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/trace"
 )
 
 // oldAnswer is what the old service says in the place of a session.
@@ -35,19 +37,24 @@ func (o *attempt) session(refused string) (string, error) {
 	c := o.account.Credentials
 	where := legacy.AccountOf(o.r.Host, o.r.URL.Path, c.Username, c.Password)
 	return o.Sessions.Get(o.r.Context(), where, refused, func() (session string, hold time.Duration, err error) {
-		result := counts.SessionFailed
-		defer func() {
-			counts.Session(result)
-			if err != ErrPassword { // which may be an old one
-				flow.OldSays(o.Exchanger, o.account, result.End())
-			}
-		}()
+		result, answer := counts.SessionFailed, legacy.NewRecorded()
 		// In the place of the player: others wait for this session too.
 		ctx, cancel := context.WithTimeout(ownVars(context.WithoutCancel(o.r.Context())), sessionTimeout)
 		defer cancel()
 		to := o.r.Clone(ctx)
 		smapi.AskForSession(to, c.Username, c.Password)
-		answer := legacy.NewRecorded()
+		_, span := trace.Begin(ctx, "session", &to.Header)
+		defer func() {
+			counts.Session(result)
+			cause := ""
+			if result == counts.SessionRefused || result == counts.SessionFailed {
+				cause = string(result)
+			}
+			span.End(cause, attribute.String("smapi.session", string(result)), attribute.Int("http.response.status_code", answer.Status))
+			if err != ErrPassword { // which may be an old one
+				flow.OldSays(o.Exchanger, o.account, result.End())
+			}
+		}()
 		if err := o.next.ServeHTTP(answer, to); err != nil {
 			return "", 0, err
 		}

@@ -9,6 +9,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow/households"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/settings/value"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/token"
@@ -252,7 +253,7 @@ type OnError map[string]token.Class
 type (
 	OnRejected = flow.OnRejected
 	Mode       = flow.Mode
-	Percent    = flow.Percent
+	Percent    = households.Percent
 )
 
 // The values of OnRejected and Mode.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/exchange"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow/households"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/pacing"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/settings/value"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
@@ -120,7 +121,7 @@ func (o *Options) Resolve(repl *caddy.Replacer, files *Files) (s Settings, err e
 		MaxInFlight: orDefault(o.MaxInFlight, defaultMaxInFlight),
 		Policy: flow.Policy{
 			Mode:               orDefault(o.Mode, ModeUpgrade),
-			Households:         flow.AllHouseholds,
+			Households:         households.All,
 			OnRejected:         orDefault(o.OnRejected, Reauthorize),
 			ExpireSessionIDs:   o.ExpireSessionIDs,
 			RefreshAuthTokens:  o.RefreshAuthTokens,

@@ -10,7 +10,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/exchange"
-	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow/households"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/settings"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/settings/value"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
@@ -195,7 +195,7 @@ func unmarshalField(o *settings.Options, name string, d *caddyfile.Dispenser) er
 		return text(d, name, &o.Mode)
 	case "households":
 		o.Households = new(settings.Percent)
-		return parsed(d, name, o.Households, flow.ParsePercent)
+		return parsed(d, name, o.Households, households.Parse)
 	case "expire_session_ids":
 		return flag(d, name, &o.ExpireSessionIDs)
 	case "refresh_auth_tokens":

@@ -5,12 +5,12 @@ import (
 	"errors"
 	"strconv"
 
-	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow/households"
 )
 
 // Fuse is the share of accounts above which rejections are doubted: from `1%` to `100%`, or "off", which is 100%. The
 // zero value is the default.
-type Fuse flow.Percent
+type Fuse households.Percent
 
 // DefaultFuse is "50%".
 const DefaultFuse Fuse = 50
@@ -24,7 +24,7 @@ func ParseFuse(text string) (Fuse, error) {
 	if text == "off" {
 		return fuseOff, nil
 	}
-	p, err := flow.ParsePercent(text)
+	p, err := households.Parse(text)
 	if err != nil || p < 1 {
 		return 0, errFuse
 	}

@@ -1,4 +1,5 @@
-package flow
+// Package households chooses homes by a share of all.
+package households
 
 import (
 	"crypto/sha256"
@@ -12,13 +13,13 @@ import (
 // Percent is a share of all homes: from `0%` to `100%`.
 type Percent float64
 
-// AllHouseholds is every home.
-const AllHouseholds Percent = 100
+// All is every home.
+const All Percent = 100
 
 var errPercent = errors.New("has to be a percentage from 0% to 100%, such as 10%")
 
-// ParsePercent reads a text such as "10%".
-func ParsePercent(text string) (Percent, error) {
+// Parse reads a text such as "10%".
+func Parse(text string) (Percent, error) {
 	number, ok := strings.CutSuffix(text, "%")
 	p, err := strconv.ParseFloat(number, 64)
 	if !ok || err != nil {
@@ -29,16 +30,16 @@ func ParsePercent(text string) (Percent, error) {
 
 // Check returns an error for what is no share.
 func (p Percent) Check() error {
-	if !(p >= 0 && p <= AllHouseholds) { // nor is it NaN
+	if !(p >= 0 && p <= All) { // nor is it NaN
 		return errPercent
 	}
 	return nil
 }
 
-// chooses reports whether a home is among them. It is by the id alone, and so the same on every node, and the homes of a
+// Chooses reports whether a home is among them. It is by the id alone, and so the same on every node, and the homes of a
 // smaller share are a subset of those of a larger one.
-func (p Percent) chooses(householdID string) bool {
-	if p == AllHouseholds {
+func (p Percent) Chooses(householdID string) bool {
+	if p == All {
 		return true
 	}
 	sum := sha256.Sum256([]byte(householdID))
@@ -50,7 +51,7 @@ func (p Percent) chooses(householdID string) bool {
 func (p *Percent) UnmarshalJSON(text []byte) (err error) {
 	var s string
 	if json.Unmarshal(text, &s) == nil {
-		*p, err = ParsePercent(s)
+		*p, err = Parse(s)
 		return err
 	}
 	if json.Unmarshal(text, (*float64)(p)) != nil {
