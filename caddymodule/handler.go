@@ -114,7 +114,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	}
 	endpoint.Transport = h.shared.seen.Watch(endpoint.Transport)
 	signsIn := h.settings.Policy.SignIn != nil && h.settings.Policy.Mode != flow.ModeObserve
-	if h.settings.Policy.Mode == flow.ModeUpgrade || signsIn {
+	if h.settings.Policy.Mode == flow.ModeUpgrade || signsIn || h.ours != nil {
 		endpoint.Metadata = h.shared.metadataFor(&endpoint)
 		h.exchanger = h.settings.Exchanger(endpoint, h.shared.State, budgets)
 		if keys != nil {
@@ -202,7 +202,8 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 			}
 			return h.forward(w, r, next)
 		}
-		if call.Bearing != nil && (call.Bearing.Only || call.Method == smapi.GetDeviceAuthToken) {
+		observes := h.settings.Policy.Mode == flow.ModeObserve
+		if call.Bearing != nil && (call.Bearing.Only || call.Method == smapi.GetDeviceAuthToken || observes) {
 			return h.translate(w, r, next, call)
 		}
 		d := h.settings.Policy.Decide(call)
@@ -213,7 +214,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 			count(&d)
 			return next.ServeHTTP(w, r)
 		}
-		if h.settings.Policy.Mode == flow.ModeObserve {
+		if observes {
 			h.observe(d)
 			return next.ServeHTTP(w, r)
 		}

@@ -631,3 +631,49 @@ func TestAListenerWhoSignsInBrowsesTheOldServiceToo(t *testing.T) {
 		t.Error("the old service was asked")
 	}
 }
+
+// Whoever goes back to observe means the homes that are not upgraded yet. The others would lose their music, and their tokens
+// are none of the old service's business.
+func TestObservingUpgradesNobodyAndServesUpgradedHomesOn(t *testing.T) {
+	step := stepClock(t)
+	endpoint, old, keys, storage := caddytest.Rotate(t, 3600), strict(t, "login"), caddytest.VaultFile(t), t.TempDir()
+	authToken, key := caddytest.RunOn(t, storage, withOld(endpoint, old.Server, keys, "login")).UpgradeOf(t, "login")
+	if err := caddy.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	s := caddytest.RunOn(t, storage, withOld(endpoint, old.Server, keys, "login", "mode observe", "expire_session_ids"))
+	logins := endpoint.Logins.Load()
+	for method, request := range map[string]string{"getDeviceAuthToken": "upgrade.xml", "getSessionId": "get-session-id.xml", "refreshAuthToken": "refresh-auth-token.xml"} {
+		s.Call(t, method, request)
+		if heard := old.checkOld(t); len(heard) != 1 || heard[0].Text != string(caddytest.File(t, "requests", request)) {
+			t.Errorf("%s was forwarded as %v", request, heard)
+		}
+	}
+	if n := strings.Count(s.Log(t), "observed a call"); n != 3 || endpoint.Logins.Load() != logins {
+		t.Errorf("%d calls were observed, or somebody was asked", n)
+	}
+
+	account := "<loginToken><token>" + authToken + "</token><key>" + key + "</key><householdId>Sonos_abc123_1</householdId></loginToken>"
+	checkServed(t, s.Browse(t, "getMetadata", authToken, key))
+	step(time.Hour)
+	checkServed(t, s.Browse(t, "getLastUpdate", authToken, key))
+	if n := endpoint.Refreshes.Load(); n != 1 {
+		t.Errorf("%d refreshes", n)
+	}
+	old.checkOld(t)
+	for _, got := range []caddytest.Answer{
+		s.Refresh(t, authToken, key),
+		s.Refresh(t, "marker-access-1", key), // of a home that was upgraded before there was an old_service
+		s.Post(t, []byte(strings.NewReplacer("old-token", authToken, "old-key", key).Replace(string(caddytest.File(t, "requests", "login-token.xml"))))),
+	} {
+		if a, k := caddytest.TokensOf(got); a != authToken || k != key {
+			t.Errorf("got %+v", got)
+		}
+	}
+	if got := s.Do(t, s.Browsing(t, "getMetadata", account+account, "")); got.Status != 500 {
+		t.Errorf("got %+v", got)
+	}
+	if heard := old.checkOld(t); len(heard) != 0 {
+		t.Errorf("the old service heard of %v", heard)
+	}
+}

@@ -137,7 +137,7 @@ func (c *Configured) explain(asked *capture.Request) (x Explained, err error) {
 	request, body := asked.Make()
 	call, peeked, why := smapi.Read(request, s.Methods)
 	if s.Policy.OldService != nil {
-		if ours, n, refused := readOurs(asked, s.Methods); ours != nil || refused != nil {
+		if ours, n, refused := readOurs(asked, &s); ours != nil || refused != nil {
 			x.HeadersAllow, x.BytesRead, x.Answered = true, n, true
 			explainOurs(&x, &s, ours, refused)
 			return x, nil
@@ -178,14 +178,14 @@ func (c *Configured) explain(asked *capture.Request) (x Explained, err error) {
 }
 
 // readOurs reads a call with a token of ours, or says why one is refused. It returns nothing of a request without one.
-func readOurs(asked *capture.Request, methods []smapi.Method) (call *smapi.Call, peeked int, refused error) {
+func readOurs(asked *capture.Request, s *settings.Settings) (call *smapi.Call, peeked int, refused error) {
 	request, _ := asked.Make()
-	_ = smapi.Ours(seal.Bears).Serve(nil, request, methods, func(c *smapi.Call, n int, why error) error {
+	_ = smapi.Ours(seal.Bears).Serve(nil, request, s.Methods, func(c *smapi.Call, n int, why error) error {
 		peeked = n
 		if _, refuse := why.(smapi.Refuse); refuse {
 			refused = why
 		}
-		if c != nil && c.Bearing != nil && c.Bearing.Only {
+		if c != nil && c.Bearing != nil && (c.Bearing.Only || c.Method == smapi.GetDeviceAuthToken || s.Policy.Mode == flow.ModeObserve) {
 			call = c
 		}
 		return nil
@@ -201,6 +201,12 @@ func explainOurs(x *Explained, s *settings.Settings, call *smapi.Call, refused e
 		x.Forwarded = "with old_service it is refused, because it has " + refused.Error()
 	} else {
 		x.Call = capture.FactsOf(call)
+		switch {
+		case call.Method == smapi.RefreshAuthToken:
+			d.Outcome = flow.Refreshed
+		case call.Method == smapi.GetDeviceAuthToken && !call.Bearing.Only:
+			d.Outcome = flow.Upgraded
+		}
 		x.Rule = "old_service: the token stands for a record of the vault, from which the account is put to the old service as " +
 			string(s.Policy.OldService.Kind) + "; if that account has to sign in again, the player gets Client.AuthTokenExpired"
 	}

@@ -23,7 +23,7 @@ const (
 
 var (
 	errOldVault    = errors.New("needs vault, where it keeps what the old service wants to know")
-	errOldMode     = errors.New("needs mode upgrade, because upgraded homes go on calling; households 0% upgrades nobody else")
+	errOldMode     = errors.New("cannot be combined with mode reauthorize, because upgraded homes go on calling; households 0% upgrades nobody else")
 	errOldFallback = errors.New("cannot be combined with a fallback of private_key, because every home has to be able to refresh")
 	errOldKind     = errors.New("needs what the old service knows, one of session_id, login, login_token and anonymous")
 	errGrace       = errors.New("its grace must be at most 720h")
@@ -51,7 +51,7 @@ func (o *Options) resolveOldService(r *resolver, p *flow.Policy) {
 		return
 	case o.Vault == nil:
 		r.fail(oldService, errOldVault)
-	case p.Mode != ModeUpgrade:
+	case p.Mode == ModeReauthorize:
 		r.fail(oldService, errOldMode)
 	case o.PrivateKeyFallback != "":
 		r.fail(oldService, errOldFallback)

@@ -147,7 +147,7 @@ type Options struct {
 
 	// What becomes of the calls: `upgrade`, `reauthorize` (every account gets a blank pair, and the token endpoint
 	// is never asked) or `observe` (every call is forwarded; the log says what would have become of it, and
-	// the metrics count it by kind of credentials). Default: `upgrade`.
+	// the metrics count it by kind of credentials; homes that `old_service` serves already are served on). Default: `upgrade`.
 	Mode Mode `json:"mode,omitempty"`
 
 	// The share of homes whose accounts are upgraded, such as `10%`; the upgrade calls of the others are
@@ -178,7 +178,8 @@ type Options struct {
 	SignIn *SignIn `json:"sign_in,omitempty"`
 
 	// Puts the calls of upgraded homes to the old service in its own terms, which can stay as it is. The player then holds
-	// a token that stands for a record in the vault. Needs `vault` and mode `upgrade`. Default: they are forwarded as they
+	// a token that stands for a record in the vault. Needs `vault`. In mode `observe` nobody is upgraded, and homes that were are
+	// served on, since no token of theirs may reach the old service. Default: they are forwarded as they
 	// come, and the old service has to know the tokens of the authorization server.
 	OldService *OldService `json:"old_service,omitempty"`
 }

@@ -173,9 +173,9 @@ func (o *Options) Resolve(repl *caddy.Replacer, files *Files) (s Settings, err e
 	return s, r.err
 }
 
-// asks reports whether anybody is asked.
+// asks reports whether anybody is asked. Upgraded homes that call an old service are served on in any mode.
 func (o *Options) asks(s *Settings) bool {
-	return s.Policy.Mode == ModeUpgrade || s.Policy.Mode == ModeReauthorize && o.SignIn != nil
+	return s.Policy.Mode == ModeUpgrade || s.Policy.Mode == ModeReauthorize && o.SignIn != nil || o.OldService != nil
 }
 
 // resolveEndpoint resolves where the token endpoint is.
