@@ -63,6 +63,11 @@ func logCall(logger *zap.Logger, r *http.Request, d *flow.Decision, reference st
 			zap.Duration("waited", x.Waited),
 			zap.Duration("duration", x.Took))
 	}
+	if d.TokenOf != "" {
+		of := digest("household", d.TokenOf)
+		of.Key = "household_of_token"
+		fields = append(fields, of, zap.String("differs", string(d.Differs)))
+	}
 	if cause := cmp.Or(d.Result.Cause, d.Reason.Cause); cause != "" {
 		fields = append(fields, zap.String("cause", cause))
 	}

@@ -90,7 +90,7 @@ func observeStorage(operation, result string, took time.Duration) {
 
 // registerMetrics has the registry of a configuration show the metrics of the process.
 func registerMetrics(registry prometheus.Registerer) error {
-	for _, c := range []prometheus.Collector{counts.Requests, counts.Ends(ends), counts.Sessions, counts.Old(old), metrics.durations, metrics.replayed, metrics.peeked, metrics.storage, metrics.stored, metrics.endpoints, metrics.vaults} {
+	for _, c := range []prometheus.Collector{counts.Requests, counts.Ends(ends), counts.Sessions, counts.Households, counts.Old(old), metrics.durations, metrics.replayed, metrics.peeked, metrics.storage, metrics.stored, metrics.endpoints, metrics.vaults} {
 		if err := registry.Register(c); err != nil {
 			if _, already := errors.AsType[prometheus.AlreadyRegisteredError](err); !already {
 				return err

@@ -97,3 +97,30 @@ func TestACallThatFailsHereIsCountedApartFromWhatTheOldServiceRefuses(t *testing
 		}
 	}
 }
+
+func TestACallOfAnotherHomeThanItsTokensIsNotedAndServed(t *testing.T) {
+	old := strict(t, "login")
+	o := caddytest.Operate(t, withOld(caddytest.Rotate(t, 3600), old.Server, caddytest.VaultFile(t), "login"))
+	authToken, key := o.UpgradeOf(t, "login")
+	before := o.Scrape(t)
+	for _, home := range []string{"Sonos_abc123", "Sonos_abc123_1a2b3c4d", "Sonos_abc123_1", "Sonos_another"} {
+		account := "<loginToken><token>" + authToken + "</token><key>" + key + "</key><householdId>" + home + "</householdId></loginToken>"
+		checkServed(t, o.Do(t, o.Browsing(t, "getMetadata", account, "")))
+	}
+	checkServed(t, o.Do(t, o.Browsing(t, "getMetadata", "", authToken))) // which names none
+	after := o.Scrape(t)
+	for differs, want := range map[string]float64{"suffix": 2, "home": 1} {
+		name := fmt.Sprintf("caddy_smapi_upgrade_old_household_differs_total{differs=%q}", differs)
+		if got, ok := after[name]; !ok || got-before[name] != want {
+			t.Errorf("%s has grown by %v, want %v", name, got-before[name], want)
+		}
+	}
+	log := o.Log(t)
+	upgraded := regexp.MustCompile(`"outcome":"upgraded".*"household":"([0-9a-f]+)"`).FindStringSubmatch(log)
+	if upgraded == nil || strings.Count(log, `"household_of_token":"`+upgraded[1]+`","differs":"`) != 3 || strings.Count(log, `"differs":"home"`) != 1 {
+		t.Errorf("the log does not tell: %s", log)
+	}
+	if strings.Contains(log, "Sonos_") {
+		t.Error("the log names a home")
+	}
+}

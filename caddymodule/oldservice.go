@@ -37,6 +37,7 @@ func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, why error) erro
 func (h *Handler) translate(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, call *smapi.Call) error {
 	r.Header.Del("Authorization") // where placeholders and the log would find it
 	account, d := h.settings.Policy.OpenOld(r.Context(), h.exchanger, call, lookup(r), false)
+	counts.Differs(d.Differs)
 	switch {
 	case account == nil:
 		return h.answer(w, r, &d)

@@ -3,6 +3,7 @@ package counts
 import (
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow/households"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/pacing"
 )
 
@@ -37,8 +38,26 @@ var Sessions = prometheus.NewCounterVec(prometheus.CounterOpts{
 }, []string{"result"})
 
 func init() {
+	for _, by := range households.Differences {
+		Households.WithLabelValues(string(by))
+	}
 	for _, r := range []SessionResult{SessionBegun, SessionRenewed, SessionRefused, SessionFailed} {
 		Sessions.WithLabelValues(string(r))
+	}
+}
+
+// Households are calls of upgraded homes that name another home than their token's.
+var Households = prometheus.NewCounterVec(prometheus.CounterOpts{
+	Namespace: namespace,
+	Subsystem: subsystem,
+	Name:      "old_household_differs_total",
+	Help:      "Calls of upgraded homes whose householdId is not that of the upgrade, by what differs: suffix, or home. They are served all the same.",
+}, []string{"differs"})
+
+// Differs counts a call, unless it names the home of its token.
+func Differs(by households.Difference) {
+	if by != households.None {
+		Households.WithLabelValues(string(by)).Inc()
 	}
 }
 

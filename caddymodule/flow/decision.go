@@ -2,6 +2,7 @@ package flow
 
 import (
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/exchange"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow/households"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
 )
 
@@ -30,6 +31,10 @@ type Decision struct {
 	// blank for nobody.
 	Link       *smapi.Link
 	UserIDHash string
+
+	// TokenOf is the home of the token of ours that the call has, where it is another than the call says. Differs is how.
+	TokenOf string
+	Differs households.Difference
 
 	link *link // that a poll is about
 

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/exchange"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow/households"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/pacing"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/replay"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
@@ -67,6 +68,9 @@ func (p *Policy) OpenOld(ctx context.Context, x *exchange.Exchanger, call *smapi
 		return nil, d
 	}
 	d.Outcome = Translated
+	if d.Differs = households.Compare(o.Household, call.HouseholdID); d.Differs != households.None {
+		d.TokenOf = o.Household
+	}
 	return &OldAccount{Credentials: p.OldService.credentials(o.Fields), HouseholdID: o.Household, opened: o}, d
 }
 
