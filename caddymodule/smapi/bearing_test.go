@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi/smapitest"
 )
 
 // What stands for tokens of ours in these tests.
@@ -19,101 +21,18 @@ const (
 
 var ours Ours = func(text []byte) bool { return bytes.Contains(text, []byte("smv1")) }
 
-// everyMethod are the methods of Sonos's schema that an upgraded home calls with its credentials, each with a body of some
-// kind. getSessionId has none.
-var everyMethod = map[string]string{
-	"addToContainer":          "<%[1]sid>a</%[1]sid><%[1]sparentId>b</%[1]sparentId><%[1]sindex>-1</%[1]sindex><%[1]supdateId>1</%[1]supdateId>",
-	"createContainer":         "<%[1]scontainerType>playlist</%[1]scontainerType><%[1]stitle>a &amp; b</%[1]stitle><%[1]sparentId/><%[1]sseedId/>",
-	"createItem":              "<%[1]sfavorite>track:1</%[1]sfavorite>",
-	"deleteContainer":         "<%[1]sid>playlist:1</%[1]sid>",
-	"deleteItem":              "<%[1]sfavorite>track:1</%[1]sfavorite>",
-	"getAppLink":              "<%[1]shouseholdId>Sonos_abc123</%[1]shouseholdId>",
-	"getContentKey":           "<%[1]sid>track:1</%[1]sid><%[1]suri>http://a/?b=1&amp;c=2</%[1]suri>",
-	"getDeviceAuthToken":      "<%[1]shouseholdId>Sonos_abc123</%[1]shouseholdId><%[1]slinkCode>ABCD</%[1]slinkCode>",
-	"getDeviceLinkCode":       "<%[1]shouseholdId>Sonos_abc123</%[1]shouseholdId>",
-	"getExtendedMetadata":     "<%[1]sid>track:1</%[1]sid>",
-	"getExtendedMetadataText": "<%[1]sid>track:1</%[1]sid><%[1]stype>BIO</%[1]stype>",
-	"getLastUpdate":           "",
-	"getMediaMetadata":        "<%[1]sid>track:1</%[1]sid>",
-	"getMediaURI":             "<%[1]sid>track:1</%[1]sid><%[1]saction>EXPLICIT:PLAY</%[1]saction>",
-	"getMetadata":             "<%[1]sid>root</%[1]sid><%[1]sindex>0</%[1]sindex><%[1]scount>100</%[1]scount><%[1]srecursive>false</%[1]srecursive>",
-	"getScrollIndices":        "<%[1]sid>artists</%[1]sid>",
-	"getStreamingMetadata":    "<%[1]sid>stream:1</%[1]sid>",
-	"getUserInfo":             "",
-	"rateItem":                "<%[1]sid>track:1</%[1]sid><%[1]srating>5</%[1]srating>",
-	"removeFromContainer":     "<%[1]sid>playlist:1</%[1]sid><%[1]sindices>1,2</%[1]sindices><%[1]supdateId/>",
-	"renameContainer":         "<%[1]sid>playlist:1</%[1]sid><%[1]stitle>\u00dcber &lt;uns&gt;</%[1]stitle>",
-	"reorderContainer":        "<%[1]sid>playlist:1</%[1]sid><%[1]sfrom>1</%[1]sfrom><%[1]sto>2</%[1]sto><%[1]supdateId/>",
-	"reportAccountAction":     "<%[1]stype>addAccount</%[1]stype>",
-	"reportPlaySeconds":       "<%[1]sid>track:1</%[1]sid><%[1]sseconds>60</%[1]sseconds><%[1]sprivateData>p</%[1]sprivateData>",
-	"reportPlayStatus":        "<%[1]sid>track:1</%[1]sid><%[1]sstatus>skippedTrack</%[1]sstatus>",
-	"reportStatus":            "<%[1]sid>track:1</%[1]sid><%[1]serrorCode>0</%[1]serrorCode><%[1]smessage>m</%[1]smessage>",
-	"search":                  "<%[1]sid>artists</%[1]sid><%[1]sterm><![CDATA[a & b]]></%[1]sterm><%[1]sindex>0</%[1]sindex><%[1]scount>10</%[1]scount>",
-	"setPlayedSeconds":        "<%[1]sid>track:1</%[1]sid><%[1]sseconds>60</%[1]sseconds>",
-}
-
-// spelling is a way in which players write a call. The account stands where %[1]s is, in Sonos's namespace by prefix, and
-// the call where %[2]s is.
-type spelling struct {
-	name, prefix, text string
-	wrong              string // the same with the account where players put it that is not the schema's place
-}
-
-const (
-	soapXMLNS  = `"http://schemas.xmlsoap.org/soap/envelope/"`
-	sonosXMLNS = `"http://www.sonos.com/Services/1.1"`
-	zone       = `<context><timezone>+01:00</timezone></context>`
+var (
+	everyMethod = smapitest.EveryMethod
+	spellings   = smapitest.Spellings
+	places      = smapitest.Places(ourToken, ourHandle)
 )
 
-var spellings = []spelling{
-	{
-		name: "default namespace", text: `<?xml version="1.0" encoding="utf-8"?>` + "\n" + `<s:Envelope xmlns:s=` + soapXMLNS +
-			`><s:Header><credentials xmlns=` + sonosXMLNS + `><deviceId>00-0E</deviceId><deviceProvider>Sonos</deviceProvider>%[1]s</credentials>` +
-			`<context xmlns=` + sonosXMLNS + `/></s:Header><s:Body>%[2]s</s:Body></s:Envelope>`,
-	},
-	{
-		name: "prefix at the envelope, account first", prefix: "ns:", text: `<soapenv:Envelope xmlns:soapenv=` + soapXMLNS + ` xmlns:ns=` + sonosXMLNS +
-			`><soapenv:Header><ns:credentials><ns:deviceId>00-0E</ns:deviceId><ns:deviceProvider>Sonos</ns:deviceProvider>%[1]s</ns:credentials></soapenv:Header>` +
-			`<soapenv:Body>%[2]s</soapenv:Body></soapenv:Envelope>`,
-		wrong: `<soapenv:Envelope xmlns:soapenv=` + soapXMLNS + ` xmlns:ns=` + sonosXMLNS +
-			`><soapenv:Header><ns:credentials>%[1]s<ns:deviceId>00-0E</ns:deviceId><ns:deviceProvider>Sonos</ns:deviceProvider></ns:credentials></soapenv:Header>` +
-			`<soapenv:Body>%[2]s</soapenv:Body></soapenv:Envelope>`,
-	},
-	{
-		name: "Sonos's namespace as the envelope's default, context inside", text: `<e:Envelope xmlns:e=` + soapXMLNS + ` xmlns=` + sonosXMLNS +
-			`><e:Header><credentials><deviceId>00-0E</deviceId>%[1]s` + zone + `</credentials></e:Header><e:Body>%[2]s</e:Body></e:Envelope>`,
-		wrong: `<e:Envelope xmlns:e=` + soapXMLNS + ` xmlns=` + sonosXMLNS +
-			`><e:Header><credentials><deviceId>00-0E</deviceId>` + zone + `%[1]s</credentials></e:Header><e:Body>%[2]s</e:Body></e:Envelope>`,
-	},
-	{
-		name: "two prefixes, byte order mark, comments", prefix: "b:", text: "\ufeff<!-- a --><SOAP-ENV:Envelope xmlns:SOAP-ENV=" + soapXMLNS +
-			" xmlns:ns0=" + soapXMLNS + " xmlns:a=" + sonosXMLNS + " SOAP-ENV:encodingStyle=''>\r\n <SOAP-ENV:Header>\r\n  <a:context/>\r\n" +
-			"  <b:credentials xmlns:b=" + sonosXMLNS + ">\r\n   <!-- b --><a:zonePlayerId>R</a:zonePlayerId>\r\n   <a:deviceCert>&#x41;\u00e4</a:deviceCert>\r\n   %[1]s\r\n" +
-			"  </b:credentials >\r\n </SOAP-ENV:Header>\r\n <ns0:Body>\r\n%[2]s\r\n</ns0:Body></SOAP-ENV:Envelope>\r\n",
-	},
-	{
-		name: "no device", prefix: "n:", text: `<s:Envelope xmlns:s=` + soapXMLNS + `><s:Header><n:credentials xmlns:n=` + sonosXMLNS +
-			`>%[1]s</n:credentials></s:Header><s:Body>%[2]s</s:Body></s:Envelope>`,
-	},
-}
+type spelling = smapitest.Spelling
 
-// call is a call of a method, with its own xmlns, since a spelling may have none in force there.
-func (s *spelling) call(text, method, account string) []byte {
-	prefix := s.prefix
-	declaration := " xmlns=" + sonosXMLNS
-	if prefix != "" {
-		declaration = " xmlns:" + strings.TrimSuffix(prefix, ":") + "=" + sonosXMLNS
-	}
-	content := everyMethod[method]
-	if strings.Contains(content, "%") {
-		content = fmt.Sprintf(content, prefix)
-	}
-	return fmt.Appendf(nil, text, account, "<"+prefix+method+declaration+">"+content+"</"+prefix+method+">")
-}
-
-func (s *spelling) element(name string, content ...string) string {
-	return "<" + s.prefix + name + ">" + strings.Join(content, "") + "</" + s.prefix + name + ">"
-}
+const (
+	soapXMLNS  = smapitest.SOAPXMLNS
+	sonosXMLNS = smapitest.SonosXMLNS
+)
 
 // oldAccount is what an upgraded home becomes, and how a native call has it.
 type oldAccount struct {
@@ -123,14 +42,14 @@ type oldAccount struct {
 
 var oldAccounts = []oldAccount{
 	{Credentials{Kind: Login, Username: `a&b`, Password: " <>\"'\u00df "}, func(s *spelling) string {
-		return s.element("login", s.element("username", "a&amp;b"), s.element("password", " &lt;&gt;\"'\u00df "))
+		return s.Element("login", s.Element("username", "a&amp;b"), s.Element("password", " &lt;&gt;\"'\u00df "))
 	}},
-	{Credentials{Kind: SessionID, SessionID: "session-1"}, func(s *spelling) string { return s.element("sessionId", "session-1") }},
+	{Credentials{Kind: SessionID, SessionID: "session-1"}, func(s *spelling) string { return s.Element("sessionId", "session-1") }},
 	{Credentials{Kind: LoginToken, Token: "old", Key: "key"}, func(s *spelling) string {
-		return s.element("loginToken", s.element("token", "old"), s.element("key", "key"), s.element("householdId", "Sonos_old"))
+		return s.Element("loginToken", s.Element("token", "old"), s.Element("key", "key"), s.Element("householdId", "Sonos_old"))
 	}},
 	{Credentials{Kind: LoginToken, Token: "old"}, func(s *spelling) string {
-		return s.element("loginToken", s.element("token", "old"), s.element("householdId", "Sonos_old"))
+		return s.Element("loginToken", s.Element("token", "old"), s.Element("householdId", "Sonos_old"))
 	}},
 	{Credentials{Kind: Anonymous}, func(*spelling) string { return "" }},
 }
@@ -153,49 +72,35 @@ func readOurs(r *http.Request, methods []Method) (call *Call, why error) {
 	return call, why
 }
 
-// The places of a token, by how the header Authorization and the loginToken have it.
-var places = []struct{ authorization, loginToken string }{
-	{"", "<%[1]stoken>" + ourToken + "</%[1]stoken><%[1]skey>" + ourHandle + "</%[1]skey><%[1]shouseholdId>Sonos_new_1</%[1]shouseholdId>"},
-	{"", "\n<%[1]stoken>" + ourToken + "</%[1]stoken>\n<!-- --><%[1]shouseholdId>Sonos_new_1</%[1]shouseholdId>\n"},
-	{"", "<%[1]stoken>s<![CDATA[mv1.]]>&#48;123456789abcdefghij</%[1]stoken>"},
-	{"Bearer " + ourToken, "<%[1]shouseholdId>Sonos_new_1</%[1]shouseholdId>"},
-	{ourToken, "<%[1]shouseholdId>Sonos_new_1</%[1]shouseholdId>"},
-	{"bearer " + ourToken, "<%[1]stoken>" + ourToken + "</%[1]stoken><%[1]shouseholdId>Sonos_new_1</%[1]shouseholdId>"},
-	{ourToken, "-"}, // no loginToken at all
-}
-
 func TestACallOfAnUpgradedHomeBecomesTheNativeOneByteForByte(t *testing.T) {
 	calls := 0
 	for method := range everyMethod {
 		for _, s := range spellings {
 			for _, place := range places {
-				account := ""
-				if place.loginToken != "-" {
-					account = s.element("loginToken", fmt.Sprintf(place.loginToken, s.prefix))
-				}
-				for _, text := range []string{s.text, s.wrong} {
+				account := place.Account(&s)
+				for _, text := range []string{s.Text, s.Wrong} {
 					if text == "" {
 						continue
 					}
-					r := everydayPost(method, place.authorization, s.call(text, method, account))
+					r := everydayPost(method, place.Authorization, s.Call(text, method, account))
 					call, why := readOurs(r, upgrades)
 					if call == nil || call.Bearing == nil || string(call.Method) != method || call.Credentials.Token != ourToken {
-						t.Fatalf("%s, %s, %q: read as %+v, %v", method, s.name, place, call, why)
+						t.Fatalf("%s, %s, %q: read as %+v, %v", method, s.Name, place, call, why)
 					}
 					for _, old := range oldAccounts {
 						calls++
-						want := s.call(s.text, method, old.native(&s))
+						want := s.Call(s.Text, method, old.native(&s))
 						to := r.Clone(t.Context())
 						if err := call.Bearing.Translate(to, &old.Credentials, "Sonos_old"); err != nil {
 							t.Fatal(err)
 						}
 						got, err := io.ReadAll(to.Body)
 						// Where a comment stood in front of the account there is no telling where that belongs.
-						if account == "" && s.name == "two prefixes, byte order mark, comments" {
+						if account == "" && s.Name == "two prefixes, byte order mark, comments" {
 							got, want = squeezed(got), squeezed(want)
 						}
 						if err != nil || !bytes.Equal(got, want) {
-							t.Fatalf("%s, %s, %q, %s:\n got %s\nwant %s", method, s.name, place, old.Kind, got, want)
+							t.Fatalf("%s, %s, %q, %s:\n got %s\nwant %s", method, s.Name, place, old.Kind, got, want)
 						}
 						if len(to.Header["Authorization"]) != 0 || account != "" && to.ContentLength != int64(len(want)) ||
 							account != "" && to.Header.Get("Content-Length") != fmt.Sprint(len(want)) {
@@ -230,7 +135,7 @@ func TestAnEmptyCredentialsElementTakesTheOldOnes(t *testing.T) {
 
 func TestOldCredentialsAreEscapedAsTheBodyIsEncoded(t *testing.T) {
 	s := spellings[4]
-	body := s.call(s.text, "getLastUpdate", s.element("loginToken", s.element("token", ourToken)))
+	body := s.Call(s.Text, "getLastUpdate", s.Element("loginToken", s.Element("token", ourToken)))
 	for _, c := range []struct{ declaration, contentType, password, want string }{
 		{"", "text/xml", "a\r\n\tb", "a&#13;\n\tb"},
 		{"", "text/xml", "\u00df\U0001f600\ufffd]]>", "\u00df\U0001f600\ufffd]]&gt;"},
@@ -259,16 +164,16 @@ func TestOldCredentialsAreEscapedAsTheBodyIsEncoded(t *testing.T) {
 
 func TestWhatIsAmbiguousWithATokenOfOursIsRefused(t *testing.T) {
 	s := spellings[4]
-	token := s.element("loginToken", s.element("token", ourToken))
-	foreign := s.element("loginToken", s.element("token", "other"))
-	call := func(account string) string { return string(s.call(s.text, "getLastUpdate", account)) }
+	token := s.Element("loginToken", s.Element("token", ourToken))
+	foreign := s.Element("loginToken", s.Element("token", "other"))
+	call := func(account string) string { return string(s.Call(s.Text, "getLastUpdate", account)) }
 	for name, c := range map[string]struct{ method, authorization, body string }{
 		"malformed":                      {"getLastUpdate", "", call(token) + "<"},
 		"malformed beside Authorization": {"getLastUpdate", ourToken, call("") + "<"},
 		"a DTD":                          {"getLastUpdate", "", "<!DOCTYPE a>" + call(token)},
 		"two loginTokens":                {"getLastUpdate", "", call(token + token)},
-		"a session beside it":            {"getLastUpdate", "", call(token + s.element("sessionId", "1"))},
-		"a login beside Authorization":   {"getLastUpdate", ourToken, call(s.element("login", s.element("username", "a"), s.element("password", "b")))},
+		"a session beside it":            {"getLastUpdate", "", call(token + s.Element("sessionId", "1"))},
+		"a login beside Authorization":   {"getLastUpdate", ourToken, call(s.Element("login", s.Element("username", "a"), s.Element("password", "b")))},
 		"a foreign token":                {"getLastUpdate", ourToken, call(foreign)},
 		"a foreign Authorization":        {"getLastUpdate", "Bearer other", call(token)},
 		"Basic":                          {"getLastUpdate", "Basic b3RoZXI=", call(token)},
@@ -282,7 +187,7 @@ func TestWhatIsAmbiguousWithATokenOfOursIsRefused(t *testing.T) {
 		"one in an attribute":            {"getLastUpdate", "", strings.Replace(call(token), "<n:getLastUpdate", "<n:getLastUpdate a='"+ourToken+"'", 1)},
 		"no header":                      {"getLastUpdate", ourToken, `<s:Envelope xmlns:s=` + soapXMLNS + `><s:Body><n:getLastUpdate xmlns:n=` + sonosXMLNS + `/></s:Body></s:Envelope>`},
 		"two calls":                      {"getLastUpdate", "", strings.Replace(call(token), "</s:Body>", "<n/></s:Body>", 1)},
-		"a method that is answered":      {"getMetadata", "", string(s.call(s.text, "getDeviceAuthToken", token))},
+		"a method that is answered":      {"getMetadata", "", string(s.Call(s.Text, "getDeviceAuthToken", token))},
 		"an action that is answered":     {"getDeviceAuthToken", "", call(token)},
 		"not ASCII as declared":          {"getLastUpdate", "", `<?xml version="1.0" encoding="us-ascii"?>` + strings.Replace(call(token), "other", "\u00df", 1) + "<!--\u00df-->"},
 	} {
@@ -376,10 +281,10 @@ func TestACallThatIsAnsweredHereTellsOfItsTokenToo(t *testing.T) {
 	for _, method := range []Method{GetDeviceAuthToken, RefreshAuthToken} {
 		content := ""
 		if method == GetDeviceAuthToken {
-			content = s.element("householdId", "Sonos_abc123")
+			content = s.Element("householdId", "Sonos_abc123")
 		}
-		account := s.element("loginToken", s.element("token", ourToken), s.element("key", ourHandle), s.element("householdId", "Sonos_abc123"))
-		body := fmt.Appendf(nil, s.text, account, "<n:"+string(method)+" xmlns:n="+sonosXMLNS+">"+content+"</n:"+string(method)+">")
+		account := s.Element("loginToken", s.Element("token", ourToken), s.Element("key", ourHandle), s.Element("householdId", "Sonos_abc123"))
+		body := fmt.Appendf(nil, s.Text, account, "<n:"+string(method)+" xmlns:n="+sonosXMLNS+">"+content+"</n:"+string(method)+">")
 		call, why := readOurs(everydayPost(string(method), "", body), allMethods)
 		if call == nil || call.Bearing == nil || call.Method != method || call.HouseholdID != "Sonos_abc123" {
 			t.Errorf("%s: %+v, %v", method, call, why)
@@ -391,13 +296,10 @@ func TestACallThatIsAnsweredHereTellsOfItsTokenToo(t *testing.T) {
 func FuzzOurs(f *testing.F) {
 	for _, s := range spellings {
 		for i, place := range places {
-			account := ""
-			if place.loginToken != "-" {
-				account = s.element("loginToken", fmt.Sprintf(place.loginToken, s.prefix))
-			}
-			for n, text := range []string{s.text, s.wrong} {
+			account := place.Account(&s)
+			for n, text := range []string{s.Text, s.Wrong} {
 				if text != "" {
-					f.Add(s.call(text, []string{"search", "getMetadata"}[(i+n)%2], account), place.authorization)
+					f.Add(s.Call(text, []string{"search", "getMetadata"}[(i+n)%2], account), place.Authorization)
 				}
 			}
 		}
