@@ -14,7 +14,7 @@ import (
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	"github.com/spf13/cobra"
 
-	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/diagnose"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/diagnose/configuration"
 )
 
 // adminTimeout is for an answer of the admin API.
@@ -50,7 +50,7 @@ func (a *adminAddress) find() (string, error) {
 	if config == "" {
 		return caddy.DefaultAdminListen, nil
 	}
-	content, err := diagnose.LoadConfig(config, a.adapter)
+	content, err := configuration.Load(config, a.adapter)
 	if err != nil {
 		return "", fmt.Errorf("%s, which says where the admin API is: %w; --address can say it too", config, err)
 	}

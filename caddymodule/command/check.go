@@ -3,6 +3,7 @@ package command
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/signal"
 	"slices"
@@ -14,6 +15,7 @@ import (
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/command/account"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/command/page"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/diagnose"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/diagnose/configuration"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/exchange"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
 )
@@ -74,6 +76,11 @@ mode upgrade for all homes. The home is Sonos_smapi_upgrade_check, and a header
 that is taken from a player's request is left out. Run it as the user and with
 the environment of the server, or secrets may be others. No credentials and no
 tokens are printed.
+
+With 'old_service' the account is then upgraded once more by the handler as it
+is configured, which is one more login, and calls 'getMetadata' of the root at
+the old service, through what is behind the handler. What that answers is shown.
+What is kept for it is in a folder of its own, sealed, and removed.
 
 With --sign-in no account is tried. A whole sign-in is played in its place, as
 by 'sign_in': it prints the address and the code, and waits until you have
@@ -184,7 +191,7 @@ func (c *checker) prepare() (*diagnose.Trial, error) {
 	case c.locked == "-":
 		return nil, errors.New("--locked-from has to be a file; standard input is for the account that is right")
 	}
-	config, err := diagnose.LoadConfig(c.config, c.adapter)
+	config, err := configuration.Load(c.config, c.adapter)
 	if err != nil {
 		return nil, err
 	}
@@ -244,6 +251,12 @@ func (c *checker) announce(cmd *cobra.Command, trial *diagnose.Trial) {
 	}
 	if c.refresh {
 		text += ". The refresh token that is issued is used up"
+	}
+	switch n := trial.WithOldService(); {
+	case n == 1:
+		text += ". Then it is upgraded once more by the whole handler, which is one more login, and calls getMetadata at the old service"
+	case n > 1:
+		text += fmt.Sprintf(". Then it is upgraded once more by each of %d handlers, which is one more login each, and calls getMetadata at their old services", n)
 	}
 	page.New(cmd.ErrOrStderr()).Wrapped("", "", text+". At:")
 	for _, endpoint := range trial.Endpoints() {

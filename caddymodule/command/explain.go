@@ -10,6 +10,7 @@ import (
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/command/page"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/diagnose"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/diagnose/capture"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/diagnose/configuration"
 )
 
 // explainer is what `caddy smapi-upgrade explain` is asked for.
@@ -102,7 +103,7 @@ func (e *explainer) run(cmd *cobra.Command) error {
 	return nil
 }
 
-func (e *explainer) read(stdin io.Reader) (*capture.Request, []diagnose.Configured, error) {
+func (e *explainer) read(stdin io.Reader) (*capture.Request, []configuration.Handler, error) {
 	if e.adapter != "" && e.config == "" {
 		return nil, nil, errors.New("--adapter is for the file of --config")
 	}
@@ -114,13 +115,13 @@ func (e *explainer) read(stdin io.Reader) (*capture.Request, []diagnose.Configur
 		return nil, nil, err
 	}
 	if e.config == "" {
-		return asked, []diagnose.Configured{diagnose.Default()}, nil
+		return asked, []configuration.Handler{configuration.Default()}, nil
 	}
-	config, err := diagnose.LoadConfig(e.config, e.adapter)
+	config, err := configuration.Load(e.config, e.adapter)
 	if err != nil {
 		return nil, nil, err
 	}
-	handlers, err := diagnose.Find(config)
+	handlers, err := configuration.Find(config)
 	return asked, handlers, err
 }
 

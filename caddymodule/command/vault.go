@@ -12,7 +12,7 @@ import (
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/command/keyfile"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/command/page"
-	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/diagnose"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/diagnose/configuration"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/diagnose/vaults"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/exchange"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
@@ -100,7 +100,7 @@ func (v *vaultRunner) run(cmd *cobra.Command, args []string, do func(context.Con
 	if len(args) != 0 {
 		return usageError(cmd, errors.New("it takes no arguments"))
 	}
-	config, err := diagnose.LoadConfig(v.config, v.adapter)
+	config, err := configuration.Load(v.config, v.adapter)
 	if err != nil {
 		return usageError(cmd, err)
 	}

@@ -8,6 +8,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/diagnose/capture"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/diagnose/configuration"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/settings"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
@@ -59,10 +60,10 @@ type HandlerFacts struct {
 	Notes    []string `json:"notes,omitempty"`
 }
 
-func (c *Configured) facts(o *settings.Options, s *settings.Settings) HandlerFacts {
-	f := HandlerFacts{At: c.at, Matches: c.matches, ClientID: s.Client.ID}
+func facts(c *configuration.Handler, o *settings.Options, s *settings.Settings) HandlerFacts {
+	f := HandlerFacts{At: c.At, Matches: c.Matches, ClientID: s.Client.ID}
 	switch {
-	case c.at == "":
+	case c.At == "":
 		return HandlerFacts{Notes: []string{"There is no --config: this is a handler with the defaults, which exchanges user names and passwords by the password grant."}}
 	case s.URL != nil:
 		f.Endpoint = s.Shown()
@@ -101,10 +102,10 @@ type Told struct {
 }
 
 // Explain says what would become of a request at each of the handlers. Its error is about a configuration.
-func Explain(asked *capture.Request, handlers []Configured) (Explanation, error) {
+func Explain(asked *capture.Request, handlers []configuration.Handler) (Explanation, error) {
 	x := Explanation{Request: asked.Facts, Notes: asked.Notes}
 	for _, c := range handlers {
-		h, err := c.explain(asked)
+		h, err := explain(&c, asked)
 		if err != nil {
 			return x, err
 		}
@@ -115,7 +116,7 @@ func Explain(asked *capture.Request, handlers []Configured) (Explanation, error)
 }
 
 // explain takes the steps of ServeHTTP.
-func (c *Configured) explain(asked *capture.Request) (x Explained, err error) {
+func explain(c *configuration.Handler, asked *capture.Request) (x Explained, err error) {
 	o, err := c.Options()
 	if err != nil {
 		return x, err
@@ -126,11 +127,11 @@ func (c *Configured) explain(asked *capture.Request) (x Explained, err error) {
 		// Whoever explains need not have the environment of the server.
 		unresolved := err
 		if s, err = o.Resolve(nil, nil); err != nil {
-			return x, fmt.Errorf("the smapi_upgrade at %s: %w", c.at, err)
+			return x, fmt.Errorf("the smapi_upgrade at %s: %w", c.At, err)
 		}
 		note = "Its placeholders are left as they are, and lengths of values with one differ, because one cannot be replaced here: " + unresolved.Error() + "."
 	}
-	x = Explained{HandlerFacts: c.facts(o, &s), LookedFor: s.Methods}
+	x = Explained{HandlerFacts: facts(c, o, &s), LookedFor: s.Methods}
 	if note != "" {
 		x.Notes = append(x.Notes, note)
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/diagnose/capture"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/diagnose/configuration"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
 )
@@ -34,13 +35,13 @@ func TestWhatIsExplainedIsWhatIsDecidedAndShowsNoSecret(t *testing.T) {
 		t.Fatal("no requests", err)
 	}
 	for name, options := range map[string]string{
-		"the defaults": string(Default().raw),
+		"the defaults": string(configuration.Default().Raw),
 		"every kind":   everyKind,
 		"few homes":    `{` + anyEndpoint + `,"households":"1%","refresh_auth_tokens":true}`,
 		"reauthorize":  `{"mode":"reauthorize","expire_session_ids":true,"refresh_auth_tokens":true}`,
 		"observe":      `{"mode":"observe","expire_session_ids":true,"refresh_auth_tokens":true}`,
 	} {
-		c := Configured{at: "apps/http/servers/srv0", raw: json.RawMessage(options)}
+		c := configuration.Handler{At: "apps/http/servers/srv0", Raw: json.RawMessage(options)}
 		o, err := c.Options()
 		if err != nil {
 			t.Fatal(name, err)
@@ -59,7 +60,7 @@ func TestWhatIsExplainedIsWhatIsDecidedAndShowsNoSecret(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				all, err := Explain(asked, []Configured{c})
+				all, err := Explain(asked, []configuration.Handler{c})
 				if err != nil {
 					t.Fatal(err)
 				}

@@ -59,6 +59,7 @@ type Checked struct {
 	Refreshed   *Tried `json:"refresh,omitempty"`
 	Charset     *Tried `json:"form_charset,omitempty"`
 
+	at        string // its path in the configuration
 	options   *settings.Options
 	text      string // of the options
 	settings  settings.Settings

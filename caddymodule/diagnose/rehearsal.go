@@ -12,11 +12,15 @@ import (
 	"encoding/pem"
 	"io"
 	"maps"
+	"net"
 	"net/http"
 	"net/url"
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/diagnose/capture"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/exchange"
@@ -158,4 +162,15 @@ func tellAll(p *flow.Policy, d flow.Decision) []Told {
 func tell(p *flow.Policy, d *flow.Decision, answer string) Told {
 	reply := p.Reply(d)
 	return Told{Answer: answer, Outcome: d.Outcome, Player: reply.Player, Then: reply.Then}
+}
+
+// placeholders are those of a request as Caddy's server has them.
+func placeholders(r *http.Request) exchange.Lookup {
+	repl := caddy.NewReplacer()
+	ctx := context.WithValue(context.Background(), http.LocalAddrContextKey, &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	caddyhttp.PrepareRequest(r.WithContext(ctx), repl, nil, &caddyhttp.Server{})
+	return func(name string) string {
+		text, _ := repl.GetString(name)
+		return text
+	}
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/diagnose/configuration"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/exchange"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/pacing"
@@ -23,6 +24,7 @@ import (
 
 // Trial is of the handlers of a configuration, which are set up and not served by.
 type Trial struct {
+	config   []byte
 	handlers []*Checked
 
 	// What handlers have in common while they serve, by Settings.Key.
@@ -33,15 +35,15 @@ type Trial struct {
 // once where several have the same options. It is an error where none exchanges this kind of credentials, and none is in a
 // mode without exchanges. Nothing is sent. Close it when it is done.
 func Prepare(config []byte, endpoint string, kind smapi.Kind) (*Trial, error) {
-	all, err := Find(config)
+	all, err := configuration.Find(config)
 	if err != nil {
 		return nil, err
 	}
-	ctx, err := Provision(config)
+	ctx, err := configuration.Provision(config)
 	if err != nil {
 		return nil, fmt.Errorf("the configuration does not load: %w", err)
 	}
-	t := &Trial{states: make(map[string]*exchange.State)}
+	t := &Trial{config: config, states: make(map[string]*exchange.State)}
 	seen := map[string]bool{}
 	for _, one := range all {
 		x, err := t.prepare(ctx, one)
@@ -109,6 +111,17 @@ func (t *Trial) WithCharset() bool {
 	return slices.ContainsFunc(t.handlers, func(x *Checked) bool { return x.charset != nil })
 }
 
+// WithOldService are how many handlers put the calls of upgraded homes to an old service, so that Run upgrades the account there
+// once more and calls that.
+func (t *Trial) WithOldService() (n int) {
+	for _, x := range t.handlers {
+		if x.exchanger != nil && x.options.OldService != nil {
+			n++
+		}
+	}
+	return n
+}
+
 // Run exchanges the credentials of an account at every handler. Once at each of Endpoints it tries wrong credentials, which
 // is a failed login there, the right ones with a wrong client secret, and those of a locked account.
 func (t *Trial) Run(ctx context.Context, tries Tries) Report {
@@ -116,6 +129,7 @@ func (t *Trial) Run(ctx context.Context, tries Tries) Report {
 	wrongTried := map[string]bool{}
 	for _, x := range t.handlers {
 		x.check(ctx, tries, !wrongTried[x.settings.Key()])
+		x.checkOldService(ctx, t.config, tries.Account)
 		wrongTried[x.settings.Key()] = true
 		r.Handlers = append(r.Handlers, x)
 		r.State = worse(r.State, x.State)
@@ -142,26 +156,13 @@ func (t *Trial) checkKind(kind smapi.Kind) error {
 		kind, strings.Join(slices.Compact(kinds), " or "))
 }
 
-// Provision sets a configuration up as `caddy validate` does, without its logs and its admin endpoint.
-func Provision(config []byte) (caddy.Context, error) {
-	cfg := new(caddy.Config)
-	if err := caddy.StrictUnmarshalJSON(config, cfg); err != nil {
-		return caddy.Context{}, err
-	}
-	cfg.Admin, cfg.Logging = nil, new(caddy.Logging)
-	if err := json.Unmarshal([]byte(`{"logs":{"default":{"writer":{"output":"discard"}}}}`), cfg.Logging); err != nil {
-		return caddy.Context{}, err
-	}
-	return caddy.ProvisionContext(cfg)
-}
-
 // prepare sets up what a handler exchanges by, as in mode upgrade for all homes and with nothing remembered.
-func (t *Trial) prepare(ctx caddy.Context, c Configured) (*Checked, error) {
+func (t *Trial) prepare(ctx caddy.Context, c configuration.Handler) (*Checked, error) {
 	o, err := c.Options()
 	if err != nil {
 		return nil, err
 	}
-	x := &Checked{options: o, State: Well}
+	x := &Checked{options: o, at: c.At, State: Well}
 	x.say(Well, "configuration", "loads")
 	mode := cmp.Or(o.Mode, flow.ModeUpgrade)
 	o.Mode, o.Households, o.Replay, o.RememberRejected = flow.ModeUpgrade, nil, 0, 0
@@ -174,11 +175,11 @@ func (t *Trial) prepare(ctx caddy.Context, c Configured) (*Checked, error) {
 	if x.settings, err = o.Resolve(caddy.NewReplacer(), &x.files); err == nil {
 		endpoint, err = o.Connect(ctx, &x.settings, &x.files)
 	}
-	x.HandlerFacts = c.facts(o, &x.settings)
+	x.HandlerFacts = facts(&c, o, &x.settings)
 	switch {
 	case mode == flow.ModeUpgrade && err != nil:
 		x.files.Close()
-		return nil, fmt.Errorf("the smapi_upgrade at %s: %w", c.at, err)
+		return nil, fmt.Errorf("the smapi_upgrade at %s: %w", c.At, err)
 	case mode == flow.ModeReauthorize && err != nil:
 		x.say(Well, "mode", "reauthorize: nothing is exchanged, and no token endpoint is configured that could be")
 	case err != nil:
@@ -193,7 +194,7 @@ func (t *Trial) prepare(ctx caddy.Context, c Configured) (*Checked, error) {
 	if x.settings.VaultKeyFile != "" {
 		if x.vault, err = OpenVault(&x.settings, ctx.Storage()); err != nil {
 			x.files.Close()
-			return nil, fmt.Errorf("the smapi_upgrade at %s: %w", c.at, err)
+			return nil, fmt.Errorf("the smapi_upgrade at %s: %w", c.At, err)
 		}
 	}
 	x.tap.Next = endpoint.Transport
@@ -201,7 +202,7 @@ func (t *Trial) prepare(ctx caddy.Context, c Configured) (*Checked, error) {
 	x.exchanger = x.settings.Exchanger(endpoint, t.state(&x.settings), nil) // what is tried here is few, and announced
 	x.exchanger.Replay, x.exchanger.RememberRejected = 0, 0
 	if err := x.prepareSignIn(endpoint); err != nil {
-		return nil, fmt.Errorf("the smapi_upgrade at %s: %w", c.at, err)
+		return nil, fmt.Errorf("the smapi_upgrade at %s: %w", c.At, err)
 	}
 	if x.options.FormCharset == "" {
 		spelled := endpoint

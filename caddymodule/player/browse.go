@@ -149,6 +149,16 @@ func (f *Fleet) browse(ctx context.Context, pace *pacer) *Browsed {
 	return b
 }
 
+// UpgradeAndCall upgrades an account and, if it is upgraded, makes an everyday call with the pair that it got.
+func (c *Client) UpgradeAndCall(ctx context.Context, a Account, method smapi.Method) (upgrade, everyday Answer) {
+	upgrade, p := c.upgrade(ctx, a, 0)
+	if upgrade.Outcome != Upgraded {
+		return upgrade, everyday
+	}
+	a.Kind, a.Token, a.Key = smapi.LoginToken, p.authToken, p.privateKey
+	return upgrade, c.everyday(ctx, a, method, 0)
+}
+
 func (c *Client) everyday(ctx context.Context, a Account, method smapi.Method, turn int) Answer {
 	r, err := Everyday(ctx, c.URL, a, method, turn)
 	if err != nil {

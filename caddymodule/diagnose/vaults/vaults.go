@@ -9,6 +9,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/diagnose"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/diagnose/configuration"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault"
 )
 
@@ -20,11 +21,11 @@ type Vault struct {
 
 // Of opens the vaults of a configuration, each once. None is an error. Nothing is forgotten and no server is started.
 func Of(config []byte) (all []Vault, err error) {
-	configured, err := diagnose.Find(config)
+	configured, err := configuration.Find(config)
 	if err != nil {
 		return nil, err
 	}
-	ctx, err := diagnose.Provision(config)
+	ctx, err := configuration.Provision(config)
 	if err != nil {
 		return nil, err
 	}
@@ -36,7 +37,7 @@ func Of(config []byte) (all []Vault, err error) {
 		}
 		s, err := o.Resolve(caddy.NewReplacer(), nil)
 		if err != nil {
-			return nil, fmt.Errorf("the smapi_upgrade at %s: %w", c.At(), err)
+			return nil, fmt.Errorf("the smapi_upgrade at %s: %w", c.At, err)
 		}
 		path, err := filepath.Abs(s.VaultKeyFile)
 		if err != nil {

@@ -1,64 +1,42 @@
-package diagnose
+package configuration
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
-	"net"
-	"net/http"
 	"slices"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
-	caddycmd "github.com/caddyserver/caddy/v2/cmd"
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
-	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/exchange"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/settings"
 )
 
-// LoadConfig reads a configuration as `caddy validate` does, without what that logs meanwhile.
-func LoadConfig(file, adapter string) ([]byte, error) {
-	caddy.BufferedLog() // and never flushed
-	config, _, _, err := caddycmd.LoadConfig(file, adapter)
-	if err != nil {
-		return nil, err
-	}
-	if len(config) == 0 {
-		return nil, errors.New("there is no configuration: no --config, and no Caddyfile in this directory")
-	}
-	return caddy.RemoveMetaFields(config), nil
+// Handler is a smapi_upgrade of a configuration.
+type Handler struct {
+	At      string          // its path in the configuration, blank where there is no configuration
+	Matches []string        // what the routes around it match
+	Raw     json.RawMessage // its options
 }
-
-// Configured is a smapi_upgrade of a configuration.
-type Configured struct {
-	at      string   // its path in the configuration, blank where there is no configuration
-	matches []string // what the routes around it match
-	raw     json.RawMessage
-}
-
-// At is its path in the configuration, blank where there is no configuration.
-func (c *Configured) At() string { return c.at }
 
 // Default is what is asked without a configuration. Its endpoint and client are never seen.
-func Default() Configured {
-	return Configured{raw: json.RawMessage(`{"token_endpoint":"https://token-endpoint.invalid","client_id":"client","client_secret":"secret"}`)}
+func Default() Handler {
+	return Handler{Raw: json.RawMessage(`{"token_endpoint":"https://token-endpoint.invalid","client_id":"client","client_secret":"secret"}`)}
 }
 
 // Options are those that it has.
-func (c *Configured) Options() (*settings.Options, error) {
+func (h *Handler) Options() (*settings.Options, error) {
 	o := new(settings.Options)
-	if err := caddy.StrictUnmarshalJSON(c.raw, o); err != nil {
-		return nil, fmt.Errorf("the smapi_upgrade at %s: %w", c.at, err)
+	if err := caddy.StrictUnmarshalJSON(h.Raw, o); err != nil {
+		return nil, fmt.Errorf("the smapi_upgrade at %s: %w", h.At, err)
 	}
 	return o, nil
 }
 
 // Find finds every smapi_upgrade of a configuration in JSON, wherever a module may hold a handler. None is an error.
-func Find(config []byte) ([]Configured, error) {
+func Find(config []byte) ([]Handler, error) {
 	decoder := json.NewDecoder(bytes.NewReader(config))
 	decoder.UseNumber()
 	var root struct {
@@ -74,7 +52,7 @@ func Find(config []byte) ([]Configured, error) {
 	return all, nil
 }
 
-func walk(value any, at string, matches []string) (all []Configured) {
+func walk(value any, at string, matches []string) (all []Handler) {
 	switch value := value.(type) {
 	case []any:
 		for i, v := range value {
@@ -85,7 +63,7 @@ func walk(value any, at string, matches []string) (all []Configured) {
 			options := maps.Clone(value)
 			delete(options, "handler")
 			raw, _ := json.Marshal(options) // it has been JSON before
-			return []Configured{{at, matches, raw}}
+			return []Handler{{at, matches, raw}}
 		}
 		if sets, ok := value["match"].([]any); ok {
 			matches = append(slices.Clip(matches), matched(sets))
@@ -115,15 +93,4 @@ func matched(sets []any) string {
 		alternatives = append(alternatives, strings.Join(all, " and "))
 	}
 	return strings.Join(alternatives, ", or ")
-}
-
-// placeholders are those of a request as Caddy's server has them.
-func placeholders(r *http.Request) exchange.Lookup {
-	repl := caddy.NewReplacer()
-	ctx := context.WithValue(context.Background(), http.LocalAddrContextKey, &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
-	caddyhttp.PrepareRequest(r.WithContext(ctx), repl, nil, &caddyhttp.Server{})
-	return func(name string) string {
-		text, _ := repl.GetString(name)
-		return text
-	}
 }
