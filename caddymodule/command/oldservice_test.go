@@ -118,7 +118,7 @@ func TestCheckCallsTheOldServiceAsAnUpgradedHome(t *testing.T) {
 			checkSession(t, got, test.code, "check-old-service-"+test.name, "check --yes")
 			logins := 0
 			for _, body := range endpoint.Asked() {
-				if strings.Contains(body, "password=marker-password") {
+				if strings.Contains(body.Text, "password=marker-password") {
 					logins++
 				}
 			}
