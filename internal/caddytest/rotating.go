@@ -30,12 +30,16 @@ type Rotating struct {
 	Logins    atomic.Int64
 	Refreshes atomic.Int64
 	hang      chan struct{} // what refreshes wait for, if it is not nil
+	Gone      atomic.Bool   // it answers nobody
 }
 
 // Rotate runs a token endpoint whose access tokens live so many seconds.
 func Rotate(t testing.TB, life float64) *Rotating {
 	r := &Rotating{Life: life, family: map[string]int{}, used: map[string]bool{}, revoked: map[int]bool{}}
 	r.Server = Serve(t, func(w http.ResponseWriter, q *http.Request) {
+		if r.Gone.Load() {
+			panic(http.ErrAbortHandler)
+		}
 		form, err := FormOf(q)
 		if err != nil {
 			panic(err)
