@@ -257,7 +257,7 @@ func alone(t *testing.T, r *http.Request, reloading *atomic.Bool) (got caddytest
 	if err != nil {
 		t.Error(err)
 	}
-	return caddytest.Answer{response.StatusCode, response.Header, string(body)}
+	return caddytest.Answer{Status: response.StatusCode, Header: response.Header, Body: string(body)}
 }
 
 // roundOf is which configuration serves, blank where the connection is lost to a reload.

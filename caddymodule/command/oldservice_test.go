@@ -3,6 +3,7 @@ package command
 import (
 	"encoding/xml"
 	"fmt"
+	"github.com/smapi-tools/caddy-smapi-upgrade/internal/caddytest"
 	"io"
 	"io/fs"
 	"net/http"
@@ -10,7 +11,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"github.com/smapi-tools/caddy-smapi-upgrade/internal/caddytest"
 )
 
 // strictOld is an old service with sessions that knows the test account alone, and is behind a host and a path.
