@@ -29,7 +29,7 @@ var arguments = map[string]string{
 
 // more is where the documents say more of an option than its comment.
 var more = map[string]string{
-	"Options.client_secret":       "[a new one](handbook.md#secrets)",
+	"Options.client_secret":       "[how a secret is replaced](handbook.md#secrets)",
 	"Options.transport":           "[its options](https://caddyserver.com/docs/caddyfile/directives/reverse_proxy#the-http-transport)",
 	"Options.fuse":                "[why](how-it-works.md#a-rejection-has-to-be-earned)",
 	"Options.exchange":            "[below](#exchange)",

@@ -293,26 +293,24 @@ func givesOnce(more string) http.HandlerFunc {
 
 func TestASignInIsSpreadOverInstancesOfWhichOneDies(t *testing.T) {
 	oauth, old := newDeviceServer(t), caddytest.OldService(t)
-	c := caddytest.StartCluster(t, 3, caddytest.Directive(oauth.Server, old, "refresh_auth_tokens", "vault "+caddytest.VaultFile(t), oauth.signIn()))
+	c := caddytest.StartCluster(t, 3, caddytest.Directive(oauth.Server, old, "refresh_auth_tokens", "vault "+caddytest.VaultFile(t), oauth.signIn("user_id sub")))
 	l := c.Sites[0].Link(t)
 	for _, s := range c.Sites {
 		caddytest.CheckAnswer(t, s.Poll(t, l), "not-linked-retry.xml")
 	}
 	_ = c.Nodes[0].Process.Kill()
-	oauth.answers(givesOnce(""))
+	oauth.answers(givesOnce(`,"id_token":"e30.eyJzdWIiOiJtYXJrZXItdXNlciJ9.c2ln"`))
 	caddytest.Eventually(t, "the listener has signed in", func() bool { return c.Sites[1].Poll(t, l).Status == http.StatusOK })
 	// The answer was lost, and the next poll is at whichever instance.
-	authToken, handle := caddytest.TokensOf(c.Sites[1].Poll(t, l))
-	var other string
+	first := c.Sites[1].Poll(t, l)
+	authToken, handle := caddytest.TokensOf(first)
+	var again caddytest.Answer
 	caddytest.Eventually(t, "the other instance has asked", func() bool {
-		got := c.Sites[2].Poll(t, l)
-		if got.Status == http.StatusOK {
-			_, other = caddytest.TokensOf(got)
-		}
-		return got.Status == http.StatusOK
+		again = c.Sites[2].Poll(t, l)
+		return again.Status == http.StatusOK
 	})
-	if authToken != "new-token" || !strings.HasPrefix(handle, "smv1") || other != handle {
-		t.Errorf("the pairs are %q, %q and %q", authToken, handle, other)
+	if authToken != "new-token" || !strings.HasPrefix(handle, "smv1") || !strings.Contains(first.Body, "<userIdHashCode>") || again.Body != first.Body {
+		t.Errorf("the answers are %s and %s", first.Body, again.Body)
 	}
 	if newer, key := caddytest.TokensOf(c.Sites[2].Refresh(t, authToken, handle)); newer != "newer-token" || key != handle {
 		t.Errorf("refreshed to %q, %q", newer, key)

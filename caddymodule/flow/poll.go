@@ -61,6 +61,7 @@ func askPoll(ctx context.Context, p *Policy, x *exchange.Exchanger, d *Decision,
 		// The answer was lost, and another instance has it.
 		if got, ok := x.Vault.Recent(ctx, d.Call.HouseholdID, linkAccount(d.link), time.Now().Add(-exchange.LinkReplay)); ok {
 			d.Result = exchange.Result{Verdict: token.Verdict{Class: token.Issued}, Replayed: true}
+			d.UserIDHash = got.UserIDHash
 			p.keep(d, got)
 		}
 	case Linked:

@@ -39,6 +39,9 @@ type record struct {
 	// the account has to sign in again: neither its tokens nor these are good any more.
 	Fields map[string]string `json:"fields,omitempty"`
 	Dead   bool              `json:"dead,omitempty"`
+
+	// UserIDHash stands for who has signed in, until the tokens are refreshed.
+	UserIDHash string `json:"user_id_hash,omitempty"`
 }
 
 const (
@@ -101,7 +104,7 @@ func (r *record) take(t *Tokens, now time.Time) {
 	if t.Life > 0 {
 		r.Expires = t.Obtained.Add(min(t.Life, maxLife)).UTC()
 	}
-	r.Refreshed, r.Used, r.Dead = t.Obtained.UTC(), now.UTC(), false
+	r.Refreshed, r.Used, r.Dead, r.UserIDHash = t.Obtained.UTC(), now.UTC(), false, t.UserIDHash
 	if t.Fields != nil {
 		fields := maps.Clone(r.Fields) // which others may be reading
 		if fields == nil {

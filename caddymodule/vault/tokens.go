@@ -27,6 +27,9 @@ type Tokens struct {
 
 	// Fields are kept beside the tokens, and take the place of those before them of the same name. They may be secrets.
 	Fields map[string]string
+
+	// UserIDHash stands for who has signed in, blank where that is not known. It is for the answer that is given again.
+	UserIDHash string
 }
 
 // Result is what a player gets.
@@ -36,6 +39,9 @@ type Result struct {
 
 	// Reference stands for AuthToken where that is to stay here. It is blank where Kept is false.
 	Reference string
+
+	// UserIDHash stands for who has signed in, blank where the tokens are not those of a sign-in.
+	UserIDHash string
 
 	// Known tells that the key that the player presented is the vault's.
 	Known bool
@@ -186,7 +192,7 @@ func (v *Vault) put(unlock func(), keep bool, m *seal.Name, r *record, t *Tokens
 }
 
 func resultOf(m *seal.Name, r *record) Result {
-	return Result{AuthToken: r.AccessToken, PrivateKey: m.Handle(), Reference: m.Reference(), Known: true, Kept: true}
+	return Result{AuthToken: r.AccessToken, PrivateKey: m.Handle(), Reference: m.Reference(), UserIDHash: r.UserIDHash, Known: true, Kept: true}
 }
 
 // Refresh returns tokens for a player that presents a key, with an access token that does it no good any more. A record
