@@ -93,6 +93,9 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		return err
 	}
 	h.warn()
+	if another(ctx) {
+		h.logger.Warn("there are two smapi_upgrade in this route: the second one meets only the calls that the first one forwards")
+	}
 	endpoint, err := h.Connect(ctx, &h.settings, &h.files)
 	if err != nil {
 		return err

@@ -11,6 +11,8 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/caddyserver/caddy/v2"
+
 	"github.com/smapi-tools/caddy-smapi-upgrade/internal/caddytest"
 	"github.com/smapi-tools/caddy-smapi-upgrade/internal/loopback"
 )
@@ -60,6 +62,26 @@ func TestWhatIsNotInForceIsWarnedOf(t *testing.T) {
 		s := caddytest.Run(t, caddytest.Directive(caddytest.Serve(t, caddytest.IssuesTokens), caddytest.OldService(t), options))
 		if !strings.Contains(s.Log(t), warning) {
 			t.Errorf("%q: no warning of %q", options, warning)
+		}
+	}
+}
+
+func TestTwoOfTheHandlerInOneRouteAreWarnedOf(t *testing.T) {
+	endpoint, old := caddytest.Serve(t, caddytest.IssuesTokens), caddytest.OldService(t)
+	one := strings.Split(caddytest.Directive(endpoint, old), "\n\treverse_proxy")[0] + "\n"
+	for directives, warns := range map[string]bool{
+		one:                               false,
+		one + one:                         true,
+		"route {\n" + one + one + "}":     true,
+		"handle /a {\n" + one + one + "}": true,
+		"handle /a {\n" + one + "}\nhandle {\n" + one + "}": false,
+	} {
+		log := caddytest.Run(t, directives).Log(t)
+		if n := strings.Count(log, "there are two smapi_upgrade in this route"); (n > 0) != warns {
+			t.Errorf("%d warnings for %s", n, directives)
+		}
+		if err := caddy.Stop(); err != nil {
+			t.Fatal(err)
 		}
 	}
 }

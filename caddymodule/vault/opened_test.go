@@ -56,6 +56,7 @@ func TestARecordIsOpenedOnceAndThenFromMemory(t *testing.T) {
 		token := elsewhere.Upgraded(call(t), home, account, withFields(oauth.login("a"))).Reference
 		var o *Opened
 		looks := func(fresh bool) int {
+			synctest.Wait() // the other gives its lock back after its answer
 			before := s.count()
 			var err error
 			if o, err = here.Open(call(t), token, fresh); err != nil {
