@@ -5,9 +5,12 @@ import { chromium } from "playwright-core";
 
 const [url, state, pictures] = process.argv.slice(2);
 const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
+const patience = 300_000; // milliseconds, on a busy machine
 const browser = await chromium.launch({
 	executablePath: process.env.CHROMIUM || "/usr/bin/chromium",
-	args: ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run"],
+	timeout: patience,
+	// A container's /dev/shm can be too small for it.
+	args: ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run"],
 });
 const seen = [];
 let cookies; // of the first one, since an address may work in one browser alone
@@ -16,14 +19,24 @@ for (const width of [1280, 390]) {
 		const context = await browser.newContext({ viewport: { width, height: 900 }, colorScheme, locale: "en-GB", timezoneId: "UTC" });
 		if (cookies) await context.addCookies(cookies);
 		const page = await context.newPage();
-		page.setDefaultTimeout(120_000);
+		page.setDefaultTimeout(patience);
+		// The page asks again when it is told to, so that it stands still while it is looked at, however long that takes.
+		await page.addInitScript(() => {
+			const soon = window.setTimeout;
+			window.setTimeout = (f, ms, ...args) => ms >= 1000 ? (window.askAgain = f, 0) : soon(f, ms, ...args);
+			AbortSignal.timeout = () => new AbortController().signal;
+		});
 		const errors = [], requests = [];
 		page.on("pageerror", (error) => errors.push(String(error)));
 		page.on("console", (message) => { if (message.type() === "error" && state !== "gone") errors.push(message.text()); });
 		page.on("request", (request) => requests.push(request.url()));
 		await page.goto(url);
 		await page.waitForFunction(() => document.getElementById("state").textContent !== "One moment");
-		if (state === "gone") await page.waitForSelector("#lost:not(:empty)");
+		if (state === "gone") {
+			await page.waitForFunction(() => window.askAgain);
+			await page.evaluate(() => { window.askAgain(); });
+			await page.waitForSelector("#lost:not(:empty)");
+		}
 		const look = {
 			width, colorScheme, errors, requests,
 			...await page.evaluate(() => ({

@@ -299,9 +299,12 @@ func TestStatusOpenShowsThePageOfASocket(t *testing.T) {
 		_ = running.Process.Signal(os.Interrupt)
 		<-ended
 	})
-	for deadline := time.Now().Add(time.Minute); caddy("smapi-upgrade", "ready", "--config", config).Run() != nil; time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("Caddy is not ready")
+	for caddy("smapi-upgrade", "ready", "--config", config).Run() != nil {
+		select {
+		case err := <-ended:
+			ended <- err
+			t.Fatalf("Caddy has ended: %v\n%s", err, &log)
+		case <-time.After(10 * time.Millisecond):
 		}
 	}
 	open := caddy("smapi-upgrade", "status", "--open", "--config", config)
