@@ -40,9 +40,14 @@ func complete(family *cobra.Command) {
 	for _, command := range commands {
 		family.AddCommand(command())
 	}
-	family.AddCommand(helpCommand(family))
 	family.SetFlagErrorFunc(usageError)
-	family.RunE = func(cmd *cobra.Command, args []string) error {
+	completeGroup(family)
+}
+
+// completeGroup has a command that is nothing without one of its own show its help, and adds the command help.
+func completeGroup(group *cobra.Command) {
+	group.AddCommand(helpCommand(group))
+	group.RunE = func(cmd *cobra.Command, args []string) error {
 		if len(args) > 0 {
 			return usageError(cmd, errNoCommand)
 		}

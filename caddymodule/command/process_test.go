@@ -64,14 +64,19 @@ func TestAProcessSaysTheSameAndEndsWithAStatus(t *testing.T) {
 func played(t testing.TB, answer http.HandlerFunc) string { return caddytest.Serve(t, answer).URL }
 
 func TestHelpIsACommandToo(t *testing.T) {
-	for _, args := range [][]string{nil, {"check"}, {"status"}} {
-		asked, flagged := process(t, nil, append([]string{"help"}, args...)...), process(t, nil, append(args, "--help")...)
+	for asking, flagging := range map[string]string{
+		"help": "--help", "help check": "check --help", "help status": "status --help", "help help": "help --help",
+		"vault help": "vault --help", "help vault keygen": "vault keygen --help", "vault help keygen": "vault keygen --help",
+	} {
+		asked, flagged := process(t, nil, strings.Fields(asking)...), process(t, nil, strings.Fields(flagging)...)
 		if asked != flagged || asked.code != 0 || asked.stdout == "" {
-			t.Errorf("help %s is\n%+v\nand --help is\n%+v", args, asked, flagged)
+			t.Errorf("%s is\n%+v\nand %s is\n%+v", asking, asked, flagging, flagged)
 		}
 	}
-	if got := here(t, nil, "help", "upgrade"); got.code != 2 || !strings.Contains(got.stderr, "no such command") {
-		t.Errorf("%+v", got)
+	for _, args := range []string{"help upgrade", "vault help open", "vault open"} {
+		if got := here(t, nil, strings.Fields(args)...); got.code != 2 || !strings.Contains(got.stderr, "no such command") {
+			t.Errorf("%s: %+v", args, got)
+		}
 	}
 }
 

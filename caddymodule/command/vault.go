@@ -27,14 +27,9 @@ func vaultCommand() *cobra.Command {
 Commands for the option 'vault', which keeps the refresh tokens of upgraded
 homes in Caddy's storage, sealed.
 `,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if len(args) > 0 {
-				return usageError(cmd, errors.New("there is no such command"))
-			}
-			return cmd.Help()
-		},
 	}
 	cmd.AddCommand(keygenCommand(), vaultStatusCommand(), forgetCommand(), rotateCommand())
+	completeGroup(cmd)
 	return cmd
 }
 
