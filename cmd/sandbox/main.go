@@ -87,6 +87,14 @@ func run(ctx context.Context, config string, once, services bool) error {
 	if err := os.WriteFile(secretFile, []byte(clientSecret), 0o600); err != nil {
 		return err
 	}
+	keys, err := seal.GenerateKeys(nil)
+	if err != nil {
+		return err
+	}
+	keyFile := filepath.Join(dir, "vault.json")
+	if err := os.WriteFile(keyFile, keys, 0o600); err != nil {
+		return err
+	}
 	env := map[string]string{
 		"SMAPI_TOKEN_ENDPOINT":     oauthURL + "/token",
 		"SMAPI_DEVICE_ENDPOINT":    oauthURL + authserver.DevicePath,
@@ -94,6 +102,7 @@ func run(ctx context.Context, config string, once, services bool) error {
 		"SMAPI_CLIENT_SECRET_FILE": secretFile,
 		"SMAPI_CLIENT_AUTH":        "basic_raw", // what this OAuth server wants
 		"SMAPI_LEGACY":             legacyURL,
+		"SMAPI_VAULT_KEYS":         keyFile,
 	}
 	if services {
 		if err := explain(env, config, dir); err != nil || once {
@@ -101,14 +110,6 @@ func run(ctx context.Context, config string, once, services bool) error {
 		}
 		<-ctx.Done()
 		return nil
-	}
-	keys, err := seal.GenerateKeys(nil)
-	if err != nil {
-		return err
-	}
-	env["SMAPI_VAULT_KEYS"] = filepath.Join(dir, "vault.json")
-	if err := os.WriteFile(env["SMAPI_VAULT_KEYS"], keys, 0o600); err != nil {
-		return err
 	}
 	front, err := newCaddy(config, dir, env)
 	if err != nil {
