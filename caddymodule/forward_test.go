@@ -154,16 +154,16 @@ func rawRequests(t *testing.T) map[string]string {
 	add := func(name, method, headers, body string) {
 		requests[name+", with a length"] = fmt.Sprintf("%s /smapi?a=b%%20c HTTP/1.1\r\nHost: smapi.example.com\r\n%sContent-Length: %d\r\n\r\n%s",
 			method, headers, len(body), body)
-		chunks := ""
+		var chunks strings.Builder
 		for rest := body; rest != ""; {
 			n := min(len(rest), 700)
-			chunks += fmt.Sprintf("%x\r\n%s\r\n", n, rest[:n])
+			fmt.Fprintf(&chunks, "%x\r\n%s\r\n", n, rest[:n])
 			rest = rest[n:]
 		}
 		requests[name+", in chunks"] = fmt.Sprintf("%s /smapi HTTP/1.1\r\nHost: smapi.example.com\r\n%sTransfer-Encoding: chunked\r\n\r\n%s0\r\n\r\n",
-			method, headers, chunks)
+			method, headers, &chunks)
 		requests[name+", with trailers"] = fmt.Sprintf("%s /smapi HTTP/1.1\r\nHost: smapi.example.com\r\n%sTrailer: X-Sum\r\nTransfer-Encoding: chunked\r\n\r\n%s0\r\nX-Sum: 42\r\n\r\n",
-			method, headers, chunks)
+			method, headers, &chunks)
 	}
 	const (
 		text    = "Content-Type: text/xml; charset=utf-8\r\n"

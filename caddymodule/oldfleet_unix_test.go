@@ -3,6 +3,7 @@
 package caddymodule_test
 
 import (
+	"flag"
 	"fmt"
 	"io"
 	"net/http"
@@ -20,6 +21,8 @@ import (
 	"github.com/smapi-tools/caddy-smapi-upgrade/internal/caddytest"
 	"github.com/smapi-tools/caddy-smapi-upgrade/internal/loopback"
 )
+
+var fleetHomes = flag.Int("homes", 100, "how many homes the fleet of the old service's test has")
 
 // manySessions is an old service with sessions, of any number of accounts.
 type manySessions struct {
@@ -135,11 +138,12 @@ func startInstances(t *testing.T, n int, storage, directives string) (all []*ins
 // What else happens to a service in its life: every call is answered as the old service would have, and it sees no more
 // getSessionId than there are accounts at each instance.
 func TestAFleetBrowsesOnWhateverHappens(t *testing.T) {
-	const homes, workers, life = 300, 16, time.Hour
-	step := stepClock(t)
+	const workers, life = 16, time.Hour
+	homes := *fleetHomes
+	step := stepClocks(t)
 	endpoint, old, storage := caddytest.Rotate(t, life.Seconds()), serveSessions(t), t.TempDir()
 	instances := startInstances(t, 3, storage, withOld(endpoint, old.Server, caddytest.VaultFile(t), "session_id"))
-	tokens := make([][2]string, homes)
+	tokens, player := make([][2]string, homes), caddytest.Player(t)
 	each := func(n int, do func(i int)) {
 		t.Helper()
 		var all sync.WaitGroup
@@ -163,7 +167,7 @@ func TestAFleetBrowsesOnWhateverHappens(t *testing.T) {
 		t.Helper()
 		each(homes*len(instances), func(i int) {
 			home, at := i%homes, instances[(i+i/homes)%len(instances)]
-			got := alone(t, at.Browsing(t, "getLastUpdate", "<loginToken><token>"+tokens[home][0]+"</token><key>"+tokens[home][1]+"</key></loginToken>", ""), &reloading)
+			got := alone(t, player, at.Browsing(t, "getLastUpdate", "<loginToken><token>"+tokens[home][0]+"</token><key>"+tokens[home][1]+"</key></loginToken>", ""), &reloading)
 			calls.Add(1)
 			if want := fmt.Sprint("the music of user", home); got.Status != 200 || got.Body != want {
 				t.Errorf("home %d got %+v", home, got)
@@ -185,7 +189,7 @@ func TestAFleetBrowsesOnWhateverHappens(t *testing.T) {
 
 	each(homes, func(i int) {
 		body := caddytest.Tries(t, fmt.Sprint("user", i), "12345", fmt.Sprint("Sonos_", i))
-		a, k := caddytest.TokensOf(alone(t, instances[i%len(instances)].Request(t, body), &reloading))
+		a, k := caddytest.TokensOf(alone(t, player, instances[i%len(instances)].Request(t, body), &reloading))
 		if tokens[i] = [2]string{a, k}; !strings.HasPrefix(a, "smv1.") {
 			t.Errorf("home %d was not upgraded", i)
 		}
@@ -207,6 +211,7 @@ func TestAFleetBrowsesOnWhateverHappens(t *testing.T) {
 	reloads.Wait()
 	browse()
 	reloading.Store(false)
+	player.CloseIdleConnections()
 	begun("after it forgot, and reloads", homes*len(instances))
 	browse()
 
@@ -220,7 +225,7 @@ func TestAFleetBrowsesOnWhateverHappens(t *testing.T) {
 	if endpoint.Refreshes.Load() != refreshes {
 		t.Error("the authorization server was there")
 	}
-	for deadline := time.Now().Add(time.Minute); endpoint.Refreshes.Load() < homes; {
+	for deadline := time.Now().Add(10 * time.Minute); endpoint.Refreshes.Load() < int64(homes); {
 		step(time.Minute) // until who could not be refreshed is tried again
 		browse()
 		if time.Now().After(deadline) {
@@ -228,7 +233,7 @@ func TestAFleetBrowsesOnWhateverHappens(t *testing.T) {
 		}
 	}
 	browse()
-	if n := endpoint.Refreshes.Load(); n != homes {
+	if n := endpoint.Refreshes.Load(); n != int64(homes) {
 		t.Errorf("%d refreshes of %d homes", n, homes)
 	}
 	begun("after an hour without the authorization server", homes*len(instances))
@@ -238,26 +243,20 @@ func TestAFleetBrowsesOnWhateverHappens(t *testing.T) {
 	t.Logf("%d calls in %v", calls.Load(), time.Since(begin))
 }
 
-// alone makes a call over a connection of its own. While Caddy loads a configuration it closes sockets whose connections nobody has
-// accepted yet, whatever handlers it has, and a player tries again.
-func alone(t *testing.T, r *http.Request, reloading *atomic.Bool) (got caddytest.Answer) {
-	r.Close = true
-	response, err := http.DefaultTransport.RoundTrip(r)
+// alone makes a call, over a connection of its own while there are reloads. While Caddy loads a configuration it closes sockets
+// whose connections nobody has accepted yet, whatever handlers it has, and a player tries again.
+func alone(t *testing.T, player *http.Client, r *http.Request, reloading *atomic.Bool) caddytest.Answer {
+	r.Close = reloading.Load()
+	got, err := caddytest.Fetch(player, r)
 	for tries := 0; err != nil && reloading.Load() && tries < 100; tries++ {
 		if r.Body, err = r.GetBody(); err == nil {
-			response, err = http.DefaultTransport.RoundTrip(r)
+			got, err = caddytest.Fetch(player, r)
 		}
 	}
 	if err != nil {
 		t.Error(err)
-		return got
 	}
-	defer response.Body.Close()
-	body, err := io.ReadAll(response.Body)
-	if err != nil {
-		t.Error(err)
-	}
-	return caddytest.Answer{Status: response.StatusCode, Header: response.Header, Body: string(body)}
+	return got
 }
 
 // roundOf is which configuration serves, blank where the connection is lost to a reload.

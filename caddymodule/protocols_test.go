@@ -64,6 +64,7 @@ func everyProtocol(t *testing.T, directives ...string) (urls []string) {
 }
 
 func TestEveryProtocolIsUpgraded(t *testing.T) {
+	t.Parallel()
 	endpoint, old := caddytest.Serve(t, caddytest.IssuesTokens), caddytest.OldService(t)
 	s := &caddytest.Site{URL: everyProtocol(t, caddytest.Directive(endpoint, old, "replay off"))[0]}
 	for proto, client := range clients(t) {
@@ -83,6 +84,7 @@ func TestEveryProtocolIsUpgraded(t *testing.T) {
 }
 
 func TestEveryProtocolIsForwardedAsByABareProxy(t *testing.T) {
+	t.Parallel()
 	const host = "smapi.example.com" // the same for both
 	old := listen(t, false)
 	proxy := "reverse_proxy " + old.Addr().String()
@@ -130,6 +132,7 @@ func TestEveryProtocolIsForwardedAsByABareProxy(t *testing.T) {
 
 // A body that is not whole when nobody waits for it any more is forwarded as it comes.
 func TestEveryProtocolsSlowBodiesAreForwarded(t *testing.T) {
+	t.Parallel()
 	old := caddytest.OldService(t)
 	endpoint := caddytest.Serve(t, caddytest.IssuesTokens)
 	s := &caddytest.Site{URL: everyProtocol(t, caddytest.Directive(endpoint, old))[0]}

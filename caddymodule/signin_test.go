@@ -292,6 +292,7 @@ func givesOnce(more string) http.HandlerFunc {
 }
 
 func TestASignInIsSpreadOverInstancesOfWhichOneDies(t *testing.T) {
+	t.Parallel()
 	oauth, old := newDeviceServer(t), caddytest.OldService(t)
 	c := caddytest.StartCluster(t, 3, caddytest.Directive(oauth.Server, old, "refresh_auth_tokens", "vault "+caddytest.VaultFile(t), oauth.signIn("user_id sub")))
 	l := c.Sites[0].Link(t)

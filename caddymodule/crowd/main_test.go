@@ -1,4 +1,4 @@
-package instances_test
+package crowd_test
 
 import (
 	"testing"

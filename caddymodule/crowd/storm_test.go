@@ -1,4 +1,4 @@
-package storm_test
+package crowd_test
 
 import (
 	"bytes"

@@ -1,4 +1,4 @@
-package strangers_test
+package crowd_test
 
 import (
 	"fmt"

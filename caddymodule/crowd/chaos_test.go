@@ -1,4 +1,4 @@
-package instances_test
+package crowd_test
 
 import (
 	"context"
@@ -23,7 +23,7 @@ import (
 )
 
 var (
-	chaosTime = flag.Duration("chaos", 6*time.Second, "how long the chaos lasts")
+	chaosTime = flag.Duration("chaos", 4*time.Second, "how long the chaos lasts")
 	chaosSeed = flag.Uint64("seed", 0, "seed of the chaos, 0 for a new one")
 )
 

@@ -1,4 +1,4 @@
-package instances_test
+package crowd_test
 
 import (
 	"fmt"
@@ -15,6 +15,7 @@ import (
 )
 
 func TestANodeThatDiesInAStormLosesNobody(t *testing.T) {
+	t.Parallel()
 	const accounts = 300
 	endpoint := caddytest.Count(t, caddytest.Takes(20*time.Millisecond, 6))
 	var nodes []*exec.Cmd

@@ -1,8 +1,9 @@
-package instances_test
+package crowd_test
 
 import (
 	"fmt"
 	"net/http"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -14,6 +15,7 @@ import (
 )
 
 func TestInstancesOnOneStorageAreOne(t *testing.T) {
+	t.Parallel()
 	endpoint, old, keys := caddytest.Rotate(t, 3600), caddytest.OldService(t), caddytest.VaultFile(t)
 	c := caddytest.StartCluster(t, 3, caddytest.WithVault(endpoint, old, keys, "failed_logins 4 30m"))
 
@@ -69,6 +71,8 @@ func TestInstancesOnOneStorageAreOne(t *testing.T) {
 		time.Sleep(time.Millisecond)
 	}
 	_ = c.Nodes[0].Process.Kill()
+	_ = c.Nodes[0].Wait()
+	age(t, filepath.Join(c.Storage, "locks"))
 	endpoint.Pass()
 	begun := time.Now()
 	got := c.Sites[1].Refresh(t, held, handle)
@@ -82,9 +86,22 @@ func TestInstancesOnOneStorageAreOne(t *testing.T) {
 	}
 }
 
+// age has the locks of a storage look as they do when nobody has kept them fresh for a while.
+func age(t *testing.T, dir string) {
+	t.Helper()
+	locks, err := filepath.Glob(filepath.Join(dir, "*.lock"))
+	if err != nil || len(locks) == 0 {
+		t.Fatal("nobody has a lock", err)
+	}
+	for _, path := range locks {
+		caddytest.Write(t, path, `{"created":"2001-02-03T04:05:06Z"}`)
+	}
+}
+
 // Two controllers of a home are upgraded, each at an instance of its own, and the second login ends the session of the
 // first one.
 func TestAServerWithOneSessionForAnAccountSignsOutNoController(t *testing.T) {
+	t.Parallel()
 	endpoint, old, keys := caddytest.Rotate(t, 3600), caddytest.OldService(t), caddytest.VaultFile(t)
 	endpoint.OneSession = true
 	c := caddytest.StartCluster(t, 2, caddytest.WithVault(endpoint, old, keys))
@@ -145,6 +162,7 @@ func TestARefusalAtAnotherInstanceIsWeighedToo(t *testing.T) {
 
 // Instances see of each other what has failed, and not what is under way.
 func TestGuessesAtOnceAreBoundedAtEachInstanceAndThenAtAll(t *testing.T) {
+	t.Parallel()
 	var failed, arrived atomic.Int32
 	judge, going := caddytest.Passwords(&failed), make(chan struct{})
 	proceed := sync.OnceFunc(func() { close(going) })
