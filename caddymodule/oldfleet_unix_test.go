@@ -22,7 +22,7 @@ import (
 	"github.com/smapi-tools/caddy-smapi-upgrade/internal/loopback"
 )
 
-var fleetHomes = flag.Int("homes", 100, "how many homes the fleet of the old service's test has")
+var fleetHomes = flag.Int("homes", 40, "how many homes the fleet of the old service's test has")
 
 // manySessions is an old service with sessions, of any number of accounts.
 type manySessions struct {

@@ -18,7 +18,7 @@ import (
 // A key that is no handle may be a refresh token from before there was a vault, so that it has to be tried. Whatever comes
 // of those that are made up, handles are refreshed and listeners are upgraded meanwhile.
 func TestStrangersWithMadeUpKeysAreInNoHandlesWay(t *testing.T) {
-	const strangers, places = 300, 2
+	const strangers, places = 200, 2
 	const life = time.Hour
 	step := stepClock(t)
 	endpoint := caddytest.Rotate(t, life.Seconds())

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/command/account"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/command/figures"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/command/page"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow/households"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/player"
@@ -280,7 +281,7 @@ func (s *simulation) players(cmd *cobra.Command) ([]player.Account, error) {
 
 // announce says who is played where, before anybody is.
 func (s *simulation) announce(cmd *cobra.Command, n int) {
-	who := page.Number(n, "account") + " of --from"
+	who := figures.Number(n, "account") + " of --from"
 	if s.from == "" {
 		who = madeUp(smapi.Kind(s.credentials), n)
 	}
@@ -298,13 +299,13 @@ func madeUp(kind smapi.Kind, n int) string {
 	}[kind], ""
 	switch {
 	case kind == smapi.Anonymous:
-		return page.Number(n, "player") + " without an account"
+		return figures.Number(n, "player") + " without an account"
 	case n == 1:
 		all = one[0]
 	default:
 		all = fmt.Sprintf(one[1], n)
 	}
-	return page.Number(n, "account") + " that " + map[bool]string{true: "is", false: "are"}[n == 1] + " made up (" + all + ")"
+	return figures.Number(n, "account") + " that " + map[bool]string{true: "is", false: "are"}[n == 1] + " made up (" + all + ")"
 }
 
 var errURL = errors.New("that is no URL of a site, such as http://localhost:8088")

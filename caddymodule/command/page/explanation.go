@@ -25,7 +25,7 @@ func Explanation(p *Page, x *diagnose.Explanation) {
 }
 
 func printRequest(p *Page, f *capture.Facts) {
-	fmt.Fprintf(p, "%s: %s with a body of %d bytes\n", capitalized(f.Kind), f.Method, f.BodyBytes)
+	fmt.Fprintf(p, "%s: %s with a body of %d bytes\n", strings.ToUpper(f.Kind[:1])+f.Kind[1:], f.Method, f.BodyBytes)
 	for _, h := range f.Deciding {
 		p.Wrapped("  ", "", h.Name+": "+h.Value)
 	}

@@ -4,10 +4,11 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"strings"
 	"time"
 
 	"golang.org/x/term"
+
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/command/figures"
 )
 
 // Progress is a bar on a terminal.
@@ -35,7 +36,7 @@ func ShowProgress(out io.Writer, done func() int, all int) *Progress {
 			if err != nil || width > defaultWidth {
 				width = defaultWidth
 			}
-			line := bar(done(), all, time.Since(begin), width-1) // the last column would begin a new line
+			line := figures.Bar(done(), all, time.Since(begin), width-1) // the last column would begin a new line
 			fmt.Fprint(out, "\r", line, "\x1b[K")
 			select {
 			case <-tick.C:
@@ -52,19 +53,4 @@ func ShowProgress(out io.Writer, done func() int, all int) *Progress {
 func (p *Progress) End() {
 	close(p.stop)
 	<-p.gone
-}
-
-// bar is in at most width columns: [=====>    ] 450 of 1000, 12s left
-func bar(done, all int, took time.Duration, width int) string {
-	text := fmt.Sprintf(" %*d of %d", len(fmt.Sprint(all)), done, all)
-	if done > 0 && took > time.Second {
-		text += fmt.Sprintf(", %v left", (took * time.Duration(all-done) / time.Duration(done)).Round(time.Second))
-	}
-	room := width - len(text) - 2
-	if room < 3 {
-		return text[:max(0, min(len(text), width))]
-	}
-	room = min(room, 40)
-	full := room * done / all
-	return "[" + strings.Repeat("=", full) + strings.Repeat(" ", room-full) + "]" + text
 }

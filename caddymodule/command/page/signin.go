@@ -3,6 +3,7 @@ package page
 import (
 	"fmt"
 
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/command/figures"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/player"
 )
 
@@ -28,7 +29,7 @@ func SignIn(p *Page, s *player.SignInSummary) {
 	if s.Reason != "" {
 		says += ". Why: " + s.Reason
 	}
-	p.Wrapped("", "", fmt.Sprintf("After %s: %s.", Number(s.Polls, "poll"), says))
+	p.Wrapped("", "", fmt.Sprintf("After %s: %s.", figures.Number(s.Polls, "poll"), says))
 	if s.Reference != "" {
 		fmt.Fprintf(p, "For support: %s\n", s.Reference)
 	}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/dustin/go-humanize"
 
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/command/figures"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/dashboard"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/secret"
@@ -63,7 +64,7 @@ func printEndpoint(p *Page, e *dashboard.EndpointStatus) {
 	}
 	fmt.Fprintf(p, "\n  exchanges      %d in flight, %d waiting", e.InFlight, e.Waiting)
 	if e.Waiting > 0 {
-		fmt.Fprintf(p, ", the oldest for %s", lasting(e.OldestWaitingSeconds))
+		fmt.Fprintf(p, ", the oldest for %s", figures.Lasting(e.OldestWaitingSeconds))
 	}
 	fmt.Fprintf(p, "\n  breaker        %s\n", map[string]string{
 		"closed":    "closed: all is well",
@@ -71,7 +72,7 @@ func printEndpoint(p *Page, e *dashboard.EndpointStatus) {
 		"half-open": "HALF-OPEN: the token endpoint has been failing and is tried",
 	}[e.Breaker])
 	if e.HoldSeconds > 0 {
-		fmt.Fprintf(p, "  hold           for %s more, as the token endpoint has asked\n", lasting(e.HoldSeconds))
+		fmt.Fprintf(p, "  hold           for %s more, as the token endpoint has asked\n", figures.Lasting(e.HoldSeconds))
 	}
 	printFuse(p, "upgrades", &e.LoginFuse)
 	printFuse(p, "refreshes", &e.RefreshFuse)
@@ -114,9 +115,9 @@ func history(e *dashboard.EndpointStatus, o flow.Outcome) string {
 
 // secretLine is how a secret is that comes from files.
 func secretLine(s *secret.Status) string {
-	text := s.Field + " read " + lasting(s.ReadSecondsAgo) + " ago"
+	text := s.Field + " read " + figures.Lasting(s.ReadSecondsAgo) + " ago"
 	if s.Field == "transport" {
-		text = "client certificate read " + lasting(s.ReadSecondsAgo) + " ago"
+		text = "client certificate read " + figures.Lasting(s.ReadSecondsAgo) + " ago"
 	}
 	if s.Expires != nil {
 		text += ", ends " + s.Expires.UTC().Format("2006-01-02 15:04 MST")

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/command/figures"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/player"
 )
 
@@ -16,14 +17,14 @@ func Summary(p *Page, s *player.Summary) {
 	if s.Again != nil {
 		lost = s.Again.Lost
 	}
-	fmt.Fprintf(p, "%s of %s in %s, in %s: %s calls/s\n", Number(s.Calls+lost, "call"), Number(s.Accounts, "account"),
-		Number(s.Households, "home"), brief(s.Seconds), figures(s.CallsPerSecond))
+	fmt.Fprintf(p, "%s of %s in %s, in %s: %s calls/s\n", figures.Number(s.Calls+lost, "call"), figures.Number(s.Accounts, "account"),
+		figures.Number(s.Households, "home"), figures.Brief(s.Seconds), figures.Short(s.CallsPerSecond))
 	if had := s.Accounts - s.Calls - s.GivenUp; s.Ended && had == 0 && s.GivenUp == 0 {
 		fmt.Fprintln(p, "Ended early, while upgraded accounts made their calls")
 	} else if s.Ended {
-		fmt.Fprintf(p, "Ended early: %s had no turn", Number(had, "account"))
+		fmt.Fprintf(p, "Ended early: %s had no turn", figures.Number(had, "account"))
 		if s.GivenUp > 0 {
-			fmt.Fprintf(p, ", %s under way given up", Number(s.GivenUp, "call"))
+			fmt.Fprintf(p, ", %s under way given up", figures.Number(s.GivenUp, "call"))
 		}
 		fmt.Fprintln(p)
 	}
@@ -32,13 +33,13 @@ func Summary(p *Page, s *player.Summary) {
 	}
 	if a := s.Again; a != nil {
 		fmt.Fprintf(p, "\n%s thrown away and asked for again: %d got one, %d of them tokens\n",
-			Number(a.Lost, "answer"), a.Answered, a.Upgraded)
+			figures.Number(a.Lost, "answer"), a.Answered, a.Upgraded)
 	}
 	printLatency(p, s.Latency)
 	printReferences(p, s.References)
 	if b := s.Browsed; b != nil {
-		fmt.Fprintf(p, "\nThen %s of %s in %s: %s calls/s\n", Number(b.Calls, "everyday call"), Number(b.Accounts, "upgraded account"),
-			brief(b.Seconds), figures(b.CallsPerSecond))
+		fmt.Fprintf(p, "\nThen %s of %s in %s: %s calls/s\n", figures.Number(b.Calls, "everyday call"), figures.Number(b.Accounts, "upgraded account"),
+			figures.Brief(b.Seconds), figures.Short(b.CallsPerSecond))
 		if b.Calls > 0 {
 			printOutcomes(p, player.EverydayRows(), b.Outcomes)
 		}
@@ -49,7 +50,7 @@ func Summary(p *Page, s *player.Summary) {
 
 func printLatency(p *Page, l *player.Latency) {
 	if l != nil {
-		fmt.Fprintf(p, "\nLatency   p50 %s   p90 %s   p99 %s   max %s\n", brief(l.P50), brief(l.P90), brief(l.P99), brief(l.Max))
+		fmt.Fprintf(p, "\nLatency   p50 %s   p90 %s   p99 %s   max %s\n", figures.Brief(l.P50), figures.Brief(l.P90), figures.Brief(l.P99), figures.Brief(l.Max))
 	}
 }
 
@@ -67,7 +68,7 @@ func printOutcomes(p *Page, rows []player.Row, outcomes map[player.Outcome]*play
 		if c == nil || c.Calls == 0 {
 			continue
 		}
-		p.Wrapped("", fmt.Sprintf(row, o.Title, fmt.Sprint(c.Calls), percent(c.Share)), o.Then)
+		p.Wrapped("", fmt.Sprintf(row, o.Title, fmt.Sprint(c.Calls), figures.Percent(c.Share)), o.Then)
 		printReasons(p, c.Reasons)
 	}
 }
