@@ -28,15 +28,15 @@ func judging(t testing.TB, kind string) *caddytest.Server {
 		case found == nil:
 			w.WriteHeader(http.StatusBadRequest)
 		case string(found[1]) == "refused":
-			caddytest.Says(500, fault("Client.LoginInvalid"))(w, r)
+			caddytest.Says(500, caddytest.Fault("Client.LoginInvalid"))(w, r)
 		case string(found[1]) == "disabled":
-			caddytest.Says(500, fault("Client.LoginDisabled"))(w, r)
+			caddytest.Says(500, caddytest.Fault("Client.LoginDisabled"))(w, r)
 		case string(found[1]) == "broken":
-			caddytest.Says(500, fault("Server.ServiceUnknownError"))(w, r)
+			caddytest.Says(500, caddytest.Fault("Server.ServiceUnknownError"))(w, r)
 		case string(found[1]) == "away":
 			w.WriteHeader(http.StatusServiceUnavailable)
 		case string(found[1]) == "picky":
-			caddytest.Says(500, fault("Client.ItemNotFound"))(w, r)
+			caddytest.Says(500, caddytest.Fault("Client.ItemNotFound"))(w, r)
 		default:
 			_, _ = io.WriteString(w, "<e:Envelope xmlns:e='http://schemas.xmlsoap.org/soap/envelope/'><e:Body><getSessionIdResponse xmlns='http://www.sonos.com/Services/1.1'>"+
 				"<getSessionIdResult>"+string(found[0][len("<username>"):])+"</getSessionIdResult></getSessionIdResponse></e:Body></e:Envelope>")
@@ -99,7 +99,7 @@ func TestACallThatFailsHereIsCountedApartFromWhatTheOldServiceRefuses(t *testing
 }
 
 func TestACallOfAnotherHomeThanItsTokensIsNotedAndServed(t *testing.T) {
-	old := strict(t, "login")
+	old := caddytest.Strict(t, "login")
 	o := caddytest.Operate(t, withOld(caddytest.Rotate(t, 3600), old.Server, caddytest.VaultFile(t), "login"))
 	authToken, key := o.UpgradeOf(t, "login")
 	before := o.Scrape(t)

@@ -44,7 +44,7 @@ func TestTheMethodsThatAreTriedAreThoseOfTheSchema(t *testing.T) {
 
 // rawOld is a strict old service that keeps what its last call was, byte for byte.
 type rawOld struct {
-	*strictOld
+	*caddytest.StrictService
 	mu   sync.Mutex
 	last []byte
 }
@@ -83,9 +83,9 @@ func (l recordingListener) Accept() (net.Conn, error) {
 type connKey struct{}
 
 func onTheWire(t *testing.T, kind string) *rawOld {
-	w := &rawOld{strictOld: strict(t, kind)}
+	w := &rawOld{StrictService: caddytest.Strict(t, kind)}
 	s := httptest.NewUnstartedServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
-		w.answer(rw, r) // which reads all of it
+		w.Answer(rw, r) // which reads all of it
 		if raw := r.Context().Value(connKey{}).(*recordedConn).take(); !strings.Contains(r.Header.Get("SOAPAction"), "#getSessionId") {
 			w.mu.Lock()
 			defer w.mu.Unlock()
@@ -162,8 +162,8 @@ func TestTheOldServiceCannotTellACallOfAnUpgradedHomeFromANativeOne(t *testing.T
 					}
 				}
 			}
-			if old.begun > 1 {
-				t.Errorf("%d sessions", old.begun)
+			if old.Begun > 1 {
+				t.Errorf("%d sessions", old.Begun)
 			}
 			t.Log(calls, "calls")
 		})

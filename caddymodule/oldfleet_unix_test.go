@@ -59,7 +59,7 @@ func serveSessions(t *testing.T) *manySessions {
 		}
 		session := sessionIn.FindStringSubmatch(body)
 		if session == nil || o.accounts[session[1]] == "" {
-			caddytest.Says(500, fault("Client.SessionIdInvalid"))(w, r)
+			caddytest.Says(500, caddytest.Fault("Client.SessionIdInvalid"))(w, r)
 			return
 		}
 		_, _ = io.WriteString(w, "the music of "+o.accounts[session[1]])

@@ -15,15 +15,15 @@ import (
 
 func TestWhatATranslatedCallAsksOthersIsASpanOfItsRequest(t *testing.T) {
 	received, step := collect(t), stepClock(t)
-	endpoint, old := caddytest.Rotate(t, 3600), strict(t, "session_id")
+	endpoint, old := caddytest.Rotate(t, 3600), caddytest.Strict(t, "session_id")
 	s := caddytest.Run(t, "tracing {\nspan request\n}\n"+withOld(endpoint, old.Server, caddytest.VaultFile(t), "session_id"))
 	authToken, key := s.UpgradeOf(t, "session_id")
 	checkServed(t, s.Browse(t, "getLastUpdate", authToken, key)) // with a session
 	step(time.Hour)
 	checkServed(t, s.Browse(t, "getLastUpdate", authToken, key)) // with a refresh
-	old.with(func() { clear(old.sessions) })
+	old.With(func() { clear(old.Sessions) })
 	checkServed(t, s.Browse(t, "getLastUpdate", authToken, key)) // with another session
-	old.with(func() { clear(old.sessions); old.faults["getSessionId"] = fault("Client.marker-code") })
+	old.With(func() { clear(old.Sessions); old.Faults["getSessionId"] = caddytest.Fault("Client.marker-code") })
 	s.Browse(t, "getLastUpdate", authToken, key)
 	heard := old.Asked()
 	if err := caddy.Stop(); err != nil { // which sends what is left

@@ -370,7 +370,7 @@ func TestAStorageThatFailsCostsNoCode(t *testing.T) {
 }
 
 func TestWhoHasSignedInBrowsesAnOldServiceThatNeverLearnsOfIt(t *testing.T) {
-	oauth, old := newDeviceServer(t), strict(t, "login")
+	oauth, old := newDeviceServer(t), caddytest.Strict(t, "login")
 	oauth.answers(givesOnce(`,"legacy_user":"testuser","legacy_password":"12345"`))
 	s := caddytest.Run(t, caddytest.Directive(oauth.Server, old.Server, "refresh_auth_tokens", "vault "+caddytest.VaultFile(t),
 		"old_service login {\nusername {token.legacy_user}\npassword {token.legacy_password}\n}", oauth.signIn()))
@@ -390,5 +390,5 @@ func TestWhoHasSignedInBrowsesAnOldServiceThatNeverLearnsOfIt(t *testing.T) {
 	}
 	// A poll that is not ours goes to the old service, without the token.
 	s.Ask(t, "getDeviceAuthToken", bearing("sign-in-poll.xml"))
-	old.checkOld(t)
+	old.Check(t)
 }

@@ -1,75 +1,14 @@
 package command
 
 import (
-	"encoding/xml"
 	"fmt"
-	"github.com/smapi-tools/caddy-smapi-upgrade/internal/caddytest"
-	"io"
 	"io/fs"
-	"net/http"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
+
+	"github.com/smapi-tools/caddy-smapi-upgrade/internal/caddytest"
 )
-
-// strictOld is an old service with sessions that knows the test account alone, and is behind a host and a path.
-type strictOld struct {
-	*caddytest.Server
-	mu    sync.Mutex
-	heard []string // the methods
-}
-
-const oldAnswer = `<s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/"><s:Body>%s</s:Body></s:Envelope>`
-
-func oldFault(code string) string {
-	return fmt.Sprintf(oldAnswer, "<s:Fault><faultcode>"+code+"</faultcode><faultstring>marker-text</faultstring></s:Fault>")
-}
-
-func strictSessions(t *testing.T, user, password string) *strictOld {
-	o := new(strictOld)
-	o.Server = caddytest.Serve(t, func(w http.ResponseWriter, r *http.Request) {
-		status, body := o.says(r, user, password)
-		w.Header().Set("Content-Type", "text/xml; charset=utf-8")
-		w.WriteHeader(status)
-		_, _ = io.WriteString(w, body)
-	})
-	return o
-}
-
-func (o *strictOld) says(r *http.Request, user, password string) (int, string) {
-	var e struct {
-		Credentials struct {
-			SessionID string                       `xml:"sessionId"`
-			All       []struct{ XMLName xml.Name } `xml:",any"`
-		} `xml:"Header>credentials"`
-		Body struct {
-			Call struct {
-				XMLName  xml.Name
-				Username string `xml:"username"`
-				Password string `xml:"password"`
-			} `xml:",any"`
-		} `xml:"Body"`
-	}
-	body, _ := io.ReadAll(r.Body)
-	if r.URL.Path != "/smapi" || r.Host != "music.example.com" || xml.Unmarshal(body, &e) != nil ||
-		strings.Contains(string(body)+r.Header.Get("Authorization"), "smv1") {
-		return 404, "not here"
-	}
-	method := e.Body.Call.XMLName.Local
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.heard = append(o.heard, method)
-	switch {
-	case method == "getSessionId" && (e.Body.Call.Username != user || e.Body.Call.Password != password):
-		return 500, oldFault("Client.LoginInvalid")
-	case method == "getSessionId":
-		return 200, fmt.Sprintf(oldAnswer, `<getSessionIdResponse xmlns="http://www.sonos.com/Services/1.1"><getSessionIdResult>marker-id</getSessionIdResult></getSessionIdResponse>`)
-	case e.Credentials.SessionID != "marker-id":
-		return 500, oldFault("Client.LoginUnsupported")
-	}
-	return 200, fmt.Sprintf(oldAnswer, `<`+method+`Response xmlns="http://www.sonos.com/Services/1.1"><x/></`+method+`Response>`)
-}
 
 // The account goes the whole way: through the handler as it is configured, and what is behind it.
 func TestCheckCallsTheOldServiceAsAnUpgradedHome(t *testing.T) {
@@ -86,7 +25,8 @@ func TestCheckCallsTheOldServiceAsAnUpgradedHome(t *testing.T) {
 		{"nobody", "marker-password", "session_id", "respond nothing", 3, 2},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			old, endpoint := strictSessions(t, "marker-user", test.password), caddytest.Serve(t, knows(issues, rejects))
+			old, endpoint := caddytest.Strict(t, "session_id"), caddytest.Serve(t, knows(issues, rejects))
+			old.User, old.Password = "marker-user", test.password
 			temporary := t.TempDir()
 			t.Setenv("TMPDIR", temporary)
 			storage := filepath.Join(t.TempDir(), "storage")
@@ -125,9 +65,13 @@ func TestCheckCallsTheOldServiceAsAnUpgradedHome(t *testing.T) {
 			if logins != test.logins {
 				t.Errorf("%d logins with the right password, want %d", logins, test.logins)
 			}
-			old.mu.Lock()
-			defer old.mu.Unlock()
-			if heard := strings.Join(old.heard, " "); test.code == 0 && heard != "getSessionId getMetadata" {
+			heard := ""
+			for _, r := range old.Check(t) {
+				if heard += r.Header.Get("SOAPAction"); r.Host != "music.example.com" || r.URL.Path != "/smapi" {
+					t.Errorf("the old service was asked at %s%s", r.Host, r.URL.Path)
+				}
+			}
+			if test.code == 0 && heard != `"http://www.sonos.com/Services/1.1#getSessionId""http://www.sonos.com/Services/1.1#getMetadata"` {
 				t.Errorf("the old service heard %s", heard)
 			}
 			for _, folder := range []string{temporary, storage} {
