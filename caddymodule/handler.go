@@ -290,10 +290,8 @@ func (h *Handler) answer(w http.ResponseWriter, r *http.Request, d *flow.Decisio
 	} else {
 		body = h.settings.Policy.Answer(d)
 	}
-	header := w.Header()
-	header.Set("Content-Type", "text/xml; charset=utf-8")
-	header.Set("Cache-Control", "no-store")
-	header.Set("Content-Length", strconv.Itoa(len(body)))
+	header, values := w.Header(), []string{"text/xml; charset=utf-8", "no-store", strconv.Itoa(len(body))}
+	header["Content-Type"], header["Cache-Control"], header["Content-Length"] = values[0:1:1], values[1:2:2], values[2:]
 	w.WriteHeader(status)
 	_, _ = w.Write(body) // a player that has gone asks again
 	return nil

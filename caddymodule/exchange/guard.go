@@ -17,7 +17,7 @@ type guard struct {
 	budgets          *pacing.Budgets
 	budget           pacing.Budget
 	account, network pacing.Account
-	done             func(failed bool)
+	passed           bool
 
 	vault       *vault.Vault
 	name        string // of the account
@@ -84,17 +84,17 @@ func (g *guard) open() bool {
 }
 
 // pass reports whether the login may be sent. If so, end has to be called.
-func (g *guard) pass() (ok bool) {
+func (g *guard) pass() bool {
 	if g.budgets == nil {
 		return true
 	}
-	g.done, ok = g.budgets.Spend(g.budget, g.account, g.network)
-	return ok
+	g.passed = g.budgets.Spend(g.budget, g.account, g.network)
+	return g.passed
 }
 
 func (g *guard) end(failed bool) {
-	if g.done != nil {
-		g.done(failed)
+	if g.passed {
+		g.budgets.End(g.budget, g.account, g.network, failed)
 	}
 }
 

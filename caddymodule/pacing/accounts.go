@@ -1,9 +1,10 @@
 package pacing
 
 import (
-	"container/list"
 	"sync"
 	"time"
+
+	"github.com/hashicorp/golang-lru/v2/simplelru"
 )
 
 // Accounts counts distinct accounts by what their last trial of the last five minutes was. It is safe for concurrent use.
@@ -12,8 +13,7 @@ import (
 // accounts, however many, displace none that was accepted.
 type Accounts struct {
 	mu    sync.Mutex
-	known map[Account]*list.Element
-	ended [ends]list.List // of *ended, the oldest first
+	ended [ends]*simplelru.LRU[Account, time.Time] // when, the oldest first
 }
 
 // End is how a trial ended.
@@ -28,63 +28,45 @@ const (
 	ends
 )
 
-type ended struct {
-	account Account
-	at      time.Time
-	end     End
-}
-
 const (
 	accountsWindow = 5 * time.Minute
 	accountsMost   = 512 // of each end
 )
 
 // NewAccounts returns Accounts of which none was tried.
-func NewAccounts() *Accounts { return &Accounts{known: make(map[Account]*list.Element)} }
+func NewAccounts() *Accounts {
+	a := new(Accounts)
+	for end := range a.ended {
+		a.ended[end], _ = simplelru.NewLRU[Account, time.Time](accountsMost, nil) // whose only error is a size of 0
+	}
+	return a
+}
 
 // Note takes down how a trial of an account ended, in the place of how its last one did.
 func (a *Accounts) Note(account Account, end End) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	now := time.Now()
-	if earlier := a.known[account]; earlier != nil {
-		if one := earlier.Value.(*ended); one.end == end {
-			one.at = now
-			a.ended[end].MoveToBack(earlier)
-			a.expire(now)
-			return
+	for other := range a.ended {
+		if End(other) != end {
+			a.ended[other].Remove(account)
 		}
-		a.forget(earlier)
 	}
-	a.known[account] = a.ended[end].PushBack(&ended{account, now, end})
-	a.expire(now)
+	a.ended[end].Add(account, time.Now())
 }
 
 // Count returns how many accounts there are of each End, 512 at most.
 func (a *Accounts) Count() (n [ends]int) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.expire(time.Now())
-	for end := range n {
-		n[end] = a.ended[end].Len()
-	}
-	return n
-}
-
-func (a *Accounts) expire(now time.Time) {
-	for end := range a.ended {
-		for l := &a.ended[end]; l.Len() > 0; {
-			oldest := l.Front()
-			if l.Len() <= accountsMost && now.Sub(oldest.Value.(*ended).at) < accountsWindow {
+	now := time.Now()
+	for end, accounts := range a.ended {
+		for {
+			if _, at, ok := accounts.GetOldest(); !ok || now.Sub(at) < accountsWindow {
 				break
 			}
-			a.forget(oldest)
+			accounts.RemoveOldest()
 		}
+		n[end] = accounts.Len()
 	}
-}
-
-func (a *Accounts) forget(e *list.Element) {
-	one := e.Value.(*ended)
-	a.ended[one.end].Remove(e)
-	delete(a.known, one.account)
+	return n
 }

@@ -65,34 +65,40 @@ func (b Budget) Reserved() int {
 }
 
 // Spend reports whether a trial of an account may be sent, from a network of which there is a digest for this account. If
-// so the caller has to call done with what came of it.
-func (b *Budgets) Spend(budget Budget, account, network Account) (done func(failed bool), ok bool) {
+// so the caller has to call End, with the same budget, and with what came of it.
+func (b *Budgets) Spend(budget Budget, account, network Account) bool {
 	if budget.Failures <= 0 {
-		return func(bool) {}, true
+		return true
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if !b.left(budget, account, network) {
-		return nil, false
+		return false
 	}
 	b.trying[account]++
 	b.trying[network]++
-	return func(failed bool) {
-		b.mu.Lock()
-		defer b.mu.Unlock()
-		for _, of := range [...]Account{account, network} {
-			if b.trying[of]--; b.trying[of] == 0 {
-				delete(b.trying, of)
-			}
+	return true
+}
+
+// End ends a trial that Spend let through.
+func (b *Budgets) End(budget Budget, account, network Account, failed bool) {
+	if budget.Failures <= 0 {
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, of := range [...]Account{account, network} {
+		if b.trying[of]--; b.trying[of] == 0 {
+			delete(b.trying, of)
 		}
-		if failed {
-			now := b.now()
-			b.add(account, budget, now)
-			if b.count(account, budget, now) >= budget.Failures-budget.Reserved() { // from here on it matters who has failed
-				b.add(network, budget, now)
-			}
+	}
+	if failed {
+		now := b.now()
+		b.add(account, budget, now)
+		if b.count(account, budget, now) >= budget.Failures-budget.Reserved() { // from here on it matters who has failed
+			b.add(network, budget, now)
 		}
-	}, true
+	}
 }
 
 // Left reports whether Spend would be true now.

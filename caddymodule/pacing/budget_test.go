@@ -9,6 +9,11 @@ import (
 	"time"
 )
 
+// spend returns how the trial of an account is ended, if it may be sent.
+func spend(b *Budgets, account, network Account) (done func(failed bool), ok bool) {
+	return func(failed bool) { b.End(budget, account, network, failed) }, b.Spend(budget, account, network)
+}
+
 func name(text string) Account { return sha256.Sum256([]byte(text)) }
 
 var budget = Budget{Failures: 4, Window: 30 * time.Minute}
@@ -16,7 +21,7 @@ var budget = Budget{Failures: 4, Window: 30 * time.Minute}
 // fail spends what is left, and returns how much that was.
 func fail(b *Budgets, account, network string) (n int) {
 	for {
-		done, ok := b.Spend(budget, name(account), name(account+network))
+		done, ok := spend(b, name(account), name(account+network))
 		if !ok {
 			return n
 		}
@@ -36,7 +41,7 @@ func TestFillingTheMemoryUpFreesNoAccountAndGuardsNone(t *testing.T) {
 			for range 500 * 60 {
 				var fill Account
 				_, _ = random.Read(fill[:])
-				if done, ok := b.Spend(budget, fill, fill); ok {
+				if done, ok := spend(b, fill, fill); ok {
 					done(true)
 				}
 			}
@@ -94,7 +99,7 @@ func TestGuessesAtOnceLeaveThatPartToo(t *testing.T) {
 	b := NewBudgets(time.Now)
 	var dones []func(bool)
 	for range 10 {
-		if done, ok := b.Spend(budget, name("ella"), name("guesser")); ok {
+		if done, ok := spend(b, name("ella"), name("guesser")); ok {
 			dones = append(dones, done)
 		}
 	}
@@ -115,7 +120,7 @@ func TestGuessesAtOnceLeaveThatPartToo(t *testing.T) {
 func TestASuccessCostsNothing(t *testing.T) {
 	b := NewBudgets(time.Now)
 	for range 100 {
-		done, ok := b.Spend(budget, name("ella"), name("home"))
+		done, ok := spend(b, name("ella"), name("home"))
 		if !ok {
 			t.Fatal("guarded")
 		}

@@ -54,7 +54,7 @@ func New[V any](accepted, rejected Store[V]) *Calls[V] {
 
 // Flight is one exchange and those who wait for its result.
 type Flight[V any] struct {
-	// Done is closed when the flight has landed. Result is set then.
+	// Done is closed when the flight has landed. Result is set then. It is nil for who leads.
 	Done   chan struct{}
 	Result V
 
@@ -83,13 +83,15 @@ func (c *Calls[V]) Board(d Digest, deadline time.Time, want Wanted) (known V, f 
 		return known, nil, false
 	}
 	if f := c.flights[d]; f != nil {
-		f.waiters++
+		if f.waiters++; f.Done == nil {
+			f.Done = make(chan struct{})
+		}
 		if deadline.After(f.deadline) {
 			f.deadline = deadline
 		}
 		return known, f, false
 	}
-	f = &Flight[V]{Done: make(chan struct{}), Abandoned: make(chan struct{}), waiters: 1, deadline: deadline}
+	f = &Flight[V]{Abandoned: make(chan struct{}), waiters: 1, deadline: deadline}
 	c.flights[d] = f
 	return known, f, true
 }
@@ -147,7 +149,9 @@ func (c *Calls[V]) Land(d, rejected Digest, f *Flight[V], result V, keep Keep) {
 	if c.flights[d] == f {
 		delete(c.flights, d)
 	}
-	c.mu.Unlock()
 	f.Result = result
-	close(f.Done)
+	if f.Done != nil {
+		close(f.Done)
+	}
+	c.mu.Unlock()
 }

@@ -7,6 +7,13 @@ import (
 	"time"
 )
 
+// held is how many values there are.
+func (m *Memory[V]) held() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.values.Len()
+}
+
 func TestAValueIsKeptForItsTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m, d := NewMemory[int](10, time.Now), DigestOf("call")
@@ -17,8 +24,8 @@ func TestAValueIsKeptForItsTime(t *testing.T) {
 		}
 		time.Sleep(time.Nanosecond)
 		synctest.Wait()
-		if v, ok := m.Get(d); ok || m.cache.Len() != 0 {
-			t.Errorf("after it it is %v, and %d are held", v, m.cache.Len())
+		if v, ok := m.Get(d); ok || m.held() != 0 {
+			t.Errorf("after it it is %v, and %d are held", v, m.held())
 		}
 	})
 }
@@ -35,7 +42,7 @@ func TestAValueInThePlaceOfAnotherIsKeptForATimeOfItsOwn(t *testing.T) {
 		}
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		if m.cache.Len() != 0 {
+		if m.held() != 0 {
 			t.Error("it is held for ever")
 		}
 	})
@@ -51,26 +58,52 @@ func TestWhatIsNotToBeKeptIsNot(t *testing.T) {
 	}
 }
 
-func TestOfTooManyValuesThoseUsedLastAreKept(t *testing.T) {
+func TestOfTooManyValuesThosePutLastAreKept(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := NewMemory[int](10, time.Now)
 		of := func(i int) Digest { return DigestOf(strconv.Itoa(i)) }
 		for i := range 100 {
 			m.Put(of(i), i, time.Minute)
-			m.Get(of(0))
 		}
 		for i := range 100 {
-			if _, ok := m.Get(of(i)); ok != (i == 0 || i > 90) {
+			if _, ok := m.Get(of(i)); ok != (i >= 90) {
 				t.Errorf("%d: %v", i, ok)
 			}
 		}
-		if m.cache.Len() != 10 {
-			t.Errorf("%d are held", m.cache.Len())
+		if m.held() != 10 {
+			t.Errorf("%d are held", m.held())
 		}
 		time.Sleep(time.Minute)
-		synctest.Wait() // no timer of one that had to go takes another with it, and none is left
-		if m.cache.Len() != 0 {
-			t.Errorf("%d are held after their time", m.cache.Len())
+		synctest.Wait()
+		if m.held() != 0 {
+			t.Errorf("%d are held after their time", m.held())
+		}
+	})
+}
+
+// What is kept for longer stands in the way of what was put after it, for as long: it is not told, and forgotten then.
+func TestValuesOfDifferentTimesAreAllForgotten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := NewMemory[int](10, time.Now)
+		for i := range 5 {
+			m.Put(DigestOf(strconv.Itoa(i)), i, time.Duration(5-i)*time.Minute)
+		}
+		time.Sleep(150 * time.Second)
+		for i := range 5 {
+			if _, ok := m.Get(DigestOf(strconv.Itoa(i))); ok != (i < 3) {
+				t.Errorf("%d: %v", i, ok)
+			}
+		}
+		time.Sleep(151 * time.Second)
+		synctest.Wait()
+		if n := m.held(); n != 0 {
+			t.Errorf("%d are held after their time", n)
+		}
+		m.Put(DigestOf("later"), 1, time.Minute) // and the timer is set again
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if n := m.held(); n != 0 {
+			t.Errorf("%d are held after their time", n)
 		}
 	})
 }

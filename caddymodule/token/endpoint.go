@@ -78,8 +78,9 @@ func (g *Grant) Size() (n int) {
 
 // Endpoint exchanges at one token endpoint as one client. It is safe for concurrent use.
 type Endpoint struct {
-	url, device    *url.URL
-	discovery      *discovery // in the place of url
+	known          endpoints
+	device         *url.URL
+	discovery      *discovery // in the place of known
 	client         Client
 	fields         []string
 	formType       string                               // its Content-Type
@@ -92,7 +93,7 @@ type Endpoint struct {
 // New returns an Endpoint. It does no network I/O.
 func New(c Config) *Endpoint {
 	e := &Endpoint{
-		url: c.URL, device: c.DeviceURL, client: c.Client, fields: c.Fields, formType: "application/x-www-form-urlencoded",
+		known: endpoints{token: c.URL}, device: c.DeviceURL, client: c.Client, fields: c.Fields, formType: "application/x-www-form-urlencoded",
 		transport: c.Transport, context: c.Context,
 	}
 	if c.FormCharset != "" {
@@ -141,7 +142,7 @@ func (e *Endpoint) Judge(g *Grant, a *Answer) Verdict {
 // locate returns the endpoints, or why they are not known.
 func (e *Endpoint) locate(deadline time.Time) (*endpoints, *Answer) {
 	if e.discovery == nil {
-		return &endpoints{token: e.url}, nil
+		return &e.known, nil
 	}
 	ctx, cancel := context.WithDeadline(e.context, deadline)
 	defer cancel()
@@ -256,7 +257,8 @@ func (e *Endpoint) request(ctx context.Context, where, audience *url.URL, form s
 		maps.Copy(header, extra)
 	}
 	form += client.ending
-	body := &formBody{Reader: strings.NewReader(form)}
+	body := new(formBody)
+	body.Reset(form)
 	r := tokenPost.WithContext(ctx)
 	r.URL, r.Host, r.Header = where, where.Host, header
 	r.Body, r.ContentLength = body, int64(len(form))
@@ -275,7 +277,7 @@ var errSent = errors.New("the request was sent before")
 
 // formBody is a body that knows whether it has been read from.
 type formBody struct {
-	*strings.Reader
+	strings.Reader
 	read atomic.Bool
 }
 
