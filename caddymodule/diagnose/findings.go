@@ -163,8 +163,8 @@ func (x *Checked) try(ctx context.Context, as *exchange.Exchanger, method smapi.
 		Seconds: result.Took.Seconds(), Posts: x.tap.Count(),
 	}
 	if result.Class == token.Issued {
-		t.AuthToken = utf8.RuneCountInString(result.Fields[x.settings.Policy.AuthToken])
-		t.PrivateKey = utf8.RuneCountInString(result.Fields[x.settings.Policy.PrivateKey])
+		t.AuthToken = utf8.RuneCountInString(result.Fields.Get(x.settings.Policy.AuthToken))
+		t.PrivateKey = utf8.RuneCountInString(result.Fields.Get(x.settings.Policy.PrivateKey))
 	}
 	return d, t
 }

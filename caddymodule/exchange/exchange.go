@@ -134,6 +134,8 @@ type Request struct {
 
 	// From is the same as a text, for a vault. Blank is not known.
 	From string
+
+	digest pacing.Account // of Account, zero until it is asked for
 }
 
 // Request returns what is asked for a call.
@@ -171,7 +173,7 @@ func (x *Rule) Request(call *smapi.Call, lookup Lookup) Request {
 // OfCode makes q, which x made, the request for the tokens of a device code.
 func (x *Rule) OfCode(q *Request, code string) {
 	q.Params = append(q.Params, token.Param{Name: "device_code", Value: code})
-	q.Identity, q.RejectionIdentity, q.Account = []string{x.variant, code}, nil, code
+	q.Identity, q.RejectionIdentity, q.Account, q.digest = []string{x.variant, code}, nil, code, pacing.Account{}
 }
 
 // With is the request for another refresh token: one that the vault has, where ready is nil, or that a player presents.

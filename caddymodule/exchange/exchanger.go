@@ -28,7 +28,7 @@ type Result struct {
 	Status int
 
 	// Fields are those of the answer that are kept, as texts. They are secrets.
-	Fields map[string]string
+	Fields token.Fields
 
 	// Waited is the time for a place at the token endpoint, Took the time from there to the answer, 0 where it was not
 	// asked.
@@ -208,7 +208,7 @@ func (x *Exchanger) lead(ctx context.Context, deadline time.Time, call, rejectio
 		}
 		x.State.Calls.Land(call, rejection, f, l, keep)
 	}()
-	account := x.account(q.Account)
+	account := x.accountOf(q)
 	l = x.fly(ctx, deadline, call, account, f, q)
 	r = x.judged(q, l)
 	accepted := r.Class == token.Issued && len(r.Fields) > 0 // and not an answer to something else
@@ -335,6 +335,14 @@ func turnedAway(a pacing.Admission) *token.Failure {
 	return nil
 }
 
+// accountOf is the account of a request.
+func (x *Exchanger) accountOf(q *Request) pacing.Account {
+	if q.digest == (pacing.Account{}) {
+		q.digest = x.account(q.Account)
+	}
+	return q.digest
+}
+
 func (x *Exchanger) account(name string) pacing.Account {
 	return pacing.Account(replay.DigestOf(x.Name, name))
 }
@@ -387,7 +395,7 @@ func (x *Exchanger) Note(q *Request, r *Result, end pacing.End) bool {
 	if q.Others && end != pacing.Accepted {
 		return false
 	}
-	accounts.Note(x.account(q.Account), end)
+	accounts.Note(x.accountOf(q), end)
 	return true
 }
 

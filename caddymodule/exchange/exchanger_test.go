@@ -499,7 +499,7 @@ func TestARefreshTokenIsUsedOnceAMinuteWhateverReplayIs(t *testing.T) {
 		use := func(home string) {
 			g := refreshOf("old")
 			g.Params = append(g.Params, token.Param{Name: "home", Value: home})
-			if r := e.Exchange(context.Background(), soon(), g); r.Class != token.Issued || r.Fields["refresh_token"] != "key" {
+			if r := e.Exchange(context.Background(), soon(), g); r.Class != token.Issued || r.Fields.Get("refresh_token") != "key" {
 				t.Errorf("%+v", r)
 			}
 		}
@@ -638,7 +638,7 @@ func TestACallerWhoLeavesDoesNotCutItsLogin(t *testing.T) {
 		return 200, nil, issued
 	}))
 	e.Exchange(caller, soon(), ella)
-	if r := e.Exchange(context.Background(), soon(), ella); r.Class != token.Issued || r.Fields["access_token"] != "new" || posts.Load() != 1 {
+	if r := e.Exchange(context.Background(), soon(), ella); r.Class != token.Issued || r.Fields.Get("access_token") != "new" || posts.Load() != 1 {
 		t.Errorf("of the next: %+v after %d POSTs", r, posts.Load())
 	}
 }

@@ -64,7 +64,7 @@ func (p *Policy) upgradeKept(ctx context.Context, deadline time.Time, x *exchang
 // keepIssued has the vault keep the tokens of an account that were just issued. A fallback for privateKey refreshes nothing
 // and is not kept.
 func (p *Policy) keepIssued(ctx context.Context, x *exchange.Exchanger, d *Decision, account string) {
-	refreshToken := d.Result.Fields[p.PrivateKey]
+	refreshToken := d.Result.Fields.Get(p.PrivateKey)
 	if refreshToken == "" {
 		return
 	}
@@ -123,7 +123,7 @@ func (p *Policy) refreshKept(ctx context.Context, deadline time.Time, x *exchang
 				return vault.Tokens{}, &refused{tried.Outcome, tried.Result}
 			}
 			t := vault.Tokens{
-				Access: tried.AuthToken, Refresh: tried.Result.Fields[p.PrivateKey], Life: tried.Result.Life, Obtained: tried.Result.At,
+				Access: tried.AuthToken, Refresh: tried.Result.Fields.Get(p.PrivateKey), Life: tried.Result.Life, Obtained: tried.Result.At,
 			}
 			if p.OldService != nil {
 				t.Fields = p.OldService.kept(nil, tried.Result.Fields)

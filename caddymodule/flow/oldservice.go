@@ -7,6 +7,7 @@ import (
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/exchange"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/token"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault"
 )
 
@@ -106,12 +107,12 @@ func (o *OldService) Lacks(kind smapi.Kind) (names []string) {
 
 // kept are the values of placeholders that are kept for an account: those of the call, unless that is nil, and those of a
 // token response.
-func (o *OldService) kept(call *smapi.Call, response map[string]string) map[string]string {
+func (o *OldService) kept(call *smapi.Call, response token.Fields) map[string]string {
 	fields := make(map[string]string, len(o.needs))
 	for _, name := range o.needs {
 		value := ""
 		if field, ok := strings.CutPrefix(name, ofToken); ok {
-			value = response[field]
+			value = response.Get(field)
 		} else if call != nil {
 			value = exchange.ValueOf(name, call)
 		}

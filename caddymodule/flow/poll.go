@@ -85,7 +85,7 @@ func (s *SignIn) hashUser(d *Decision) string {
 	if s.UserID == "" || s.HashUser == nil {
 		return ""
 	}
-	user := cmp.Or(d.Result.Fields[s.UserID], token.Claim(d.Result.Fields[IDToken], s.UserID))
+	user := cmp.Or(d.Result.Fields.Get(s.UserID), token.Claim(d.Result.Fields.Get(IDToken), s.UserID))
 	if user == "" {
 		d.Result.Cause = causeNoUser
 		return ""

@@ -9,7 +9,7 @@ import (
 
 // takeTokens takes the player's tokens from the answer, if they are there and fit.
 func (p *Policy) takeTokens(d *Decision) {
-	authToken, privateKey := d.Result.Fields[p.AuthToken], d.Result.Fields[p.PrivateKey]
+	authToken, privateKey := d.Result.Fields.Get(p.AuthToken), d.Result.Fields.Get(p.PrivateKey)
 	if privateKey == "" && d.Rule.GrantType == token.Refresh {
 		privateKey = d.Call.Credentials.Key // RFC 6749 section 6: the old one stays good
 	}

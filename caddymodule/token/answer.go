@@ -3,9 +3,9 @@ package token
 import (
 	"bytes"
 	"encoding/json"
-	"maps"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"time"
 	"unicode/utf8"
@@ -34,7 +34,7 @@ type Answer struct {
 	RetryAfter bool `json:"retry_after,omitempty"`
 
 	// Fields are those of Config.Fields that the answer has as a text, nil where it has none. They are secrets.
-	Fields map[string]string `json:"fields,omitempty"`
+	Fields Fields `json:"fields,omitempty"`
 
 	// Life is how long the access token is good (expires_in), 0 where the answer does not say.
 	Life time.Duration `json:"life,omitempty"`
@@ -47,6 +47,34 @@ type Answer struct {
 
 	// Took is the time from the request to the answer, 0 where nothing was sent.
 	Took time.Duration `json:"took,omitempty"`
+}
+
+// Fields are members of an answer that are texts, each name once. They are secrets.
+type Fields []Field
+
+// Field is a member of an answer.
+type Field struct {
+	Name string `json:"name"`
+	Text string `json:"text"`
+}
+
+// Get returns a text by its name, blank where there is none.
+func (f Fields) Get(name string) string {
+	for i := range f {
+		if f[i].Name == name {
+			return f[i].Text
+		}
+	}
+	return ""
+}
+
+// with returns the fields with a text in the place of the one of that name.
+func (f Fields) with(name, text string) Fields {
+	f = slices.DeleteFunc(f, func(earlier Field) bool { return earlier.Name == name })
+	if text == "" {
+		return f
+	}
+	return append(f, Field{name, text})
 }
 
 // Failure says in fixed texts why there is no answer, and what the operator can do about it.
@@ -83,7 +111,7 @@ func newAnswer(response *http.Response, content []byte, wanted []string) Answer 
 // take takes from the members of an object what is kept of them. Of members of one name the last one counts. They are
 // read here rather than by json.Unmarshal, which takes longer for it than all else that an answer needs.
 func (a *Answer) take(members []byte, wanted []string) {
-	fields := make(map[string]string, len(wanted))
+	fields := make(Fields, 0, len(wanted))
 	for {
 		var name, value []byte
 		if name, members = cutValue(members); name == nil {
@@ -101,11 +129,10 @@ func (a *Answer) take(members []byte, wanted []string) {
 		}
 		for _, field := range wanted {
 			if string(name) == field {
-				fields[field] = textOf(value)
+				fields = fields.with(field, textOf(value))
 			}
 		}
 	}
-	maps.DeleteFunc(fields, func(_, text string) bool { return text == "" })
 	if len(fields) > 0 {
 		a.Fields = fields
 	}

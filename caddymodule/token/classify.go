@@ -173,8 +173,8 @@ func (g *Grant) known(a *Answer) string {
 			return "other"
 		}
 	}
-	for _, value := range a.Fields {
-		if quotes(code, value) {
+	for _, f := range a.Fields {
+		if quotes(code, f.Text) {
 			return "other"
 		}
 	}

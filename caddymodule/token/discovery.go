@@ -67,9 +67,6 @@ const (
 
 // addAliases adds the endpoints for client certificates that the metadata has.
 func addAliases(to map[string]string, metadata []byte) {
-	if to == nil {
-		return
-	}
 	var members, given map[string]json.RawMessage
 	_ = json.Unmarshal(bytes.TrimPrefix(metadata, byteOrderMark), &members) // none of another kind
 	_ = json.Unmarshal(members["mtls_endpoint_aliases"], &given)

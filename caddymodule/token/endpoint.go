@@ -210,8 +210,15 @@ func (e *Endpoint) get(ctx context.Context, from *url.URL) (a Answer, metadata m
 		return *failed, nil
 	}
 	a = newAnswer(response, content, metadataFields)
-	addAliases(a.Fields, content)
-	return a, a.Fields
+	if a.Fields == nil {
+		return a, nil
+	}
+	metadata = make(map[string]string, len(a.Fields))
+	for _, f := range a.Fields {
+		metadata[f.Name] = f.Text
+	}
+	addAliases(metadata, content)
+	return a, metadata
 }
 
 // pause waits a little before a second try, not all callers for the same time.

@@ -112,11 +112,11 @@ func TestTheRequestIsWhatTheSpecificationSays(t *testing.T) {
 		g := ella
 		g.Params = append([]Param{{"scope", "a b"}, {"resource", "x"}, {"resource", "y"}}, g.Params...)
 		r := exchange(e, soon(), g)
-		if r.Class != Issued || r.Status != 200 || r.Fields["access_token"] != "new" || r.Fields["refresh_token"] != "key" {
+		if r.Class != Issued || r.Status != 200 || r.Fields.Get("access_token") != "new" || r.Fields.Get("refresh_token") != "key" {
 			t.Errorf("%s: %+v", auth, r)
 		}
-		if r.Fields["id_token"] != "" {
-			t.Errorf("%s: a field that is missing is %q", auth, r.Fields["id_token"])
+		if r.Fields.Get("id_token") != "" {
+			t.Errorf("%s: a field that is missing is %q", auth, r.Fields.Get("id_token"))
 		}
 		if posts.Load() != 1 {
 			t.Errorf("%s: %d POSTs", auth, posts.Load())

@@ -39,7 +39,7 @@ func ExampleEndpoint_Exchange() {
 		grant := token.Grant{Type: "password", Params: []token.Param{{Name: "username", Value: "ella"}, {Name: "password", Value: password}}}
 		answer, _ := endpoint.Exchange(deadline, &grant, func() (time.Time, bool) { return deadline, true })
 		verdict := endpoint.Judge(&grant, &answer)
-		fmt.Printf("%s %q %s %q\n", verdict.Class, answer.Fields["access_token"], answer.Life, verdict.Cause)
+		fmt.Printf("%s %q %s %q\n", verdict.Class, answer.Fields.Get("access_token"), answer.Life, verdict.Cause)
 	}
 	// Output:
 	// issued "new-token" 1h0m0s ""
