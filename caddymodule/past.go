@@ -20,23 +20,22 @@ func (h *Handler) remember(q *exchange.Request, d *flow.Decision) {
 	accounts := &h.shared.history.Accounts
 	switch {
 	case d.Outcome == flow.Linked && !d.Result.Replayed:
-		accounts.Note(history.SignedIn, h.standsFor(d.Call.HouseholdID))
+		accounts.Note(history.SignedIn, h.standsFor(d.Call.HouseholdID, replay.DigestOf("history", d.Call.HouseholdID)))
 	case !fair || q.Type == token.Refresh:
 	case d.Outcome == flow.Upgraded:
-		accounts.Note(history.Upgraded, h.standsFor(q.Account))
+		accounts.Note(history.Upgraded, h.standsFor(q.Account, h.exchanger.Digest(q)))
 	case d.Outcome == flow.Rejected:
-		accounts.Note(history.Refused, h.standsFor(q.Account))
+		accounts.Note(history.Refused, h.standsFor(q.Account, h.exchanger.Digest(q)))
 	case d.Outcome == flow.Doubted:
-		accounts.Note(history.Doubted, h.standsFor(q.Account))
+		accounts.Note(history.Doubted, h.standsFor(q.Account, h.exchanger.Digest(q)))
 	}
 }
 
-// standsFor is a digest of an account: by the vault's key where there is one, since it outlives the process.
-func (h *Handler) standsFor(account string) uint64 {
+// standsFor is a number for an account: by the vault's key where there is one, since it outlives the process, or else of a digest.
+func (h *Handler) standsFor(account string, digest [32]byte) uint64 {
 	if h.vault != nil {
 		return h.vault.Number("account of the history", account)
 	}
-	digest := replay.DigestOf("history", account)
 	return binary.LittleEndian.Uint64(digest[:])
 }
 

@@ -157,7 +157,7 @@ func explain(c *configuration.Handler, asked *capture.Request) (x Explained, err
 		x.Notes = append(x.Notes, noteOfHandle(p))
 		d.Others = d.Others && !p.Vault // what is refused then is this handler's own
 	}
-	x.Rule = d.Reason.Says
+	x.Rule = p.Says(&d)
 	switch {
 	case d.Outcome == flow.Forwarded:
 		x.Forwarded = x.Rule

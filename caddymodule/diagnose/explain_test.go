@@ -101,9 +101,9 @@ func checkDecision(t *testing.T, x *Explained, p *flow.Policy, envelope []byte, 
 	d := p.Decide(call)
 	observed := p.Mode == flow.ModeObserve && d.Outcome != flow.Forwarded
 	answered := d.Outcome != flow.Forwarded && !observed
-	if x.Call.Method != call.Method || x.Call.Credentials != call.Credentials.Kind || x.Rule != d.Reason.Says {
+	if x.Call.Method != call.Method || x.Call.Credentials != call.Credentials.Kind || x.Rule != p.Says(&d) {
 		t.Errorf("it is %s with %s: %s; want %s with %s: %s",
-			x.Call.Method, x.Call.Credentials, x.Rule, call.Method, call.Credentials.Kind, d.Reason.Says)
+			x.Call.Method, x.Call.Credentials, x.Rule, call.Method, call.Credentials.Kind, p.Says(&d))
 	}
 	if x.Answered != answered || x.Observed != observed || (x.Forwarded == "") != answered {
 		t.Errorf("answered %v, observed %v, forwarded %q; want %v, %v", x.Answered, x.Observed, x.Forwarded, answered, observed)

@@ -208,7 +208,7 @@ func (x *Exchanger) lead(ctx context.Context, deadline time.Time, call, rejectio
 		}
 		x.State.Calls.Land(call, rejection, f, l, keep)
 	}()
-	account := x.accountOf(q)
+	account := x.Digest(q)
 	l = x.fly(ctx, deadline, call, account, f, q)
 	r = x.judged(q, l)
 	accepted := r.Class == token.Issued && len(r.Fields) > 0 // and not an answer to something else
@@ -335,8 +335,8 @@ func turnedAway(a pacing.Admission) *token.Failure {
 	return nil
 }
 
-// accountOf is the account of a request.
-func (x *Exchanger) accountOf(q *Request) pacing.Account {
+// Digest stands for the account of a request, at this endpoint and in this process.
+func (x *Exchanger) Digest(q *Request) pacing.Account {
 	if q.digest == (pacing.Account{}) {
 		q.digest = x.account(q.Account)
 	}
@@ -395,7 +395,7 @@ func (x *Exchanger) Note(q *Request, r *Result, end pacing.End) bool {
 	if q.Others && end != pacing.Accepted {
 		return false
 	}
-	accounts.Note(x.accountOf(q), end)
+	accounts.Note(x.Digest(q), end)
 	return true
 }
 

@@ -59,7 +59,7 @@ type Reason struct {
 	// Cause is for the log, blank where the outcome says it all.
 	Cause string
 
-	// Says is for whoever wants the whole sentence.
+	// Says is the whole sentence, which Policy.Says has for every decision.
 	Says string
 }
 

@@ -24,6 +24,9 @@ type flow struct {
 	// decide says what becomes of a call, as far as that is known without asking.
 	decide func(*Policy, *smapi.Call) Decision
 
+	// asks says of a call that is exchanged why it is, for whoever wants the whole sentence. Nil is as decide says.
+	asks func(*Policy, *smapi.Call) string
+
 	// ask finds out the rest. Nil is by exchanging the call's credentials.
 	ask func(context.Context, *Policy, *exchange.Exchanger, *Decision, *exchange.Request)
 
@@ -112,6 +115,14 @@ func (p *Policy) Decide(call *smapi.Call) Decision {
 		}
 	}
 	return Decision{Call: call, Outcome: Forwarded}
+}
+
+// Says is the whole sentence about a decision.
+func (p *Policy) Says(d *Decision) string {
+	if d.Rule != nil && d.flow.asks != nil {
+		return d.flow.asks(p, d.Call)
+	}
+	return d.Reason.Says
 }
 
 // Hint says which option would have the calls of a method answered that are not, blank where none would.

@@ -26,7 +26,10 @@ var upgrade = flow{
 			// Something in front may have taken the Authorization header. That is no reason to sign a home out.
 			return decided(Forwarded, "", x.Lacks())
 		}
-		return ask(x, "households "+p.Households.String()+": this home is among them; exchange "+string(kind))
+		return ask(x, "")
+	},
+	asks: func(p *Policy, call *smapi.Call) string {
+		return "households " + p.Households.String() + ": this home is among them; exchange " + string(call.Credentials.Kind)
 	},
 	issued: Upgraded,
 	rejected: func(p *Policy) Reply {

@@ -90,8 +90,7 @@ func broken(status int, class Class, cause, fix string) Answer {
 
 // newAnswer keeps of an answer what it is judged by and the wanted fields.
 func newAnswer(response *http.Response, content []byte, wanted []string) Answer {
-	now := time.Now()
-	a := Answer{Status: response.StatusCode, HoldBack: holdBack(response, "", now)}
+	a := Answer{Status: response.StatusCode, HoldBack: holdBack(response, "", time.Now)}
 	a.RetryAfter = len(response.Header["Retry-After"]) > 0
 	a.Empty = len(bytes.TrimSpace(content)) == 0
 	content = bytes.TrimPrefix(content, byteOrderMark)
@@ -103,7 +102,7 @@ func newAnswer(response *http.Response, content []byte, wanted []string) Answer 
 	members, found := bytes.CutPrefix(bytes.TrimLeft(content, jsonBlank), []byte("{"))
 	if a.Object = found; found {
 		a.take(members, wanted)
-		a.HoldBack = holdBack(response, a.Error, now)
+		a.HoldBack = holdBack(response, a.Error, time.Now)
 	}
 	return a
 }
@@ -161,27 +160,40 @@ const jsonBlank = " \t\r\n"
 // cutValue cuts the next name or value off the inside of an object, which has to be valid JSON: nil at its end.
 func cutValue(members []byte) (value, rest []byte) {
 	members = bytes.TrimLeft(members, jsonBlank+",:")
-	depth, quoted := 0, false
-	for i := 0; i < len(members); i++ {
-		switch c := members[i]; {
-		case quoted && c == '\\':
-			i++
-		case c == '"':
-			quoted = !quoted
-		case quoted:
-		case c == '{' || c == '[':
+	for depth, i := 0, 0; i < len(members); i++ {
+		switch members[i] {
+		case '"':
+			i = endOfText(members, i)
+		case '{', '[':
 			depth++
-		case c == '}' || c == ']':
+		case '}', ']':
 			depth--
 		}
 		if depth < 0 {
-			return nil, nil
+			break
 		}
-		if depth == 0 && !quoted && bytes.IndexByte([]byte(jsonBlank+",:}"), members[i+1]) >= 0 { // there is a }
-			return members[:i+1], members[i+1:]
+		if depth == 0 {
+			switch members[i+1] { // there is a }
+			case ' ', '\t', '\r', '\n', ',', ':', '}':
+				return members[:i+1], members[i+1:]
+			}
 		}
 	}
 	return nil, nil
+}
+
+// endOfText is where the text ends that begins at i.
+func endOfText(members []byte, i int) int {
+	inside := members[i+1:]
+	if n := bytes.IndexByte(inside, '"'); bytes.IndexByte(inside[:n], '\\') < 0 {
+		return i + 1 + n
+	}
+	for i++; members[i] != '"'; i++ {
+		if members[i] == '\\' {
+			i++
+		}
+	}
+	return i
 }
 
 // textOf is the text of a value, blank where it is none.

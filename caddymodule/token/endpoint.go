@@ -15,6 +15,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -181,7 +182,7 @@ func read(response *http.Response) ([]byte, *Answer) {
 		a := broken(status, Unavailable, "an answer that switches protocols", "")
 		return nil, &a
 	}
-	content, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer+1))
+	content, err := readAll(io.LimitReader(response.Body, maxAnswer+1), response.ContentLength)
 	if err != nil {
 		a := unanswered(status, err)
 		return nil, &a
@@ -191,6 +192,25 @@ func read(response *http.Response) ([]byte, *Answer) {
 		return nil, &a
 	}
 	return content, nil
+}
+
+// readAll is io.ReadAll for what is said to be so long, -1 for unknown: then it takes no more room than it needs.
+func readAll(from io.Reader, length int64) (content []byte, err error) {
+	if length < 0 {
+		length = 511
+	}
+	content = make([]byte, 0, min(length, maxAnswer)+1) // one more, so that the end is seen
+	for {
+		n, err := from.Read(content[len(content):cap(content)])
+		switch content = content[:len(content)+n]; {
+		case err == io.EOF:
+			return content, nil
+		case err != nil:
+			return content, err
+		case len(content) == cap(content):
+			content = slices.Grow(content, len(content))
+		}
+	}
 }
 
 // get asks for metadata. No redirect is followed.

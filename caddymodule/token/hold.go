@@ -20,20 +20,20 @@ var resetHeaders = [...]string{"X-Rate-Limit-Reset", "X-Ratelimit-Reset", "Ratel
 
 // holdBack is for how long an answer asks to hold back, with a 429, a 503 or an OAuth error that says so: by Retry-After
 // (RFC 9110 section 10.2.3, seconds or a date) or by a header that says when the limit ends. It is 0 where it does not ask.
-func holdBack(answer *http.Response, code string, now time.Time) time.Duration {
+func holdBack(answer *http.Response, code string, now func() time.Time) time.Duration {
 	if answer.StatusCode != http.StatusTooManyRequests && answer.StatusCode != http.StatusServiceUnavailable &&
 		!slices.Contains(errorsPassing, code) {
 		return 0
 	}
 	for _, value := range answer.Header["Retry-After"] {
-		if hold, ok := retryAfter(value, now); ok {
+		if hold, ok := retryAfter(value, now()); ok {
 			return hold
 		}
 	}
 	for _, name := range resetHeaders {
 		if seconds, ok := readSeconds(answer.Header.Get(name)); ok {
 			if seconds >= largeSeconds {
-				seconds -= float64(now.Unix())
+				seconds -= float64(now().Unix())
 			}
 			return bounded(seconds)
 		}

@@ -7,7 +7,7 @@ import (
 )
 
 func TestHoldingBackIsBounded(t *testing.T) {
-	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	clock := func() time.Time { return time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC) }
 	for after, want := range map[string]time.Duration{
 		"0": 0, "7": 7 * time.Second, "86400": maxHold, "-1": 0, "soon": 0, "": 0, "99999999999999999999": maxHold, "7.5": 7500 * time.Millisecond, "30, 30": 30 * time.Second,
 		"Thu, 01 Jan 2026 00:00:09 UTC": 9 * time.Second, "NaN": 0, "Inf": 0,
@@ -16,7 +16,7 @@ func TestHoldingBackIsBounded(t *testing.T) {
 		"Thu, 1 Jan 2026 00:00:09 GMT": 9 * time.Second, "Thursday, 01-Jan-26 00:00:09 GMT": 9 * time.Second,
 		"Thu, 01 Jan 2026 00:00:09 GMT, Thu, 01 Jan 2026 00:00:08 GMT": 9 * time.Second, "Thu, 01 Jan 2026 01:00:09 +0100": 9 * time.Second,
 	} {
-		if got := holdBack(&http.Response{StatusCode: 429, Header: http.Header{"Retry-After": {after}}}, "", now); got != want {
+		if got := holdBack(&http.Response{StatusCode: 429, Header: http.Header{"Retry-After": {after}}}, "", clock); got != want {
 			t.Errorf("%q: for %v", after, got)
 		}
 	}
@@ -29,15 +29,15 @@ func TestHoldingBackIsBounded(t *testing.T) {
 	for name, value := range map[string]string{
 		"X-Rate-Limit-Reset": "1767225607", "X-Ratelimit-Reset": "7", "Ratelimit-Reset": "7;w=60",
 	} {
-		if got := holdBack(&http.Response{StatusCode: 429, Header: http.Header{name: {value}}}, "", now); got != 7*time.Second {
+		if got := holdBack(&http.Response{StatusCode: 429, Header: http.Header{name: {value}}}, "", clock); got != 7*time.Second {
 			t.Errorf("%s %s: for %v", name, value, got)
 		}
 	}
-	if got := holdBack(&http.Response{StatusCode: 500, Header: http.Header{"Retry-After": {"5"}}}, "server_error", now); got != 0 {
+	if got := holdBack(&http.Response{StatusCode: 500, Header: http.Header{"Retry-After": {"5"}}}, "server_error", clock); got != 0 {
 		t.Errorf("a 500 holds back for %v", got)
 	}
 	for _, code := range errorsPassing {
-		if got := holdBack(&http.Response{StatusCode: 400, Header: http.Header{"Retry-After": {"5"}}}, code, now); got != 5*time.Second {
+		if got := holdBack(&http.Response{StatusCode: 400, Header: http.Header{"Retry-After": {"5"}}}, code, clock); got != 5*time.Second {
 			t.Errorf("%s holds back for %v", code, got)
 		}
 	}
