@@ -15,7 +15,7 @@ import (
 type Budgets struct {
 	mu     sync.Mutex
 	slots  [budgetSlots]budgetSlot
-	trying map[Account]int // trials under way, which may fail, by account and by network
+	trying map[uint64]int // trials under way, which may fail, by account and by network
 	now    func() time.Time
 	epoch  time.Time // with a monotonic clock, so that nobody is freed by a step of the wall clock
 }
@@ -41,7 +41,7 @@ const (
 
 // NewBudgets returns Budgets of which nothing is spent. Now is the clock, which has to be monotonic.
 func NewBudgets(now func() time.Time) *Budgets {
-	return &Budgets{trying: make(map[Account]int), now: now, epoch: now()}
+	return &Budgets{trying: make(map[uint64]int), now: now, epoch: now()}
 }
 
 // Budget is how many failures of an account may reach the endpoint within a window. 0 failures are no bound.
@@ -75,8 +75,8 @@ func (b *Budgets) Spend(budget Budget, account, network Account) bool {
 	if !b.left(budget, account, network) {
 		return false
 	}
-	b.trying[account]++
-	b.trying[network]++
+	b.trying[account.key()]++
+	b.trying[network.key()]++
 	return true
 }
 
@@ -87,7 +87,7 @@ func (b *Budgets) End(budget Budget, account, network Account, failed bool) {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for _, of := range [...]Account{account, network} {
+	for _, of := range [...]uint64{account.key(), network.key()} {
 		if b.trying[of]--; b.trying[of] == 0 {
 			delete(b.trying, of)
 		}
@@ -111,10 +111,10 @@ func (b *Budgets) Left(budget Budget, account, network Account) bool {
 func (b *Budgets) left(budget Budget, account, network Account) bool {
 	now := b.now()
 	bound := budget.Failures - budget.Elsewhere
-	if budget.NetworkFailed || b.count(network, budget, now)+b.trying[network] > 0 { // what is under way may fail
+	if budget.NetworkFailed || b.count(network, budget, now)+b.trying[network.key()] > 0 { // what is under way may fail
 		bound -= budget.Reserved()
 	}
-	return b.count(account, budget, now)+b.trying[account] < bound
+	return b.count(account, budget, now)+b.trying[account.key()] < bound
 }
 
 func (b *Budgets) slot(budget Budget, now time.Time) int64 {

@@ -19,12 +19,12 @@ type Fuse struct {
 	percent  float64   // as last weighed with
 	blew     FuseTries // upon which it did
 	tries    list.List // of *try, of distinct accounts, the oldest first
-	known    map[Account]*list.Element
+	known    map[uint64]*list.Element
 	rejected int // of tries
 }
 
 type try struct {
-	account  Account
+	account  uint64
 	at       time.Time
 	rejected bool
 	reason   string
@@ -63,7 +63,7 @@ type FuseTries struct {
 // NewFuse returns a whole Fuse. Changed is told when it blows and when it is whole again, by a goroutine of its own; it
 // may be nil. Now is the clock.
 func NewFuse(changed func(FuseStatus), now func() time.Time) *Fuse {
-	return &Fuse{changed: changed, now: now, known: make(map[Account]*list.Element)}
+	return &Fuse{changed: changed, now: now, known: make(map[uint64]*list.Element)}
 }
 
 // Weigh notes that an account was accepted or rejected, and reports whether a rejection is in doubt. The fuse blows when of
@@ -76,7 +76,7 @@ func (f *Fuse) Weigh(percent float64, a Account, rejected bool, reason string) (
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.percent = percent
-	f.note(try{a, f.now(), rejected, reason})
+	f.note(try{a.key(), f.now(), rejected, reason})
 	change := false
 	if f.blown {
 		tried, refused := f.last(fuseAccounts)
