@@ -68,6 +68,7 @@ func (e *sharedEndpoint) status(now time.Time) dashboard.EndpointStatus {
 	s := dashboard.EndpointStatus{
 		Endpoint:    e.where,
 		ClientID:    e.client,
+		Since:       e.history.Since(),
 		InFlight:    state.InFlight,
 		Waiting:     state.Waiting,
 		Breaker:     state.Breaker,

@@ -100,7 +100,7 @@ func (e *sharedEndpoint) metadataFor(c *token.Config) *token.Metadata {
 }
 
 func newSharedEndpoint(where, client string) *sharedEndpoint {
-	e := &sharedEndpoint{where: where, client: client, history: history.New(), files: make(map[*settings.Files]*settings.Settings)}
+	e := &sharedEndpoint{where: where, client: client, history: history.New(time.Now()), files: make(map[*settings.Files]*settings.Settings)}
 	e.sessions = legacy.NewSessions(legacy.MaxSessions, clock)
 	endpoint := zap.String("token_endpoint", where)
 	e.State = exchange.NewState(pacing.Watch{

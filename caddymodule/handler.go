@@ -124,6 +124,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 			if h.vault, err = joinVault(&h.settings, keys, ctx.Storage(), h.logger); err != nil {
 				return err
 			}
+			h.keep()
 			h.exchanger.Vault, h.exchanger.Now = h.vault.Vault, clock
 		}
 	}
@@ -147,6 +148,7 @@ func (h *Handler) Cleanup() error {
 	h.files.Close()
 	stdlog.Quiet() // which Caddy may just have given back
 	if h.vault != nil {
+		h.leaveKeeper()
 		h.vault.leave()
 	}
 	if h.shared == nil {

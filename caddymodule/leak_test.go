@@ -15,6 +15,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault/seal"
 	"github.com/smapi-tools/caddy-smapi-upgrade/internal/caddytest"
 )
 
@@ -185,8 +186,13 @@ func TestNothingSecretGetsOut(t *testing.T) {
 			if err := caddy.Stop(); err != nil {
 				t.Fatal(err)
 			}
-			if kinds := checkStorage(t, o.Storage, secrets); kept && kinds["records"] == 0 || !kept && len(kinds) > 0 {
+			if kinds := checkStorage(t, o.Storage, secrets); kept && (kinds["records"] == 0 || kinds["history"] == 0) || !kept && len(kinds) > 0 {
 				t.Errorf("%s: the storage has %v", name, kinds)
+			}
+			if kept {
+				history := historyIn(t, o.Storage, keys)
+				checkNoMarker(t, name+", the history", history)
+				checkHasNone(t, name+", the history", history, secrets)
 			}
 		}
 	}
@@ -264,6 +270,32 @@ func checkStorage(t testing.TB, storage string, secrets []string) (kinds map[str
 		t.Error(err)
 	}
 	return kinds
+}
+
+// historyIn is what an instance has kept of the calls, opened.
+func historyIn(t testing.TB, storage, keyFile string) string {
+	t.Helper()
+	text, err := os.ReadFile(keyFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys, err := seal.ParseKeys(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	paths, err := filepath.Glob(filepath.Join(storage, "smapi_upgrade", "*", "history", "*", "*.jwe"))
+	if err != nil || len(paths) != 1 {
+		t.Fatal(paths, err)
+	}
+	sealed, err := os.ReadFile(paths[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	var content json.RawMessage
+	if _, err := keys.OpenObject(sealed, &content); err != nil || !bytes.Contains(content, []byte(`"total":{`)) {
+		t.Fatalf("%v: %s", err, content)
+	}
+	return string(content)
 }
 
 // refusedAccounts are how many accounts more call where every one is refused.

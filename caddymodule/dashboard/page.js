@@ -30,6 +30,7 @@ const breakable = (url) => url.split(/(?<=[/.])/).flatMap((part) => [part, docum
 
 const number = (n) => Math.round(n).toLocaleString("en");
 const clock = (date, seconds) => date.toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit", second: seconds ? "2-digit" : undefined });
+const date = (at) => at.toLocaleString("en-GB", { dateStyle: "long", timeStyle: "short" });
 const plural = (n, one, many) => number(n) + " " + (n === 1 ? one : many);
 
 function lasting(seconds) {
@@ -261,13 +262,14 @@ function outcomes(e, legend) {
 	return make("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Outcomes" }, make("table", {},
 		make("caption", {}, "Outcomes"),
 		make("thead", {}, make("tr", {}, make("th", { scope: "col" }, "what happened"), make("th", { scope: "col", class: "number" }, "5 min"),
-			make("th", { scope: "col", class: "number" }, "24 h"), make("th", { scope: "col", class: "number" }, "since start"), make("th", { scope: "col", class: "what" }, "the player gets"))),
+			make("th", { scope: "col", class: "number" }, "24 h"), make("th", { scope: "col", class: "number" }, "in all"), make("th", { scope: "col", class: "what" }, "the player gets"))),
 		make("tbody", {}, rows.map((o) => make("tr", {},
 			make("th", { scope: "row", class: "code" }, make("span", { class: "swatch " + o.group, "aria-hidden": "true" }), o.name),
 			make("td", { class: "number" + (e.last_5_minutes[o.name] ? "" : " quiet") }, number(e.last_5_minutes[o.name] || 0)),
 			make("td", { class: "number" }, number(day(o.name))),
 			make("td", { class: "number" }, number(e.since_start[o.name] || 0)),
-			make("td", { class: "quiet what" }, o.gets.replaceAll("`", "")))))));
+			make("td", { class: "quiet what" }, o.gets.replaceAll("`", ""))))),
+		make("p", { class: "note" }, "In all: since " + date(new Date(e.since)) + "."));
 }
 
 function faults(e) {

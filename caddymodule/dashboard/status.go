@@ -1,6 +1,8 @@
 package dashboard
 
 import (
+	"time"
+
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/secret"
 )
@@ -31,8 +33,10 @@ type EndpointStatus struct {
 	Endpoint string `json:"endpoint"`
 	ClientID string `json:"client_id"`
 
-	// What became of the calls, since the process or the configuration first used it, and over the last 5 minutes.
-	// What was forwarded is not in it.
+	// Since is when counting began: when the process first used it, or with a vault the first one of this instance.
+	Since time.Time `json:"since"`
+
+	// What became of the calls since then, and over the last 5 minutes. What was forwarded is not in it.
 	SinceStart   map[flow.Outcome]uint64 `json:"since_start"`
 	Last5Minutes map[flow.Outcome]uint64 `json:"last_5_minutes"`
 

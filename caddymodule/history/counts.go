@@ -20,15 +20,31 @@ type History struct {
 	Accounts Accounts
 	Faults   Faults
 
-	mu     sync.Mutex
-	total  [flow.NumOutcomes]uint64
-	recent ring
-	day    ring
+	mu      sync.Mutex
+	since   time.Time
+	total   [flow.NumOutcomes]uint64
+	calls   uint64 // that this process has counted
+	recent  ring
+	day     ring
+	resumed bool
 }
 
-// New returns a History of nothing.
-func New() *History {
-	return &History{recent: ring{RecentStep, make([]slot, recentSteps)}, day: ring{DayStep, make([]slot, daySteps)}}
+// New returns a History of nothing that begins now.
+func New(now time.Time) *History {
+	return &History{since: now.UTC(), recent: ring{RecentStep, make([]slot, recentSteps)}, day: ring{DayStep, make([]slot, daySteps)}}
+}
+
+// Since is when counting began.
+func (h *History) Since() time.Time {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.since
+}
+
+func (h *History) added() uint64 {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.calls
 }
 
 // ring has a slot for each step of time, in the place of the oldest.
@@ -47,13 +63,13 @@ func (r *ring) number(now time.Time) int64 { return max(0, now.UnixNano()) / int
 
 func (r *ring) slot(at int64) *slot { return &r.slots[at%int64(len(r.slots))] }
 
-func (r *ring) add(o flow.Outcome, now time.Time) {
-	at := r.number(now)
+// slotOf is the slot of a step, empty where it had another one.
+func (r *ring) slotOf(at int64) *slot {
 	s := r.slot(at)
 	if s.at != at {
 		*s = slot{at: at}
 	}
-	s.counts[o]++
+	return s
 }
 
 // Add counts one. What is no outcome is not counted.
@@ -64,11 +80,12 @@ func (h *History) Add(o flow.Outcome, now time.Time) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.total[o]++
-	h.recent.add(o, now)
-	h.day.add(o, now)
+	h.calls++
+	h.recent.slotOf(h.recent.number(now)).counts[o]++
+	h.day.slotOf(h.day.number(now)).counts[o]++
 }
 
-// Sums returns the outcomes since the start, over the last five minutes, and in each step of those, the oldest first.
+// Sums returns the outcomes in all, over the last five minutes, and in each step of those, the oldest first.
 func (h *History) Sums(now time.Time) (total, lately map[flow.Outcome]uint64, steps []map[flow.Outcome]uint64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -15,7 +15,7 @@ import (
 var noon = time.Date(2026, 5, 4, 12, 0, 0, 0, time.UTC)
 
 func TestADayIsCountedInStepsOfTenMinutes(t *testing.T) {
-	h := New()
+	h := New(noon)
 	h.Add(flow.Upgraded, noon.Add(-24*time.Hour-time.Second)) // long ago
 	h.Add(flow.Upgraded, noon.Add(-23*time.Hour))
 	for range 3 {
@@ -39,7 +39,7 @@ func TestADayIsCountedInStepsOfTenMinutes(t *testing.T) {
 }
 
 func TestAClockThatIsWrongBreaksNothing(t *testing.T) {
-	h := New()
+	h := New(noon)
 	for _, now := range []time.Time{{}, time.Unix(0, 0), noon, noon.Add(-time.Hour)} {
 		h.Add(flow.Upgraded, now)
 		h.Day(now)
@@ -48,7 +48,7 @@ func TestAClockThatIsWrongBreaksNothing(t *testing.T) {
 }
 
 func TestCountingAllocatesNothing(t *testing.T) {
-	h, now := New(), noon
+	h, now := New(noon), noon
 	if n := testing.AllocsPerRun(1000, func() { now = now.Add(time.Second); h.Add(flow.Upgraded, now) }); n != 0 {
 		t.Errorf("%v allocations", n)
 	}

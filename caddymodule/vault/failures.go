@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault/failures"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault/seal"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault/store"
 )
 
 // Failure is a failed login of an account, at whichever instance. Digest makes its Proof and Network.
@@ -37,3 +39,10 @@ func (v *Vault) Failed(ctx context.Context, account string, f Failure, forget ti
 	defer cancel()
 	return v.failures.Note(ctx, v.config.Keys().Namers()[0].Failures(account), f, forget)
 }
+
+// Histories is the folder of what instances have counted at a token endpoint.
+func (v *Vault) Histories(endpoint string) store.Folder {
+	return v.store.Folder(histories(&v.config.Keys().Namers()[0]) + "/" + v.Digest("endpoint", endpoint))
+}
+
+func histories(n *seal.Namer) string { return n.Dir() + "/history" }

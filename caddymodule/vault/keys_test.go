@@ -90,6 +90,9 @@ func TestRotatingSealsEverythingAnew(t *testing.T) {
 	}
 	damaged := keysOf(text).Namers()[0].Record("damaged", seal.OfAccount, account)
 	s.objects[damaged.Key()] = memoryObject{content: []byte("x")}
+	if err := v.Histories("endpoint").Write(call(t), "instance", map[string]uint64{"total": 1<<63 + 1}); err != nil {
+		t.Fatal(err)
+	}
 	rotated, _ := seal.GenerateKeys(text)
 	if done, err := open(t, parseKeys(t, rotated), s).Rotate(call(t)); err != nil || done != (Rotated{Seen: 3, Sealed: 2, Unreadable: 1}) {
 		t.Fatalf("got %+v, %v", done, err)
@@ -109,6 +112,10 @@ func TestRotatingSealsEverythingAnew(t *testing.T) {
 	}
 	if oauth.times() != 1 {
 		t.Errorf("asked %d times", oauth.times())
+	}
+	history := map[string]uint64{}
+	if err := v.Histories("endpoint").Read(call(t), "instance", &history); err != nil || history["total"] != 1<<63+1 {
+		t.Errorf("the history is %v, %v", history, err)
 	}
 	if done, err := v.Rotate(call(t)); err != nil || done.Sealed != 0 {
 		t.Errorf("again: %+v, %v", done, err)

@@ -2,6 +2,7 @@ package vault
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"io/fs"
 
@@ -90,7 +91,7 @@ func (v *Vault) reseal(ctx context.Context, m seal.Name, key string) (bool, erro
 }
 
 func (v *Vault) resealObject(ctx context.Context, key string) error {
-	var content map[string]any
+	var content json.RawMessage
 	if err := v.store.Read(ctx, key, &content); err != nil {
 		return err
 	}
@@ -106,7 +107,19 @@ func (v *Vault) resealRest(ctx context.Context) error {
 	keys := v.config.Keys()
 	for i := range keys.Namers() {
 		n := &keys.Namers()[i]
-		for _, key := range []string{store.MarkKey(n), cursorKey(n)} {
+		rest := []string{store.MarkKey(n), cursorKey(n)}
+		endpoints, err := v.store.List(ctx, histories(n))
+		if err != nil {
+			return err
+		}
+		for _, endpoint := range endpoints {
+			kept, err := v.store.List(ctx, endpoint)
+			if err != nil {
+				return err
+			}
+			rest = append(rest, kept...)
+		}
+		for _, key := range rest {
 			if err := v.resealObject(ctx, key); err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, ErrLost) && !errors.Is(err, ErrKey) {
 				return err
 			}

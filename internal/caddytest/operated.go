@@ -89,6 +89,7 @@ type FuseTries struct {
 type EndpointStatus struct {
 	Endpoint             string              `json:"endpoint"`
 	ClientID             string              `json:"client_id"`
+	Since                time.Time           `json:"since"`
 	SinceStart           map[string]uint64   `json:"since_start"`
 	Last5Minutes         map[string]uint64   `json:"last_5_minutes"`
 	History              []map[string]uint64 `json:"history"`

@@ -52,8 +52,11 @@ func printEndpoint(p *Page, e *dashboard.EndpointStatus) {
 	if e.ClientID != "" {
 		fmt.Fprintln(p, "as "+e.ClientID)
 	}
+	if !e.Since.IsZero() {
+		fmt.Fprintln(p, "counted since "+e.Since.UTC().Format("2006-01-02 15:04 MST"))
+	}
 	fmt.Fprintln(p)
-	row(p, "", "last 5 min", "since start", "last 5 min, each 10 s")
+	row(p, "", "last 5 min", "in all", "last 5 min, each 10 s")
 	for _, o := range flow.Outcomes() {
 		if e.SinceStart[o] > 0 || o == flow.Upgraded {
 			row(p, o.String(), humanize.Comma(int64(e.Last5Minutes[o])), humanize.Comma(int64(e.SinceStart[o])), history(e, o))
