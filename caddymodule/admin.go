@@ -14,6 +14,7 @@ import (
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/dashboard"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/pacing"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/secret"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
 )
 
 func init() {
@@ -47,7 +48,7 @@ func currentStatus(now time.Time) (all dashboard.Status, past []dashboard.Endpoi
 	for _, e := range endpoints() {
 		s := e.status(now)
 		all.Endpoints = append(all.Endpoints, s)
-		one := dashboard.Endpoint{EndpointStatus: s, Day: e.history.Day(now), Accounts: e.history.Accounts.Estimate(), Faults: e.history.Faults.Last()}
+		one := dashboard.Endpoint{EndpointStatus: s, Day: e.history.Day(now), Accounts: e.history.Accounts.Estimate(), Faults: e.history.Faults.Last(), Vaults: e.vaultFiles(), AnybodyIsUpgraded: e.exchanges(smapi.Anonymous)}
 		if end := e.seen.First(); !end.IsZero() {
 			one.ServerCertificateEnds = &end
 		}
@@ -55,8 +56,12 @@ func currentStatus(now time.Time) (all dashboard.Status, past []dashboard.Endpoi
 	}
 	for _, v := range vaults() {
 		s := dashboard.VaultStatus{KeyFile: v.file, Unwritten: v.Pending(), Failing: v.Failing()}
-		if n := v.records.Load(); n >= 0 {
-			s.Records = &n
+		if n := v.records.Load(); n != nil {
+			records := int64(n.Records)
+			s.Records = &records
+			if n.Whole {
+				s.Came = &dashboard.VaultCame{Upgraded: n.Upgraded, SignedIn: n.SignedIn, TakenIn: n.TakenIn, About: n.About}
+			}
 		}
 		all.Vaults = append(all.Vaults, s)
 	}

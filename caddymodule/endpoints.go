@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -162,6 +163,26 @@ func (e *sharedEndpoint) countExchanging(handlers map[smapi.Kind]int) {
 			handlers[kind]++
 		}
 	}
+}
+
+// exchanges reports whether some handler exchanges credentials of a kind here.
+func (e *sharedEndpoint) exchanges(kind smapi.Kind) bool {
+	handlers := map[smapi.Kind]int{}
+	e.countExchanging(handlers)
+	return handlers[kind] > 0
+}
+
+// vaultFiles are the key files of the vaults that its handlers have.
+func (e *sharedEndpoint) vaultFiles() (files []string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, s := range e.files {
+		if file, err := filepath.Abs(s.VaultKeyFile); err == nil && s.VaultKeyFile != "" && !slices.Contains(files, file) {
+			files = append(files, file)
+		}
+	}
+	slices.Sort(files)
+	return files
 }
 
 // hasOldService reports whether some handler puts calls to an old service.

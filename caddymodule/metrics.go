@@ -228,8 +228,8 @@ func (vaultsCollector) Collect(values chan<- prometheus.Metric) {
 	var records, unwritten, failing float64
 	counted := false
 	for _, v := range vaults() {
-		if n := v.records.Load(); n >= 0 {
-			records, counted = records+float64(n), true
+		if n := v.records.Load(); n != nil {
+			records, counted = records+float64(n.Records), true
 		}
 		unwritten += float64(v.Pending())
 		if v.Failing() {

@@ -6,7 +6,9 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/dashboard"
 	"github.com/smapi-tools/caddy-smapi-upgrade/internal/caddytest"
 )
@@ -72,6 +74,39 @@ func TestThePageTellsDistinctAccounts(t *testing.T) {
 	}
 	if faults := got.Faults; len(faults) != 4 || faults[0].Outcome.String() != "rejected" || !strings.Contains(o.Log(t), `"reference":"`+faults[0].Reference+`"`) {
 		t.Errorf("%+v", faults)
+	}
+}
+
+func TestThePageTellsTheRecordsOfTheVaultByHowTheyCame(t *testing.T) {
+	step := stepClock(t)
+	keys := caddytest.VaultFile(t)
+	o := caddytest.Operate(t, caddytest.WithVault(caddytest.Rotate(t, 3600), caddytest.OldService(t), keys))
+	for i := range 3 {
+		o.Post(t, caddytest.Account(t, fmt.Sprint("listener", i)))
+	}
+	caddymodule.Forget(t.Context())
+	v := drawn(t, o)
+	if got := v.Endpoints[0].Vaults; len(got) != 1 || got[0] != keys || v.Vaults[0].KeyFile != keys || v.Vaults[0].Came != nil {
+		t.Errorf("before all are counted: %q, %+v", got, v.Vaults)
+	}
+	for range 24 {
+		step(time.Hour)
+		caddymodule.Forget(t.Context())
+	}
+	if got := drawn(t, o).Vaults[0].Came; got == nil || *got != (dashboard.VaultCame{Upgraded: 3}) {
+		t.Errorf("%+v", got)
+	}
+}
+
+// With an exchange that asks for no credentials the authorization server vouches for nobody.
+func TestThePageTellsThatAnybodyCanBeUpgraded(t *testing.T) {
+	endpoint, old := caddytest.Serve(t, caddytest.IssuesTokens), caddytest.OldService(t)
+	for options, want := range map[string]bool{
+		"exchange login": false, "exchange anonymous urn:example:anonymous": true, "exchange anonymous urn:example:anonymous\nmode observe": false,
+	} {
+		if got := drawn(t, caddytest.Operate(t, caddytest.Directive(endpoint, old, options))).Endpoints[0].AnybodyIsUpgraded; got != want {
+			t.Errorf("%s: %v", options, got)
+		}
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/settings"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault/census"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault/seal"
 )
 
@@ -25,7 +26,7 @@ var vaultsPool = caddy.NewUsagePool()
 type sharedVault struct {
 	*vault.Vault
 	file    string
-	records atomic.Int64 // as forgetting has counted them, -1 until then
+	records atomic.Pointer[census.Totals] // as forgetting has counted them, nil until then
 	stop    context.CancelFunc
 
 	mu      sync.Mutex
@@ -75,7 +76,6 @@ func (m *vaultMember) leave() {
 
 func newSharedVault(file string, first *vaultMember) *sharedVault {
 	v := &sharedVault{file: file}
-	v.records.Store(-1)
 	v.current.Store(first)
 	v.Vault = vault.New(vault.Config{
 		Keys:          func() *seal.Keys { return v.current.Load().keys() },
@@ -124,7 +124,7 @@ func (v *sharedVault) forgotten(f vault.Forgotten, err error) {
 		logger.Warn("cannot look for records of the vault that nobody uses", zap.NamedError("cause", err))
 		return
 	}
-	v.records.Store(int64(f.Records))
+	v.records.Store(&f.Totals)
 	if f.Removed > 0 {
 		logger.Info("forgot records of the vault that nobody used", zap.Int("records", f.Removed))
 	}

@@ -32,6 +32,12 @@ type Endpoint struct {
 	Accounts history.Estimate `json:"accounts"`
 	Faults   []history.Fault  `json:"faults"`
 
+	// Vaults are the key files of those that it has.
+	Vaults []string `json:"vaults,omitempty"`
+
+	// AnybodyIsUpgraded tells of an exchange that asks for no credentials, so that accounts can be made up that are upgraded.
+	AnybodyIsUpgraded bool `json:"anybody_is_upgraded,omitempty"`
+
 	// ServerCertificateEnds is when the first of the certificates ends that the token endpoint has shown, nil where it has shown none.
 	ServerCertificateEnds *time.Time `json:"server_certificate_ends,omitempty"`
 }

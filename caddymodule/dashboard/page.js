@@ -202,21 +202,34 @@ function axes(inner, high, steps, step, range) {
 
 // --- the rest of an endpoint
 
+// inVaults is how the records of an endpoint's vaults came, undefined where it has none or not all were counted yet.
+function inVaults(e, vaults) {
+	const its = vaults.filter((v) => (e.vaults || []).includes(v.key_file));
+	if (!its.length || its.some((v) => !v.came)) return undefined;
+	const sum = (of) => its.reduce((n, v) => n + v.came[of], 0);
+	return { upgraded: sum("upgraded"), signed_in: sum("signed_in"), taken_in: sum("taken_in"), about: its.some((v) => v.came.about) };
+}
+
 function figures(e, vaults) {
-	const a = e.accounts;
-	const figure = (n, name) => make("div", {},
+	const a = e.accounts, kept = inVaults(e, vaults);
+	const figure = (n, name, exact) => make("div", {},
 		make("dt", {}, name),
-		make("dd", { class: n ? undefined : "zero" }, n ? make("span", { class: "about", title: "about" }, make("span", { "aria-hidden": "true" }, "≈"), make("span", { class: "unseen" }, "about ")) : null, number(n)));
-	const records = vaults.filter((v) => v.records !== undefined).reduce((sum, v) => sum + v.records, 0);
-	const counted = vaults.some((v) => v.records !== undefined);
+		make("dd", { class: n ? undefined : "zero" }, n && !exact ? make("span", { class: "about", title: "about" }, make("span", { "aria-hidden": "true" }, "≈"), make("span", { class: "unseen" }, "about ")) : null, number(n)));
+	const said = kept
+		? ["Upgraded and signed in are records of the vault, one for each account of a home, as counted within the last day. ",
+			kept.taken_in ? "It has " + plural(kept.taken_in, "more that was", "more that were") + " upgraded before there was a vault. " : "",
+			"By estimate there are about " + number(a.upgraded) + " and " + number(a.signed_in) + " now. ",
+			"Refused and doubted are estimates of distinct accounts, within about 2 percent, and may hold accounts that strangers have made up. "]
+		: ["Estimates of distinct accounts, within about 2 percent; one may be in several. Refused and doubted may hold accounts that strangers have made up, the others are by the authorization server's word. ",
+			e.vaults ? "The records of the vault are shown when all of them are counted, which takes a day. " : ""];
+	if (e.anybody_is_upgraded) said.push("With exchange anonymous nobody proves who they are: anybody can make up homes, and those upgraded are what callers claim.");
 	return make("div", { class: "wide" },
 		make("h3", {}, "How far the migration is"),
 		make("dl", { class: "figures" },
-			figure(a.upgraded, "accounts upgraded"), figure(a.signed_in, "homes signed in"),
+			figure(kept ? kept.upgraded : a.upgraded, "accounts upgraded", kept && !kept.about),
+			figure(kept ? kept.signed_in : a.signed_in, "homes signed in", kept && !kept.about),
 			figure(a.refused, "accounts refused"), figure(a.doubted, "refusals doubted")),
-		make("p", { class: "note" },
-			"Estimates of distinct accounts, within about 2 percent; one may be in several. Refused and doubted may hold accounts that strangers have made up, the others are by the authorization server's word. ",
-			counted ? "The vault keeps " + plural(records, "record", "records") + " of homes, as counted within the last day." : ""));
+		make("p", { class: "note" }, said));
 }
 
 const breakers = {
@@ -268,7 +281,7 @@ function outcomes(e, legend) {
 			make("td", { class: "number" + (e.last_5_minutes[o.name] ? "" : " quiet") }, number(e.last_5_minutes[o.name] || 0)),
 			make("td", { class: "number" }, number(day(o.name))),
 			make("td", { class: "number" }, number(e.since_start[o.name] || 0)),
-			make("td", { class: "quiet what" }, o.gets.replaceAll("`", ""))))),
+			make("td", { class: "quiet what" }, o.gets.replaceAll("`", "")))))),
 		make("p", { class: "note" }, "In all: since " + date(new Date(e.since)) + "."));
 }
 

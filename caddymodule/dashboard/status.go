@@ -20,11 +20,26 @@ type VaultStatus struct {
 	// Records is how many there are, as forgetting has counted them within the last day, nil until then.
 	Records *int64 `json:"records,omitempty"`
 
+	// Came is how these came, nil until all of them were counted.
+	Came *VaultCame `json:"came,omitempty"`
+
 	// Unwritten is how many objects could not be written yet and are in memory alone.
 	Unwritten int `json:"unwritten"`
 
 	// Failing tells that the storage failed after it was last written to.
 	Failing bool `json:"failing"`
+}
+
+// VaultCame is how the records of a vault came: each is of an account of a home.
+type VaultCame struct {
+	Upgraded int `json:"upgraded"`
+	SignedIn int `json:"signed_in"`
+
+	// TakenIn is how many were upgraded before there was a vault, and have refreshed since.
+	TakenIn int `json:"taken_in"`
+
+	// About tells that these are by the share of some of the records, as in a large vault.
+	About bool `json:"about,omitempty"`
 }
 
 // EndpointStatus is how one token endpoint is, as one client. It outlives configurations that keep both.

@@ -68,7 +68,8 @@ func (p *Policy) keepIssued(ctx context.Context, x *exchange.Exchanger, d *Decis
 	if refreshToken == "" {
 		return
 	}
-	t := vault.Tokens{Access: d.AuthToken, Refresh: refreshToken, Life: d.Result.Life, Obtained: d.Result.At, UserIDHash: d.UserIDHash}
+	t := vault.Tokens{Access: d.AuthToken, Refresh: refreshToken, Life: d.Result.Life, Obtained: d.Result.At, UserIDHash: d.UserIDHash,
+		SignedIn: d.Outcome == Linked}
 	if o := p.OldService; o != nil {
 		t.Fields = o.kept(d.Call, d.Result.Fields)
 		if missing := o.missing(t.Fields); missing != "" {

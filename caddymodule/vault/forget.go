@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault/census"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault/seal"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault/store"
 )
@@ -26,15 +27,7 @@ type cursor struct {
 	Shard int       `json:"shard"`
 	Last  time.Time `json:"last"`
 
-	// Records is how many there were in each shard at the last visit.
-	Records [seal.Shards]int `json:"records"`
-}
-
-func (c *cursor) total() (n int) {
-	for _, records := range c.Records {
-		n += records
-	}
-	return n
+	census.Census
 }
 
 func cursorKey(n *seal.Namer) string { return n.Dir() + "/forget" + seal.Extension }
@@ -44,8 +37,11 @@ type Forgotten struct {
 	// Done is false where another instance has done it, or does.
 	Done bool
 
-	// Seen and Removed are the records of this share, and Records how many there are in all, as of the last day.
-	Seen, Removed, Records int
+	// Seen and Removed are the records of this share.
+	Seen, Removed int
+
+	// Totals are of all records, as of the last day.
+	census.Totals
 }
 
 // Run forgets a share every hour, the first some minutes from now, until ctx ends. Told is told what each came to.
@@ -78,10 +74,10 @@ func (v *Vault) Forget(ctx context.Context) (f Forgotten, err error) {
 
 func (v *Vault) forgetShare(ctx context.Context, n *seal.Namer, f *Forgotten) error {
 	var c cursor
+	defer func() { f.Add(&c.Census) }()
 	if err := v.cursor(ctx, n, &c); err != nil {
 		return err
 	}
-	f.Records += c.total()
 	if c.fresh(v.now()) {
 		return nil
 	}
@@ -98,15 +94,13 @@ func (v *Vault) forgetShare(ctx context.Context, n *seal.Namer, f *Forgotten) er
 		return err
 	}
 	for range (seal.Shards + forgetShares - 1) / forgetShares {
-		shard := c.Shard
-		seen, removed, err := v.forgetShard(ctx, n, byte(shard))
-		f.Seen, f.Removed = f.Seen+seen, f.Removed+removed
+		counted, removed, err := v.forgetShard(ctx, n, byte(c.Shard))
+		f.Seen, f.Removed = f.Seen+counted.Records+removed, f.Removed+removed
 		if err != nil {
 			return err
 		}
-		f.Records += seen - removed - c.Records[shard]
-		c.Records[shard] = seen - removed
-		c.Shard = (shard + 1) % seal.Shards
+		c.Visited(c.Shard, &counted)
+		c.Shard = (c.Shard + 1) % seal.Shards
 		if err := v.move(ctx, n, &c); err != nil {
 			return err
 		}
@@ -140,17 +134,28 @@ func (v *Vault) move(ctx context.Context, n *seal.Namer, c *cursor) error {
 	return v.store.Store(ctx, cursorKey(n), sealed)
 }
 
-func (v *Vault) forgetShard(ctx context.Context, n *seal.Namer, shard byte) (seen, removed int, err error) {
+func (v *Vault) forgetShard(ctx context.Context, n *seal.Namer, shard byte) (counted census.Shard, removed int, err error) {
 	err = v.each(ctx, n, shard, func(m seal.Name, key string) error {
-		seen++
 		unused, err := v.unused(ctx, m, key)
-		if err == nil && unused {
-			err = v.remove(ctx, m)
-			removed++
+		if err != nil {
+			return err
 		}
-		return err
+		if unused {
+			removed++
+			return v.remove(ctx, m)
+		}
+		if counted.Records++; counted.Opened == census.MaxOpened {
+			return nil
+		}
+		r, err := v.record(ctx, m)
+		if err == nil {
+			counted.Came(r.Source)
+		} else if errors.Is(err, ErrUnavailable) {
+			return err
+		}
+		return nil
 	})
-	return seen, removed, err
+	return counted, removed, err
 }
 
 // forgetFailed removes the failed logins that count no more, all of them each hour: accounts can be made up.

@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault/census"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault/seal"
 )
 
@@ -238,6 +239,55 @@ func TestFailedLoginsOfAllAccountsAreForgottenEveryHour(t *testing.T) {
 		forgetFor(t, v, 1)
 		if n := len(s.keys(seal.Failed)); n != 0 {
 			t.Errorf("%d are left", n)
+		}
+	})
+}
+
+func TestRecordsAreCountedByHowTheyCame(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, oauth, keys := newStorage(), newServer(), newKeys(t)
+		v := open(t, keys, s)
+		for i := range 5 {
+			v.Upgraded(t.Context(), fmt.Sprint(i), account, oauth.login("a"))
+		}
+		for i := range 3 {
+			listener := oauth.login("b")
+			listener.SignedIn = true
+			v.Upgraded(t.Context(), fmt.Sprint(i), "a code", listener)
+		}
+		old := oauth.login("c")
+		if _, err := v.Refresh(t.Context(), "old", old.Refresh, old.Access, oauth.ask); err != nil {
+			t.Fatal(err)
+		}
+		var f Forgotten
+		for range 24 {
+			if f.Whole {
+				t.Fatal("a part is taken for the whole")
+			}
+			var err error
+			if f, err = v.Forget(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Hour)
+		}
+		if want := (census.Totals{Records: 9, Upgraded: 5, SignedIn: 3, TakenIn: 1, Whole: true}); f.Totals != want {
+			t.Errorf("%+v", f.Totals)
+		}
+	})
+}
+
+func TestALargeVaultIsOpenedOnlyInPart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, oauth, keys := newStorage(), newServer(), newKeys(t)
+		v := open(t, keys, s)
+		const accounts = 5 * census.MaxOpened // of one home, which are in one shard
+		for i := range accounts {
+			v.Upgraded(t.Context(), home, fmt.Sprint(i), oauth.login("a"))
+		}
+		before := s.calls["load"]
+		forgetFor(t, v, 25)
+		if n := s.calls["load"] - before; n < census.MaxOpened || n > 2*census.MaxOpened+3*25 {
+			t.Errorf("%d objects were read", n)
 		}
 	})
 }

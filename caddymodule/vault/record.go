@@ -4,6 +4,8 @@ import (
 	"maps"
 	"slices"
 	"time"
+
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault/census"
 )
 
 const version = 1 // of records
@@ -32,8 +34,8 @@ type record struct {
 	Refreshed time.Time `json:"refreshed_at"` // when the tokens were issued
 	Used      time.Time `json:"used_at"`
 
-	// Source is what the record was made by: upgrade or refresh.
-	Source string `json:"source,omitempty"`
+	// Source is what the record was made by.
+	Source census.Source `json:"source,omitempty"`
 
 	// Fields are what calls to the old service are made of, nil where there was none when the tokens were issued. Dead tells that
 	// the account has to sign in again: neither its tokens nor these are good any more.

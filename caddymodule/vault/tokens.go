@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault/census"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault/seal"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault/store"
 )
@@ -30,6 +31,9 @@ type Tokens struct {
 
 	// UserIDHash stands for who has signed in, blank where that is not known. It is for the answer that is given again.
 	UserIDHash string
+
+	// SignedIn tells that a listener has signed in, and did not upgrade.
+	SignedIn bool
 }
 
 // Result is what a player gets.
@@ -147,7 +151,10 @@ func (v *Vault) upgrade(ctx context.Context, m seal.Name, home string, t *Tokens
 	}
 	existed := r.Generation > 0
 	if !existed {
-		*r = record{Name: m.Text(), Household: home, Created: v.now().UTC(), Source: "upgrade"}
+		*r = record{Name: m.Text(), Household: home, Created: v.now().UTC(), Source: census.Upgrade}
+		if t.SignedIn {
+			r.Source = census.SignIn
+		}
 	}
 	return v.put(unlock, existed, &m, r, t)
 }
@@ -376,7 +383,7 @@ func (v *Vault) takeIn(ctx context.Context, home, token string, ask Ask) (Result
 			return Result{}, err
 		}
 		r := &record{
-			Name: m.Text(), Alias: true, Household: home, RefreshToken: token, Created: v.now().UTC(), Source: "refresh",
+			Name: m.Text(), Alias: true, Household: home, RefreshToken: token, Created: v.now().UTC(), Source: census.Refresh,
 		}
 		result, err := v.put(unlock, true, &m, r, &t)
 		result.Asked = true

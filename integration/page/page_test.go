@@ -122,7 +122,7 @@ func idle() *dashboard.Endpoint {
 	end, client := now.Add(61*24*time.Hour), now.Add(203*24*time.Hour)
 	e := &dashboard.Endpoint{
 		EndpointStatus: dashboard.EndpointStatus{
-			Endpoint: "https://auth.example.com/oauth2/token", ClientID: "sonos-upgrade", Breaker: "closed", InFlight: 2,
+			Endpoint: "https://auth.example.com/oauth2/token", ClientID: "sonos-upgrade", Since: now.Add(-37 * 24 * time.Hour), Breaker: "closed", InFlight: 2,
 			SinceStart: map[flow.Outcome]uint64{}, Last5Minutes: map[flow.Outcome]uint64{},
 			LoginFuse:   dashboard.FuseStatus{Percent: 50, FuseTries: dashboard.FuseTries{Tried: 212, Rejected: 9, OAuthError: "invalid_grant"}},
 			RefreshFuse: dashboard.FuseStatus{Percent: 50, FuseTries: dashboard.FuseTries{Tried: 64}},
@@ -175,7 +175,18 @@ func put(e *dashboard.Endpoint, i int, o flow.Outcome, n float64) {
 
 func of(e *dashboard.Endpoint) *dashboard.Value {
 	records := int64(18_611)
-	return dashboard.New(now, []dashboard.Endpoint{*e}, []dashboard.VaultStatus{{KeyFile: "/etc/smapi/keys", Records: &records}})
+	e.Vaults = []string{"/etc/smapi/keys"}
+	return dashboard.New(now, []dashboard.Endpoint{*e}, []dashboard.VaultStatus{
+		{KeyFile: "/etc/smapi/keys", Records: &records, Came: &dashboard.VaultCame{Upgraded: 17_790, SignedIn: 712, TakenIn: 109}},
+		{KeyFile: "/etc/smapi/another", Records: &records, Came: &dashboard.VaultCame{Upgraded: 99_999}},
+	})
+}
+
+// estimated has no vault.
+func estimated() *dashboard.Value {
+	e := idle()
+	e.AnybodyIsUpgraded = true
+	return dashboard.New(now, []dashboard.Endpoint{*e}, nil)
 }
 
 func TestEveryStateIsToldAtADeskAndOnAPhone(t *testing.T) {
@@ -211,7 +222,8 @@ func TestEveryStateIsToldAtADeskAndOnAPhone(t *testing.T) {
 		findings []string
 		text     []string
 	}{
-		"idle": {of(idle()), "All is well", nil, []string{"18,204", "accounts upgraded", "nobody waits", "closed", "K7QMX2LD", "within about 2 percent", "18,611 records", "ends in 61 days"}},
+		"idle":      {of(idle()), "All is well", nil, []string{"\n17,790\n", "accounts upgraded", "about 18,204 and 731 now", "109 more that were upgraded before", "nobody waits", "closed", "K7QMX2LD", "ends in 61 days"}},
+		"estimated": {estimated(), "All is well", nil, []string{"18,204", "within about 2 percent", "anybody can make up homes"}},
 		"storm": {of(storm), "2 things need a look", []string{"2,841 calls wait", "412 calls of the last 5 minutes had no place"},
 			[]string{"2,841 waiting", "the oldest for 11 s"}},
 		"breaker": {of(breaker), "2 things need a look", []string{"is left alone", "asked to wait, for 43 s"}, []string{"open", "for 43 s more", "5WQZ7XJ2"}},

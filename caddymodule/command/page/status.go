@@ -35,6 +35,14 @@ func printVault(p *Page, v *dashboard.VaultStatus) {
 		records = humanize.Comma(*v.Records)
 	}
 	fmt.Fprintf(p, "\nvault %s\n  %-14s %s\n", v.KeyFile, "records", records)
+	if c := v.Came; c != nil {
+		about := ""
+		if c.About {
+			about = "about "
+		}
+		fmt.Fprintf(p, "  %-14s %s%s upgraded, %s signed in, %s from before\n", "of these", about,
+			humanize.Comma(int64(c.Upgraded)), humanize.Comma(int64(c.SignedIn)), humanize.Comma(int64(c.TakenIn)))
+	}
 	if v.Failing {
 		fmt.Fprintf(p, "  %-14s FAILING: upgrades and refreshes get Server.ServiceUnavailable\n", "storage")
 	}
