@@ -12,6 +12,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/dashboard"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/pacing"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/secret"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
@@ -74,6 +75,7 @@ func (e *sharedEndpoint) status(now time.Time) dashboard.EndpointStatus {
 		Endpoint:    e.where,
 		ClientID:    e.client,
 		Since:       e.history.Since(),
+		Exchanges:   e.history.Exchanges.Lately(now),
 		InFlight:    state.InFlight,
 		Waiting:     state.Waiting,
 		Breaker:     state.Breaker,
@@ -83,6 +85,9 @@ func (e *sharedEndpoint) status(now time.Time) dashboard.EndpointStatus {
 	}
 	if e.hasOldService() {
 		s.OldService = &dashboard.OldServiceStatus{Sessions: e.sessions.Len(), Fuse: fuseStatus(e.OldFuse)}
+	}
+	if faults := e.history.Faults.Of(flow.Misconfigured); len(faults) > 0 {
+		s.Misconfigured = &faults[0]
 	}
 	s.SinceStart, s.Last5Minutes, s.History = e.history.Sums(now)
 	if !state.OldestWaiting.IsZero() {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+	lru "github.com/hashicorp/golang-lru/v2"
 	"go.uber.org/zap"
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/counts"
@@ -27,6 +28,20 @@ var pool = caddy.NewUsagePool()
 
 // budgetsPool has the failed logins by token endpoint and for how long they are counted.
 var budgetsPool = caddy.NewUsagePool()
+
+// histories are those of the token endpoints that were used last: they outlive configurations without them, too.
+var histories, _ = lru.New[string, *history.History](maxHistories) // an error is a size that is not positive
+
+const maxHistories = 64
+
+func historyOf(key string) *history.History {
+	h, there := histories.Get(key)
+	if !there {
+		h = history.New(time.Now())
+		histories.Add(key, h)
+	}
+	return h
+}
 
 // clock is what the fuses, the budgets and what is remembered go by.
 var clock = time.Now
@@ -59,7 +74,7 @@ func (*sharedEndpoint) Destruct() error { return nil }
 // join shares the endpoint of these settings with others that have the same, until leave. Logger is who speaks for it now.
 func join(s *settings.Settings, files *settings.Files, logger *zap.Logger) (*sharedEndpoint, *pacing.Budgets, error) {
 	shared, _, err := pool.LoadOrNew(s.Key(), func() (caddy.Destructor, error) {
-		return newSharedEndpoint(s.Shown(), s.Client.ID), nil
+		return newSharedEndpoint(s), nil
 	})
 	if err != nil {
 		return nil, nil, err
@@ -100,10 +115,10 @@ func (e *sharedEndpoint) metadataFor(c *token.Config) *token.Metadata {
 	return &e.metadata[mtls][insecure]
 }
 
-func newSharedEndpoint(where, client string) *sharedEndpoint {
-	e := &sharedEndpoint{where: where, client: client, history: history.New(time.Now()), files: make(map[*settings.Files]*settings.Settings)}
+func newSharedEndpoint(s *settings.Settings) *sharedEndpoint {
+	e := &sharedEndpoint{where: s.Shown(), client: s.Client.ID, history: historyOf(s.Key()), files: make(map[*settings.Files]*settings.Settings)}
 	e.sessions = legacy.NewSessions(legacy.MaxSessions, clock)
-	endpoint := zap.String("token_endpoint", where)
+	endpoint := zap.String("token_endpoint", e.where)
 	e.State = exchange.NewState(pacing.Watch{
 		Breaker: func(state string) {
 			e.logger.Load().Warn("circuit breaker of the token endpoint changed",

@@ -192,7 +192,7 @@ func (h *Handler) warn() {
 // ServeHTTP answers the calls that concern a move to OAuth and forwards everything else.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	if !h.ours.MayCall(r, h.settings.Methods) { // most requests, so that they cost no allocation
-		counts.Forwarded()
+		h.forwarded()
 		return next.ServeHTTP(w, r)
 	}
 	return h.ours.Serve(w, r, h.settings.Methods, func(call *smapi.Call, peeked int, why error) error {
@@ -216,7 +216,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 			return h.translate(w, r, next, call)
 		}
 		if d.Outcome == flow.Forwarded {
-			count(&d)
+			h.record(&d)
 			return next.ServeHTTP(w, r)
 		}
 		if observes {
@@ -230,7 +230,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 			return h.translate(w, r, next, call)
 		}
 		if d.Outcome == flow.Forwarded {
-			count(&d)
+			h.record(&d)
 			logCall(h.calls, r, &d, "")
 			return next.ServeHTTP(w, r)
 		}
@@ -302,7 +302,17 @@ func (h *Handler) answer(w http.ResponseWriter, r *http.Request, d *flow.Decisio
 // record counts a call in the metrics and in the status.
 func (h *Handler) record(d *flow.Decision) {
 	count(d)
-	h.shared.history.Add(d.Outcome, time.Now())
+	now := time.Now()
+	h.shared.history.Add(d.Outcome, now)
+	if r := &d.Result; r.Took > 0 && !r.Replayed {
+		h.shared.history.Exchanges.Note(r.Took, now)
+	}
+}
+
+// forwarded counts a request that is no call.
+func (h *Handler) forwarded() {
+	counts.Forwarded()
+	h.shared.history.Add(flow.Forwarded, time.Now())
 }
 
 // Interface guards

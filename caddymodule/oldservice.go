@@ -15,7 +15,7 @@ import (
 
 // forward hands on a request that is no call. With an old service its body ends where a token of ours comes.
 func (h *Handler) forward(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
-	counts.Forwarded()
+	h.forwarded()
 	body := r.Body
 	err := next.ServeHTTP(w, r)
 	if err != nil && smapi.Met(body) {

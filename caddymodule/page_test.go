@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -117,5 +118,49 @@ func TestWhatThePageDrawsSurvivesAReload(t *testing.T) {
 	o = caddytest.Operate(t, "header X-Config 2\n"+caddytest.Directive(endpoint, old)) // in the place of the first
 	if got := drawn(t, o).Endpoints[0]; got.Accounts.Upgraded != 1 || len(got.Day.Counts) != 1 {
 		t.Errorf("%+v", got)
+	}
+}
+
+func TestTheStatusOutlivesAConfigurationWithoutTheHandler(t *testing.T) {
+	endpoint, old := caddytest.Serve(t, caddytest.IssuesTokens), caddytest.OldService(t)
+	o := caddytest.Operate(t, caddytest.Directive(endpoint, old))
+	o.Upgrade(t)
+	o.Call(t, "getMetadata", "forward-get-metadata.xml")
+	before := caddytest.OnlyEndpoint(t, o)
+	caddytest.Operate(t, "respond ok")
+	o = caddytest.Operate(t, caddytest.Directive(endpoint, old))
+	after := caddytest.OnlyEndpoint(t, o)
+	if after.SinceStart["upgraded"] != 1 || after.SinceStart["forwarded"] != 1 || !after.Since.Equal(before.Since) || drawn(t, o).Endpoints[0].Accounts.Upgraded != 1 {
+		t.Errorf("%+v, and before %+v", after, before)
+	}
+	o = caddytest.Operate(t, strings.Replace(caddytest.Directive(endpoint, old), "the-id", "another-id", 1))
+	if got := caddytest.OnlyEndpoint(t, o); len(got.SinceStart) != 0 {
+		t.Errorf("another client: %+v", got)
+	}
+}
+
+func TestTheStatusHasExchangeTimesAndTheFixOfWhatIsMisconfigured(t *testing.T) {
+	refuses := atomic.Bool{}
+	endpoint := caddytest.Serve(t, func(w http.ResponseWriter, r *http.Request) {
+		if refuses.Load() {
+			caddytest.Says(http.StatusUnauthorized, `{"error":"invalid_client"}`)(w, r)
+			return
+		}
+		caddytest.IssuesTokens(w, r)
+	})
+	o := caddytest.Operate(t, caddytest.Directive(endpoint, caddytest.OldService(t)))
+	if got := caddytest.OnlyEndpoint(t, o); got.Exchanges != nil || got.Misconfigured != nil {
+		t.Errorf("before a call: %+v", got)
+	}
+	o.Upgrade(t)
+	o.Upgrade(t) // the same again, which is none
+	refuses.Store(true)
+	got := o.Post(t, caddytest.Account(t, "another"))
+	status := caddytest.OnlyEndpoint(t, o)
+	if x := status.Exchanges; x == nil || x.Exchanges != 2 || x.Median <= 0 || x.Median > x.Most || x.Most > x.Longest {
+		t.Errorf("%+v", x)
+	}
+	if m := status.Misconfigured; m == nil || !strings.Contains(m.Fix, "client_id") || !strings.Contains(got.Body, m.Reference) || m.At.IsZero() {
+		t.Errorf("%+v", m)
 	}
 }

@@ -42,9 +42,10 @@ func statusCommand() *cobra.Command {
 		Long: `
 Asks the admin API of a running Caddy what becomes of the calls to its
 smapi_upgrade handlers, and how their token endpoints are: calls by outcome
-in all and over the last five minutes, exchanges under way and waiting,
-whether the endpoint is left alone or is rate-limiting, and how old the
-secrets are. It shows no secret, and nothing of any listener.
+in all and over the last five minutes, exchanges under way and waiting and
+how long they took, whether the endpoint is left alone or is rate-limiting,
+the fix of what was last misconfigured, and how old the secrets are. It shows
+no secret, and nothing of any listener.
 
 With --open it shows the same as a page in the browser, and the last 24 hours:
 it prints an address of this machine that works until Ctrl-C.

@@ -59,11 +59,13 @@ const (
 	Moving  Group = "moving"  // a step on the way, or seen only
 	SignIn  Group = "sign_in" // the listener has to sign in
 	AskWait Group = "wait"    // asked to try again later
+
+	OldOnly Group = "old" // the old service's alone, which is not drawn: it is many times the others
 )
 
 var groups = map[flow.Outcome]Group{
 	flow.Upgraded: Served, flow.Refreshed: Served, flow.Translated: Served, flow.Linked: Served,
-	flow.Expired: Moving, flow.LinkStarted: Moving, flow.LinkPending: Moving, flow.Observed: Moving, flow.Forwarded: Moving,
+	flow.Expired: Moving, flow.LinkStarted: Moving, flow.LinkPending: Moving, flow.Observed: Moving, flow.Forwarded: OldOnly,
 	flow.Reauthorized: SignIn, flow.Rejected: SignIn, flow.LinkFailed: SignIn,
 	flow.Doubted: AskWait, flow.Guarded: AskWait, flow.Unavailable: AskWait, flow.Overloaded: AskWait,
 	flow.Misconfigured: AskWait, flow.Refused: AskWait,

@@ -16,10 +16,10 @@ import (
 
 var now = time.Date(2026, 5, 4, 12, 0, 0, 0, time.UTC)
 
-func TestEveryOutcomeIsDrawn(t *testing.T) {
+func TestEveryOutcomeIsDrawnButWhatIsForwarded(t *testing.T) {
 	for _, o := range flow.Outcomes() {
-		if groups[o] == "" {
-			t.Errorf("%s has no group", o)
+		if groups[o] == "" || (groups[o] == OldOnly) != (o == flow.Forwarded) {
+			t.Errorf("%s is in the group %q", o, groups[o])
 		}
 	}
 	for _, group := range []Group{Served, Moving, SignIn, AskWait} {
@@ -38,9 +38,10 @@ func wrong() *Value {
 	failing := Endpoint{EndpointStatus: EndpointStatus{
 		Endpoint: "https://auth.example.com/token", Breaker: "open", HoldSeconds: 30, Waiting: 12, OldestWaitingSeconds: 9,
 		LoginFuse: blown, RefreshFuse: blown, OldService: &OldServiceStatus{Fuse: blown},
-		Last5Minutes: map[flow.Outcome]uint64{flow.Misconfigured: 3, flow.Overloaded: 2},
-		Secrets:      []secret.Status{{Field: "client_secret", Stale: true}, {Field: "transport", Expires: &soon}},
-	}, ServerCertificateEnds: &past, Faults: []history.Fault{{Outcome: flow.Misconfigured, Fix: "check client_id"}}}
+		Last5Minutes:  map[flow.Outcome]uint64{flow.Misconfigured: 3, flow.Overloaded: 2},
+		Misconfigured: &history.Fault{Outcome: flow.Misconfigured, Fix: "check client_id"},
+		Secrets:       []secret.Status{{Field: "client_secret", Stale: true}, {Field: "transport", Expires: &soon}},
+	}, ServerCertificateEnds: &past}
 	refusing := Endpoint{EndpointStatus: EndpointStatus{
 		Endpoint: "https://other.example.com/token", Breaker: "closed", LoginFuse: FuseStatus{FuseTries: FuseTries{Tried: 50, Rejected: 20}},
 		Last5Minutes: map[flow.Outcome]uint64{flow.Unavailable: 10, flow.Upgraded: 50},

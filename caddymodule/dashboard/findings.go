@@ -108,10 +108,8 @@ func (e *Endpoint) findings(now time.Time, add func(severe bool, link, says stri
 
 // fix is the remedy that the log names, to be put behind a sentence.
 func (e *Endpoint) fix() string {
-	for _, f := range e.Faults {
-		if f.Outcome == flow.Misconfigured && f.Fix != "" {
-			return ": " + f.Fix
-		}
+	if e.Misconfigured == nil || e.Misconfigured.Fix == "" {
+		return ""
 	}
-	return ""
+	return ": " + e.Misconfigured.Fix
 }

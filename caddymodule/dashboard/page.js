@@ -33,6 +33,8 @@ const clock = (date, seconds) => date.toLocaleTimeString("en-GB", { hour: "2-dig
 const date = (at) => at.toLocaleString("en-GB", { dateStyle: "long", timeStyle: "short" });
 const plural = (n, one, many) => number(n) + " " + (n === 1 ? one : many);
 
+const brief = (seconds) => seconds < 1 ? (seconds * 1000).toPrecision(2) / 1 + " ms" : seconds.toPrecision(2) / 1 + " s";
+
 function lasting(seconds) {
 	if (seconds < 90) return Math.max(0, Math.round(seconds)) + " s";
 	if (seconds < 90 * 60) return Math.round(seconds / 60) + " min";
@@ -148,7 +150,7 @@ function chart(e, at, groupOf) {
 		"aria-valuemin": 0, "aria-valuemax": steps.length - 1, "aria-orientation": "horizontal", "aria-describedby": id + "-reading",
 	}, svg);
 	const reading = make("p", { class: "reading", id: id + "-reading" });
-	const rest = most === 0 ? "No calls in this time." : "Calls, " + label + ". Point at it, or move through it by the arrow keys.";
+	const rest = most === 0 ? "No calls in this time." : "Calls, " + label + ", without those that are forwarded. Point at it, or move through it by the arrow keys.";
 	const show = (i) => {
 		choice.slot = i;
 		const on = i >= 0 && i < steps.length;
@@ -242,7 +244,9 @@ function facts(e, at) {
 	const list = make("dl", { class: "facts" });
 	const fact = (name, ...values) => list.append(make("div", {}, make("dt", {}, name),
 		values.map(([kind, text, small]) => make("dd", { class: kind || undefined }, text, small ? make("small", {}, small) : null))));
-	fact("Exchanges", ["", plural(e.in_flight, "in flight", "in flight")]);
+	const x = e.exchanges;
+	fact("Exchanges", ["", number(e.in_flight) + " in flight", x && number(x.exchanges) + " in 5 minutes: median " + brief(x.median_seconds) +
+		", 95 % within " + brief(x.p95_seconds) + ", longest " + brief(x.longest_seconds)]);
 	fact("Queue", e.waiting ? [e.oldest_waiting_seconds >= 5 ? "warn" : "", number(e.waiting) + " waiting", "the oldest for " + lasting(e.oldest_waiting_seconds)] : ["", "nobody waits"]);
 	fact("Breaker", breakers[e.breaker] || ["", e.breaker]);
 	fact("Hold", e.hold_seconds > 0 ? ["warn", "for " + lasting(e.hold_seconds) + " more", "the token endpoint has asked to wait"] : ["", "none"]);

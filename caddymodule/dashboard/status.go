@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/history"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/secret"
 )
 
@@ -42,7 +43,7 @@ type VaultCame struct {
 	About bool `json:"about,omitempty"`
 }
 
-// EndpointStatus is how one token endpoint is, as one client. It outlives configurations that keep both.
+// EndpointStatus is how one token endpoint is, as one client. Its counts outlive all configurations of the process.
 type EndpointStatus struct {
 	// The token endpoint or the issuer, blank for handlers that need none.
 	Endpoint string `json:"endpoint"`
@@ -51,12 +52,18 @@ type EndpointStatus struct {
 	// Since is when counting began: when the process first used it, or with a vault the first one of this instance.
 	Since time.Time `json:"since"`
 
-	// What became of the calls since then, and over the last 5 minutes. What was forwarded is not in it.
+	// What became of the requests since then, and over the last 5 minutes.
 	SinceStart   map[flow.Outcome]uint64 `json:"since_start"`
 	Last5Minutes map[flow.Outcome]uint64 `json:"last_5_minutes"`
 
 	// The same in steps of 10 seconds, the oldest first.
 	History []map[flow.Outcome]uint64 `json:"history"`
+
+	// Misconfigured is the last call that failed because something is, with its fix; nil where this process had none.
+	Misconfigured *history.Fault `json:"misconfigured,omitempty"`
+
+	// Exchanges is how long those of the last 5 minutes took, nil where there were none.
+	Exchanges *history.Times `json:"exchanges,omitempty"`
 
 	InFlight             int     `json:"in_flight"`
 	Waiting              int     `json:"waiting"`

@@ -17,8 +17,9 @@ const (
 
 // History is what there is to remember of one token endpoint. It is safe for concurrent use.
 type History struct {
-	Accounts Accounts
-	Faults   Faults
+	Accounts  Accounts
+	Faults    Faults
+	Exchanges Durations
 
 	mu      sync.Mutex
 	since   time.Time

@@ -44,16 +44,23 @@ func (f *Faults) Add(fault Fault) {
 
 // Last returns them, the latest first.
 func (f *Faults) Last() []Fault {
-	f.mu.Lock()
-	defer f.mu.Unlock()
 	all := []Fault{}
-	for i := range f.last {
-		for _, fault := range f.last[i].faults {
-			if fault.Reference != "" {
-				all = append(all, fault)
-			}
-		}
+	for _, o := range flow.Outcomes() {
+		all = append(all, f.Of(o)...)
 	}
 	slices.SortStableFunc(all, func(a, b Fault) int { return b.At.Compare(a.At) })
+	return all
+}
+
+// Of returns those of an outcome, the latest first.
+func (f *Faults) Of(o flow.Outcome) (all []Fault) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	last := &f.last[o]
+	for i := range faultsOfEach {
+		if fault := last.faults[(last.next+2*faultsOfEach-1-i)%faultsOfEach]; fault.Reference != "" {
+			all = append(all, fault)
+		}
+	}
 	return all
 }

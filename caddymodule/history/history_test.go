@@ -96,3 +96,31 @@ func TestManyFaultsOfOneKindHideNoOther(t *testing.T) {
 		t.Errorf("%s", text)
 	}
 }
+
+func TestExchangeTimesAreThoseOfTheLastFiveMinutes(t *testing.T) {
+	var d Durations
+	if got := d.Lately(noon); got != nil {
+		t.Errorf("before any: %+v", got)
+	}
+	for range 1000 {
+		d.Note(time.Hour, noon.Add(-301*time.Second))
+	}
+	for i := range 100 { // 10 ms, 20 ms and so on
+		d.Note(time.Duration(i+1)*10*time.Millisecond, noon.Add(-time.Duration(i)*2*time.Second))
+	}
+	got := d.Lately(noon)
+	near := func(got, want float64) bool { return got >= want && got < want*bucketStep }
+	if got == nil || got.Exchanges != 100 || !near(got.Median, .5) || !near(got.Most, .95) || got.Longest != 1 {
+		t.Errorf("%+v", got)
+	}
+	for took, want := range map[time.Duration]float64{0: 0, time.Microsecond: 1e-6, 7 * time.Second: 7, time.Hour: 3600} {
+		var d Durations
+		d.Note(took, noon)
+		if got := d.Lately(noon); got.Median > want || got.Longest != want {
+			t.Errorf("%v alone: %+v", took, got)
+		}
+	}
+	if n := testing.AllocsPerRun(1000, func() { d.Note(time.Second, noon) }); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}

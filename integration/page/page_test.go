@@ -123,6 +123,7 @@ func idle() *dashboard.Endpoint {
 	e := &dashboard.Endpoint{
 		EndpointStatus: dashboard.EndpointStatus{
 			Endpoint: "https://auth.example.com/oauth2/token", ClientID: "sonos-upgrade", Since: now.Add(-37 * 24 * time.Hour), Breaker: "closed", InFlight: 2,
+			Exchanges:  &history.Times{Exchanges: 255, Median: .2134, Most: .811, Longest: 2.04},
 			SinceStart: map[flow.Outcome]uint64{}, Last5Minutes: map[flow.Outcome]uint64{},
 			LoginFuse:   dashboard.FuseStatus{Percent: 50, FuseTries: dashboard.FuseTries{Tried: 212, Rejected: 9, OAuthError: "invalid_grant"}},
 			RefreshFuse: dashboard.FuseStatus{Percent: 50, FuseTries: dashboard.FuseTries{Tried: 64}},
@@ -149,6 +150,7 @@ func idle() *dashboard.Endpoint {
 		put(e, i, flow.Reauthorized, 4*busy)
 		put(e, i, flow.Rejected, 9*busy*ripple)
 		put(e, i, flow.Unavailable, max(0, 2*busy-1))
+		put(e, i, flow.Forwarded, 41_000*busy)
 	}
 	for i := range 30 {
 		step := map[flow.Outcome]uint64{flow.Upgraded: uint64(3 + i*i%5), flow.Refreshed: uint64(2 + i*3%4), flow.Expired: uint64(1 + i%3)}
@@ -222,7 +224,7 @@ func TestEveryStateIsToldAtADeskAndOnAPhone(t *testing.T) {
 		findings []string
 		text     []string
 	}{
-		"idle":      {of(idle()), "All is well", nil, []string{"\n17,790\n", "accounts upgraded", "about 18,204 and 731 now", "109 more that were upgraded before", "nobody waits", "closed", "K7QMX2LD", "ends in 61 days"}},
+		"idle":      {of(idle()), "All is well", nil, []string{"\n17,790\n", "accounts upgraded", "about 18,204 and 731 now", "109 more that were upgraded before", "median 210 ms, 95 % within 810 ms, longest 2 s", "\nforwarded\t", "nobody waits", "closed", "K7QMX2LD", "ends in 61 days"}},
 		"estimated": {estimated(), "All is well", nil, []string{"18,204", "within about 2 percent", "anybody can make up homes"}},
 		"storm": {of(storm), "2 things need a look", []string{"2,841 calls wait", "412 calls of the last 5 minutes had no place"},
 			[]string{"2,841 waiting", "the oldest for 11 s"}},

@@ -87,19 +87,29 @@ type FuseTries struct {
 
 // EndpointStatus is what the admin API says of a token endpoint, as others read it.
 type EndpointStatus struct {
-	Endpoint             string              `json:"endpoint"`
-	ClientID             string              `json:"client_id"`
-	Since                time.Time           `json:"since"`
-	SinceStart           map[string]uint64   `json:"since_start"`
-	Last5Minutes         map[string]uint64   `json:"last_5_minutes"`
-	History              []map[string]uint64 `json:"history"`
-	InFlight             int                 `json:"in_flight"`
-	Waiting              int                 `json:"waiting"`
-	OldestWaitingSeconds float64             `json:"oldest_waiting_seconds"`
-	Breaker              string              `json:"breaker"`
-	HoldSeconds          float64             `json:"hold_seconds"`
-	LoginFuse            FuseStatus          `json:"login_fuse"`
-	RefreshFuse          FuseStatus          `json:"refresh_fuse"`
+	Endpoint      string              `json:"endpoint"`
+	ClientID      string              `json:"client_id"`
+	Since         time.Time           `json:"since"`
+	SinceStart    map[string]uint64   `json:"since_start"`
+	Last5Minutes  map[string]uint64   `json:"last_5_minutes"`
+	History       []map[string]uint64 `json:"history"`
+	Misconfigured *struct {
+		At                                     time.Time
+		Reference, Method, Outcome, Cause, Fix string
+	} `json:"misconfigured"`
+	Exchanges *struct {
+		Exchanges uint64  `json:"exchanges"`
+		Median    float64 `json:"median_seconds"`
+		Most      float64 `json:"p95_seconds"`
+		Longest   float64 `json:"longest_seconds"`
+	} `json:"exchanges"`
+	InFlight             int        `json:"in_flight"`
+	Waiting              int        `json:"waiting"`
+	OldestWaitingSeconds float64    `json:"oldest_waiting_seconds"`
+	Breaker              string     `json:"breaker"`
+	HoldSeconds          float64    `json:"hold_seconds"`
+	LoginFuse            FuseStatus `json:"login_fuse"`
+	RefreshFuse          FuseStatus `json:"refresh_fuse"`
 	Secrets              []struct {
 		Field          string     `json:"field"`
 		ReadSecondsAgo float64    `json:"read_seconds_ago"`

@@ -77,6 +77,10 @@ func printEndpoint(p *Page, e *dashboard.EndpointStatus) {
 	if e.Waiting > 0 {
 		fmt.Fprintf(p, ", the oldest for %s", figures.Lasting(e.OldestWaitingSeconds))
 	}
+	if x := e.Exchanges; x != nil {
+		fmt.Fprintf(p, "\n                 %s in 5 min: median %s, 95%% within %s, longest %s",
+			humanize.Comma(int64(x.Exchanges)), figures.Brief(x.Median), figures.Brief(x.Most), figures.Brief(x.Longest))
+	}
 	fmt.Fprintf(p, "\n  breaker        %s\n", map[string]string{
 		"closed":    "closed: all is well",
 		"open":      "OPEN: the token endpoint has been failing and is left alone",
@@ -85,6 +89,7 @@ func printEndpoint(p *Page, e *dashboard.EndpointStatus) {
 	if e.HoldSeconds > 0 {
 		fmt.Fprintf(p, "  hold           for %s more, as the token endpoint has asked\n", figures.Lasting(e.HoldSeconds))
 	}
+	printFix(p, e)
 	printFuse(p, "upgrades", &e.LoginFuse)
 	printFuse(p, "refreshes", &e.RefreshFuse)
 	if o := e.OldService; o != nil {
@@ -97,6 +102,34 @@ func printEndpoint(p *Page, e *dashboard.EndpointStatus) {
 			label = ""
 		}
 		fmt.Fprintf(p, "  %-14s %s\n", label, secretLine(&e.Secrets[i]))
+	}
+}
+
+// printFix says what the log says of the last call that failed because something is misconfigured: in red while there are more.
+func printFix(p *Page, e *dashboard.EndpointStatus) {
+	m := e.Misconfigured
+	if m == nil {
+		return
+	}
+	says := m.Cause
+	if m.Fix != "" {
+		says += "; " + m.Fix
+	}
+	says += fmt.Sprintf(" (last at %s, reference %s)", m.At.UTC().Format("2006-01-02 15:04 MST"), m.Reference)
+	if e.Last5Minutes[flow.Misconfigured] > 0 {
+		p.alarm("misconfigured  ", says)
+		return
+	}
+	p.Wrapped("  ", "misconfigured  ", says)
+}
+
+// alarm prints a text in red, as Wrapped does.
+func (p *Page) alarm(lead, says string) {
+	var lines strings.Builder
+	(&Page{Out: &lines, Width: p.Width}).Wrapped("  ", lead, says)
+	for line := range strings.Lines(lines.String()) {
+		p.Colored(Red, strings.TrimSuffix(line, "\n"))
+		fmt.Fprintln(p)
 	}
 }
 
@@ -152,12 +185,7 @@ func printFuse(p *Page, of string, f *dashboard.FuseStatus) {
 		says += fmt.Sprintf(" Since then %d of %d (%s)%s.", f.Rejected, f.Tried, share(&f.FuseTries), f.Mostly())
 	}
 	says += " Rejections are doubted: see what has changed at the authorization server"
-	var lines strings.Builder
-	(&Page{Out: &lines, Width: p.Width}).Wrapped("  ", "fuse           ", says)
-	for line := range strings.Lines(lines.String()) {
-		p.Colored(Red, strings.TrimSuffix(line, "\n"))
-		fmt.Fprintln(p)
-	}
+	p.alarm("fuse           ", says)
 }
 
 func share(t *dashboard.FuseTries) string {
