@@ -18,6 +18,7 @@ import (
 	"io"
 	"log/slog"
 	"maps"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -56,6 +57,7 @@ type server struct {
 	url           string
 	tokenEndpoint string
 	stop          func()
+	restart       func()                                      // at the same address, with what it has stored
 	works         func(t testing.TB, accessToken string) bool // for who serves what players ask for
 
 	mu     sync.Mutex
@@ -70,7 +72,7 @@ func serve(t testing.TB, tokenPath string, build func(address string) http.Handl
 	address := "http://" + listening.Listener.Addr().String()
 	s := &server{url: address, tokenEndpoint: address + tokenPath, stop: listening.Close, posts: map[string]int{}}
 	handler := build(address)
-	listening.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	counted := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == tokenPath && r.Method == http.MethodPost {
 			body, err := io.ReadAll(r.Body)
 			form, invalid := url.ParseQuery(string(body))
@@ -82,8 +84,19 @@ func serve(t testing.TB, tokenPath string, build func(address string) http.Handl
 		}
 		handler.ServeHTTP(w, r)
 	})
+	listening.Config.Handler = counted
 	listening.Start()
 	t.Cleanup(listening.Close)
+	s.restart = func() {
+		t.Helper()
+		listener, err := net.Listen("tcp", strings.TrimPrefix(address, "http://"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		again := &httptest.Server{Listener: listener, Config: &http.Server{Handler: counted}}
+		again.Start()
+		t.Cleanup(again.Close)
+	}
 	return s
 }
 

@@ -226,6 +226,10 @@ func TestASignInSurvivesARestartAndAnOutage(t *testing.T) {
 		oauth.listener(t, l.Code, true)
 		oauth.stop()
 		check(t, s.poll(t, l), notYet)
+		oauth.restart()
+		if first := signedIn(t, s.pollUntil(t, l)); !oauth.works(t, first.authToken) {
+			t.Error("the token does not work")
+		}
 	})
 }
 

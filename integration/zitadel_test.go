@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/url"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -50,7 +51,7 @@ func newZitadelWithStorage(t testing.TB, client zitadelClient) (*server, *zitade
 		access: map[string]string{}, refresh: map[string]*grant{}, devices: map[string]*op.DeviceAuthorizationState{},
 		userCodes: map[string]string{},
 	}
-	s := serve(t, "/oauth/token", func(address string) http.Handler {
+	build := func(address string) http.Handler {
 		provider, err := op.NewProvider(
 			&op.Config{
 				GrantTypeRefreshToken: true, AuthMethodPrivateKeyJWT: true,
@@ -63,7 +64,19 @@ func newZitadelWithStorage(t testing.TB, client zitadelClient) (*server, *zitade
 			t.Fatal(err)
 		}
 		return op.RegisterLegacyServer(eddsaToo{op.NewLegacyServer(provider, *op.DefaultEndpoints), store}, http.NotFound)
+	}
+	var running atomic.Pointer[http.Handler]
+	s := serve(t, "/oauth/token", func(address string) http.Handler {
+		first := build(address)
+		running.Store(&first)
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { (*running.Load()).ServeHTTP(w, r) })
 	})
+	listen := s.restart
+	s.restart = func() { // another one, that has the storage alone
+		next := build(s.url)
+		running.Store(&next)
+		listen()
+	}
 	s.works = func(t testing.TB, accessToken string) bool {
 		t.Helper()
 		return userinfo(t, s.url, accessToken) == "testuser"

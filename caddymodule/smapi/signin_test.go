@@ -24,7 +24,13 @@ func TestTheCallsOfAListenerWhoSignsInAreReadOnDemand(t *testing.T) {
 		"sign-in-get-app-link-node-soap.xml":         {Method: GetAppLink, HouseholdID: "Sonos_abc123", Credentials: nobody},
 		"sign-in-get-device-link-code-node-soap.xml": {Method: GetDeviceLinkCode, HouseholdID: "Sonos_abc123", Credentials: nobody},
 		"sign-in-poll-node-soap.xml":                 {Method: Poll, HouseholdID: "Sonos_abc123", LinkDeviceID: "sealed", Credentials: nobody},
-		"sign-in-poll-third-party.xml":               {Method: Poll, HouseholdID: "Sonos_abc123", LinkDeviceID: "sealed", Credentials: nobody},
+
+		// Of zeep, which gives every element of Sonos a prefix.
+		"sign-in-get-app-link-zeep.xml":         {Method: GetAppLink, HouseholdID: "Sonos_abc123", Credentials: nobody},
+		"sign-in-get-device-link-code-zeep.xml": {Method: GetDeviceLinkCode, HouseholdID: "Sonos_abc123", Credentials: nobody},
+		"sign-in-poll-zeep.xml":                 {Method: Poll, HouseholdID: "Sonos_abc123", LinkDeviceID: "sealed", Credentials: nobody},
+
+		"sign-in-poll-third-party.xml": {Method: Poll, HouseholdID: "Sonos_abc123", LinkDeviceID: "sealed", Credentials: nobody},
 	} {
 		body := requestFile(t, file)
 		for _, action := range []Method{want.Method.element(), Method(strings.ToLower(string(want.Method.element()))), ""} {

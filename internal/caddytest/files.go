@@ -15,11 +15,11 @@ import (
 var Testdata = filepath.Join(root(), "testdata")
 
 // root is the folder of the module, or none for a Caddy that was started elsewhere. Go runs tests in the folder of their
-// package.
+// package, which may be of a module inside.
 func root() string {
 	dir, err := os.Getwd()
 	for err == nil && filepath.Dir(dir) != dir {
-		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
+		if _, err := os.Stat(filepath.Join(dir, "plugin.go")); err == nil {
 			return dir
 		}
 		dir = filepath.Dir(dir)
