@@ -12,6 +12,7 @@ import (
 	"golang.org/x/net/http/httpguts"
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/exchange"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/settings/value"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/token"
 )
@@ -130,7 +131,7 @@ func (o *Options) rules(r *resolver, s *Settings) {
 	for _, x := range given {
 		field := "exchange " + string(x.Credentials)
 		if !slices.Contains(exchange.Kinds, x.Credentials) {
-			r.fail("exchange", ErrKind)
+			r.fail("exchange", UnknownKind(x.Credentials))
 			continue
 		}
 		if p.Rules[x.Credentials] != nil {
@@ -151,11 +152,21 @@ var (
 	errHeaderValue   = errors.New("has a value that no header can have: a line break, or more than 1024 bytes")
 	errAuthorization = errors.New("the header Authorization is set by client_auth basic; choose another client_auth, or another header")
 
-	// ErrKind is a kind of credentials that there is not.
-	ErrKind   = errors.New("needs the kind of credentials, one of login, session_id, login_token and anonymous")
+	errKind   = errors.New("needs the kind of credentials, one of login, session_id, login_token and anonymous")
 	errTwice  = errors.New("is given twice")
 	errStatus = errors.New("needs an OAuth error or a status from 300 to 599, and rejected, unavailable or misconfigured")
 )
+
+// UnknownKind is the error of a kind of credentials that there is not.
+func UnknownKind(kind smapi.Kind) error { return meantKind(errKind, kind) }
+
+func meantKind(err error, kind smapi.Kind) error {
+	var kinds []string
+	for _, k := range exchange.Kinds {
+		kinds = append(kinds, string(k))
+	}
+	return fmt.Errorf("%w%s", err, value.Meant(string(kind), kinds...))
+}
 
 func (x Exchange) withDefaults() Exchange {
 	const password = "password"
@@ -205,7 +216,7 @@ func (r *resolver) onError(field string, byError OnError) OnError {
 		switch class {
 		case token.Rejected, token.Unavailable, token.Misconfigured:
 		default:
-			r.fail(field, errStatus)
+			r.fail(field, fmt.Errorf("%w%s", errStatus, value.Meant(string(class), string(token.Rejected), string(token.Unavailable), string(token.Misconfigured))))
 		}
 		status, err := strconv.Atoi(name)
 		if err == nil && (status < 300 || status > 599 || strconv.Itoa(status) != name) || !isOAuthError(name) {

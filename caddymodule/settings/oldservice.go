@@ -47,7 +47,7 @@ func (o *Options) resolveOldService(r *resolver, p *flow.Policy) {
 	kind := old.Credentials
 	switch grace := time.Duration(old.Grace); {
 	case !slices.Contains(exchange.Kinds, kind):
-		r.fail(oldService, errOldKind)
+		r.fail(oldService, meantKind(errOldKind, kind))
 		return
 	case o.Vault == nil:
 		r.fail(oldService, errOldVault)
@@ -56,7 +56,7 @@ func (o *Options) resolveOldService(r *resolver, p *flow.Policy) {
 	case o.PrivateKeyFallback != "":
 		r.fail(oldService, errOldFallback)
 	case grace < 0 || grace > maxGrace:
-		r.fail(oldService, errGrace)
+		r.fail(oldService, fmt.Errorf("%w (it is %v)", errGrace, grace))
 	}
 	allowed := append(flow.OldPlaceholders(), anyField)
 	values := map[string]exchange.Template{}

@@ -14,7 +14,8 @@ import (
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/settings/value"
 )
 
-// FieldError is a mistake in one field of the configuration. Its text never quotes what the field holds.
+// FieldError is a mistake in one field of the configuration. Its text quotes what the field holds only where that is a number, a
+// duration, a share, or one of a few words.
 type FieldError struct {
 	// Field is the option, such as `timeout` or `exchange login`.
 	Field string
@@ -87,7 +88,7 @@ func (r *resolver) closed(field, value string) {
 // retention is 0 where it is off.
 func (r *resolver) retention(field string, m value.Retention) time.Duration {
 	if m != value.Off && (m < 0 || m > value.MaxRetention) {
-		r.fail(field, value.ErrRetention)
+		r.fail(field, fmt.Errorf("%w (it is %v)", value.ErrRetention, time.Duration(m)))
 	}
 	return max(0, time.Duration(m))
 }
@@ -116,12 +117,18 @@ func (r *resolver) url(field, value string, insecure bool, parse func(string, bo
 	return u
 }
 
-func oneOf[T ~string](r *resolver, field string, value T, allowed ...T) {
-	if !slices.Contains(allowed, value) {
-		var names []string
-		for _, a := range allowed {
-			names = append(names, string(a))
-		}
-		r.fail(field, fmt.Errorf("has to be one of %s", strings.Join(names, ", ")))
+// oneOf shows a value that is none of those that are allowed, but never that of client_auth: it stands beside the secret.
+func oneOf[T ~string](r *resolver, field string, given T, allowed ...T) {
+	if slices.Contains(allowed, given) {
+		return
 	}
+	var names []string
+	for _, a := range allowed {
+		names = append(names, string(a))
+	}
+	hint := value.Meant(string(given), names...)
+	if hint == "" && field != "client_auth" {
+		hint = value.ShownWord(string(given))
+	}
+	r.fail(field, fmt.Errorf("has to be one of %s%s", strings.Join(names, ", "), hint))
 }

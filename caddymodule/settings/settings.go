@@ -1,7 +1,6 @@
 package settings
 
 import (
-	"errors"
 	"fmt"
 	"net/url"
 	"strings"
@@ -107,7 +106,7 @@ func (s *Settings) Exchanger(endpoint token.Config, state *exchange.State, budge
 // placeholders stay as they are, and what depends on them is not checked, as when a Caddyfile is adapted, maybe on another
 // machine. Where files is given, texts follow the files in them.
 //
-// An error names a field and never quotes what it holds; the settings beside it are those that could be resolved.
+// An error is a FieldError; the settings beside it are those that could be resolved.
 func (o *Options) Resolve(repl *caddy.Replacer, files *Files) (s Settings, err error) {
 	r := resolver{repl: repl, files: files}
 	s = Settings{
@@ -136,7 +135,7 @@ func (o *Options) Resolve(repl *caddy.Replacer, files *Files) (s Settings, err e
 	o.resolveEndpoint(&r, &s)
 	o.resolveClient(&r, &s)
 	if o.FormCharset != "" && o.FormCharset != "utf-8" {
-		r.fail("form_charset", errCharset)
+		r.fail("form_charset", fmt.Errorf("%w%s", errCharset, value.Meant(o.FormCharset, "utf-8")))
 	}
 	s.Replay = r.retention("replay", orDefault(o.Replay, defaultReplay))
 	s.RememberRejected = r.retention("remember_rejected", orDefault(o.RememberRejected, defaultRememberRejected))
@@ -145,10 +144,10 @@ func (o *Options) Resolve(repl *caddy.Replacer, files *Files) (s Settings, err e
 		s.FailedLogins = *o.FailedLogins
 	}
 	if p.Timeout < minTimeout || p.Timeout > MaxTimeout {
-		r.fail("timeout", fmt.Errorf("has to be at least %v, and at most %v, when players give up", minTimeout, MaxTimeout))
+		r.fail("timeout", fmt.Errorf("has to be at least %v, and at most %v, when players give up (it is %v)", minTimeout, MaxTimeout, p.Timeout))
 	}
 	if s.MaxInFlight < 0 {
-		r.fail("max_in_flight", errors.New("has to be at least 1"))
+		r.fail("max_in_flight", fmt.Errorf("has to be at least 1 (it is %d)", s.MaxInFlight))
 	}
 	if o.PrivateKeyFallback != "" {
 		if err := smapi.CheckToken(p.PrivateKeyFallback); err != nil {
@@ -237,7 +236,7 @@ func (o *Options) resolveVault(r *resolver, s *Settings) {
 		r.fail(field, errVaultRefresh)
 	}
 	if s.ForgetAfter < minForgetAfter {
-		r.fail(field, errForgetAfter)
+		r.fail(field, fmt.Errorf("%w (it is %v)", errForgetAfter, s.ForgetAfter))
 	}
 	s.Policy.Vault = true
 }

@@ -169,7 +169,7 @@ func unmarshalField(o *settings.Options, name string, d *caddyfile.Dispenser) er
 		text := strings.Join(d.RemainingArgs(), " ")
 		var err error
 		if *o.FailedLogins, err = value.ParseFailedLogins(text); err != nil {
-			return d.Errf("%s: %v", name, err)
+			return d.Errf("%s: %v%s", name, err, value.Shown(text))
 		}
 		return nil
 	case "fuse":
@@ -207,10 +207,7 @@ func unmarshalField(o *settings.Options, name string, d *caddyfile.Dispenser) er
 	case "old_service":
 		return unmarshalOldService(o, d)
 	}
-	if meant := similar(name); meant != "" {
-		return d.Errf("unrecognized smapi_upgrade subdirective '%s'; it may be meant to be %s", name, meant)
-	}
-	return d.Errf("unrecognized smapi_upgrade subdirective '%s'; if it is a directive, a } is missing above", name)
+	return unrecognized(d, directiveName, name)
 }
 
 func unmarshalExchange(o *settings.Options, d *caddyfile.Dispenser) error {
@@ -220,7 +217,7 @@ func unmarshalExchange(o *settings.Options, d *caddyfile.Dispenser) error {
 	}
 	x := settings.Exchange{Credentials: smapi.Kind(args[0])}
 	if !slices.Contains(exchange.Kinds, x.Credentials) {
-		return d.Errf("exchange: %v", settings.ErrKind)
+		return d.Errf("exchange: %v", settings.UnknownKind(x.Credentials))
 	}
 	if len(args) == 2 {
 		x.GrantType = args[1]
@@ -233,7 +230,7 @@ func unmarshalExchange(o *settings.Options, d *caddyfile.Dispenser) error {
 		case "on_error":
 			err = onError(d, name, &x.OnError)
 		default:
-			err = d.Errf("unrecognized exchange subdirective '%s'", name)
+			err = unrecognized(d, "exchange", name)
 		}
 		if err != nil {
 			return err
@@ -251,7 +248,7 @@ func unmarshalVault(o *settings.Options, d *caddyfile.Dispenser) error {
 	for d.NextBlock(1) {
 		switch name := d.Val(); {
 		case name != "forget_after":
-			return d.Errf("unrecognized vault subdirective '%s'", name)
+			return unrecognized(d, "vault", name)
 		case o.Vault.ForgetAfter != 0:
 			return d.Errf("%s is given twice", name)
 		}

@@ -20,7 +20,7 @@ func unmarshalOldService(o *settings.Options, d *caddyfile.Dispenser) error {
 		part := parts[name]
 		switch {
 		case part == nil && name != "grace":
-			return d.Errf("unrecognized old_service subdirective '%s'", name)
+			return unrecognized(d, "old_service", name)
 		case part != nil && *part != "", part == nil && grace:
 			return d.Errf("%s is given twice", name)
 		case part == nil:

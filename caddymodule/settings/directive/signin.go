@@ -46,9 +46,9 @@ func unmarshalSignInField(s *settings.SignIn, name string, d *caddyfile.Dispense
 		return text(d, name, &s.AppURLStringID)
 	case "show_link_code":
 		s.ShowLinkCode = new(bool)
-		return parsed(d, name, s.ShowLinkCode, parseOnOff)
+		return onOff(d, name, s.ShowLinkCode)
 	case "user_id":
 		return text(d, name, &s.UserID)
 	}
-	return d.Errf("unrecognized sign_in subdirective '%s'", name)
+	return unrecognized(d, "sign_in", name)
 }

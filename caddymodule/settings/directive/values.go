@@ -2,6 +2,8 @@ package directive
 
 import (
 	"errors"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -9,6 +11,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/settings"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/settings/value"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/token"
 )
 
@@ -27,12 +30,12 @@ func text[T ~string](d *caddyfile.Dispenser, name string, to *T) error {
 }
 
 func parsed[T any](d *caddyfile.Dispenser, name string, to *T, parse func(string) (T, error)) (err error) {
-	var value string
-	if err := text(d, name, &value); err != nil {
+	var given string
+	if err := text(d, name, &given); err != nil {
 		return err
 	}
-	if *to, err = parse(value); err != nil {
-		return d.Errf("%s: %v", name, err)
+	if *to, err = parse(given); err != nil {
+		return d.Errf("%s: %v%s", name, err, value.Shown(given))
 	}
 	return nil
 }
@@ -100,12 +103,32 @@ func onError(d *caddyfile.Dispenser, field string, to *settings.OnError) error {
 	return nil
 }
 
-var errOnOff = errors.New("must be on or off")
-
-func parseOnOff(text string) (bool, error) {
-	on := strings.EqualFold(text, "on")
-	if !on && !strings.EqualFold(text, "off") {
-		return false, errOnOff
+func onOff(d *caddyfile.Dispenser, name string, to *bool) error {
+	var given string
+	if err := text(d, name, &given); err != nil {
+		return err
 	}
-	return on, nil
+	if *to = strings.EqualFold(given, "on"); !*to && !strings.EqualFold(given, "off") {
+		return d.Errf("%s: must be on or off%s", name, value.ShownWord(given))
+	}
+	return nil
+}
+
+const directiveName = "smapi_upgrade"
+
+// unrecognized says what an option may have been meant to be, or where it belongs.
+func unrecognized(d *caddyfile.Dispenser, block, name string) error {
+	hint := value.Meant(name, settings.Blocks[block]...)
+	if hint == "" && slices.Contains(settings.Blocks[directiveName], name) {
+		hint = "; it belongs outside of " + block
+	}
+	for _, other := range slices.Sorted(maps.Keys(settings.Blocks)) {
+		if hint == "" && slices.Contains(settings.Blocks[other], name) {
+			hint = "; it belongs into the block of " + other
+		}
+	}
+	if hint == "" && block == directiveName {
+		hint = "; if it is a directive, a } is missing above"
+	}
+	return d.Errf("unrecognized %s subdirective '%s'%s", block, name, hint)
 }
