@@ -340,7 +340,7 @@ func TestTheFullestHistoryFitsIntoAnObject(t *testing.T) {
 			for range 10 {
 				h.Add(o, noon.Add(-time.Duration(step)*DayStep))
 			}
-			*(&h.day.slotOf(h.day.number(noon.Add(-time.Duration(step) * DayStep))).counts[o]) = 1<<32 - 1
+			h.day.slotOf(h.day.number(noon.Add(-time.Duration(step) * DayStep))).counts[o] = 1<<32 - 1
 		}
 	}
 	content, _, err := h.keep(noon)

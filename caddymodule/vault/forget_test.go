@@ -284,9 +284,9 @@ func TestALargeVaultIsOpenedOnlyInPart(t *testing.T) {
 		for i := range accounts {
 			v.Upgraded(t.Context(), home, fmt.Sprint(i), oauth.login("a"))
 		}
-		before := s.calls["load"]
+		before := s.of("load")
 		forgetFor(t, v, 25)
-		if n := s.calls["load"] - before; n < census.MaxOpened || n > 2*census.MaxOpened+3*25 {
+		if n := s.of("load") - before; n < census.MaxOpened || n > 2*census.MaxOpened+3*25 {
 			t.Errorf("%d objects were read", n)
 		}
 	})

@@ -53,6 +53,13 @@ func (s *memoryStorage) called(ctx context.Context, op, key string) error {
 	return nil
 }
 
+// of is how often this was called.
+func (s *memoryStorage) of(op string) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.calls[op]
+}
+
 func (s *memoryStorage) count() (n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
