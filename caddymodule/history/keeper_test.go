@@ -24,7 +24,7 @@ import (
 // shared is a storage in files that instances share, and what they log.
 type shared struct {
 	*certmagic.FileStorage
-	keys   *seal.Keys
+	keys   atomic.Pointer[seal.Keys]
 	hang   chan struct{} // until when it does, nil where it does not
 	stored atomic.Int64
 	log    *observer.ObservedLogs
@@ -32,7 +32,8 @@ type shared struct {
 }
 
 func newShared(t testing.TB) *shared {
-	s := &shared{FileStorage: &certmagic.FileStorage{Path: t.TempDir()}, keys: newKeys(t)}
+	s := &shared{FileStorage: &certmagic.FileStorage{Path: t.TempDir()}}
+	s.keys.Store(newKeys(t))
 	var core zapcore.Core
 	core, s.log = observer.New(zap.DebugLevel)
 	s.logger = zap.New(core)
@@ -70,7 +71,7 @@ func (s *shared) Store(ctx context.Context, key string, content []byte) error {
 
 func (s *shared) folder() store.Folder {
 	return store.New(store.Config{
-		Keys: func() *seal.Keys { return s.keys }, Storage: func() certmagic.Storage { return s }, Instance: "process", Now: time.Now,
+		Keys: s.keys.Load, Storage: func() certmagic.Storage { return s }, Instance: "process", Now: time.Now,
 	}).Folder("history")
 }
 
@@ -187,7 +188,7 @@ func TestInstancesAddUpTheirAccountsAndNotTheirCounts(t *testing.T) {
 
 func TestAHistoryThatCannotBeReadIsNeverWrittenOver(t *testing.T) {
 	for name, ruin := range map[string]func(t *testing.T, s *shared){
-		"another key": func(t *testing.T, s *shared) { s.keys = newKeys(t) },
+		"another key": func(t *testing.T, s *shared) { s.keys.Store(newKeys(t)) },
 		"damaged": func(t *testing.T, s *shared) {
 			if err := os.WriteFile(s.file("one"), []byte("damaged"), 0o600); err != nil {
 				t.Fatal(err)
@@ -210,7 +211,7 @@ func TestAHistoryThatCannotBeReadIsNeverWrittenOver(t *testing.T) {
 				k := s.keeps(t, "one", h)
 				h.Add(flow.Upgraded, time.Now())
 				end(t, k)
-				keys := s.keys
+				keys := s.keys.Load()
 				ruin(t, s)
 				before, err := os.ReadFile(s.file("one"))
 				if err != nil {
@@ -228,7 +229,7 @@ func TestAHistoryThatCannotBeReadIsNeverWrittenOver(t *testing.T) {
 					t.Errorf("logged %v", told)
 				}
 				if name == "another key" { // which the operator puts back
-					s.keys = keys
+					s.keys.Store(keys)
 					looks()
 					if total, _, _ := h.Sums(time.Now()); total[flow.Upgraded] != 1 || total[flow.Rejected] != 1 {
 						t.Errorf("%v", total)
