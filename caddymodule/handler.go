@@ -292,6 +292,7 @@ func (h *Handler) answer(w http.ResponseWriter, r *http.Request, d *flow.Decisio
 	} else {
 		body = h.settings.Policy.Answer(d)
 	}
+	// Each has an array of its own, as Set makes them, but of one allocation.
 	header, values := w.Header(), []string{"text/xml; charset=utf-8", "no-store", strconv.Itoa(len(body))}
 	header["Content-Type"], header["Cache-Control"], header["Content-Length"] = values[0:1:1], values[1:2:2], values[2:]
 	w.WriteHeader(status)

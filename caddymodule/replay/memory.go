@@ -9,7 +9,8 @@ import (
 
 // Memory is a Store in memory that keeps a bounded number of values, the ones put last. It is safe for concurrent use.
 //
-// One timer forgets what is over, within a second: a timer for each value would cost more than all else that is done to keep it.
+// One timer forgets what is over: a timer for each value would cost more than all else that is done to keep it. A value is not told
+// when its time is over, and is forgotten within a second of that, or when what was put before it and is kept for longer is.
 type Memory[V any] struct {
 	mu     sync.Mutex
 	values *simplelru.LRU[Digest, kept[V]] // in the order in which they were put, since none is moved by being looked at
@@ -51,7 +52,7 @@ func (m *Memory[V]) Put(d Digest, value V, keep time.Duration) {
 	m.waits = true
 }
 
-// forget forgets what is over. What was put before something that is kept for longer goes with it, and is not told until then.
+// forget forgets what is over, up to the first value that is not.
 func (m *Memory[V]) forget() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
