@@ -45,12 +45,12 @@ func (s *noHistory) Load(ctx context.Context, key string) ([]byte, error) {
 // Everything but the page does without a history.
 func TestAHistoryThatHangsKeepsNoCallAndNoReloadWaiting(t *testing.T) {
 	endpoint, old, keys := caddytest.Rotate(t, 3600), caddytest.OldService(t), caddytest.VaultFile(t)
-	s := &caddytest.Site{URL: "http://" + loopback.FreeAddress()}
-	storage := t.TempDir()
+	address, storage := loopback.FreeAddress(), t.TempDir()
+	s := &caddytest.Site{URL: "http://" + address}
 	load := func(n int) {
 		t.Helper()
-		caddytest.Load(t, fmt.Sprintf("{\nadmin off\npersist_config off\nstorage test_no_history %s\nlog {\noutput discard\n}\n}\n%s {\nbind 127.0.0.1\nheader X-Load %d\n%s\n}",
-			storage, s.URL, n, caddytest.WithVault(endpoint, old, keys)))
+		caddytest.Reload(t, fmt.Sprintf("{\nadmin off\npersist_config off\nstorage test_no_history %s\nlog {\noutput discard\n}\n}\n%s {\nbind 127.0.0.1\nheader X-Load %d\n%s\n}",
+			storage, s.URL, n, caddytest.WithVault(endpoint, old, keys)), address)
 	}
 	t.Cleanup(func() { _ = caddy.Stop() })
 	load(0)

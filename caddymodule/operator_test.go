@@ -92,11 +92,13 @@ func TestMetricsOfThreeSitesOutliveReloads(t *testing.T) {
 	}
 	reload := func(n int) {
 		text := fmt.Sprintf("{\nadmin %s\npersist_config off\nstorage file_system %s\nlog {\noutput discard\n}\nmetrics\n}\n", admin, dir)
+		var addresses []string
 		for i, s := range sites {
 			text += fmt.Sprintf("%s {\nbind 127.0.0.1\nroute {\nsmapi_upgrade %s/token%d {\nclient_id id%d\nclient_auth none\nreplay off\n}\nreverse_proxy %s\n}\n}\n",
 				s.URL, endpoint.URL, i%2, n, old.URL)
+			addresses = append(addresses, strings.TrimPrefix(s.URL, "http://"))
 		}
-		caddytest.Load(t, text)
+		caddytest.Reload(t, text, addresses...)
 	}
 	reload(0)
 	t.Cleanup(func() { _ = caddy.Stop() })

@@ -157,7 +157,7 @@ func TestChaosSignsNobodyOut(t *testing.T) {
 			reloading.Go(func() {
 				turns.Add(1)
 				defer turns.Add(1)
-				caddytest.Load(t, config(reloads))
+				caddytest.Reload(t, config(reloads), address)
 			})
 		case <-next.C:
 			i := turn()

@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"encoding/xml"
 	"fmt"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -75,6 +77,37 @@ func Load(t testing.TB, caddyfile string) {
 	if err := caddy.Load(config, true); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// Reload is Load where a Caddy listens at these addresses, and returns when the old configuration does no more. Until then a
+// connection can end in its socket, and be reset, as that of every Caddy.
+func Reload(t testing.TB, caddyfile string, addresses ...string) {
+	t.Helper()
+	Load(t, caddyfile)
+	for _, address := range addresses {
+		Eventually(t, "the old configuration has let its socket go", func() bool {
+			return caddy.ListenerUsage("tcp", address) == 1 && listeners(t, address) <= 1
+		})
+	}
+}
+
+// listeners is how many sockets listen at an address of IPv4, since Caddy counts one less a moment before it closes it. Where the
+// system does not say as Linux does it is 0.
+func listeners(t testing.TB, address string) (n int) {
+	t.Helper()
+	_, text, _ := net.SplitHostPort(address)
+	port, err := strconv.Atoi(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	table, _ := os.ReadFile("/proc/net/tcp")
+	const listens = "0A"
+	for line := range strings.Lines(string(table)) {
+		if fields := strings.Fields(line); len(fields) > 3 && fields[3] == listens && strings.HasSuffix(fields[1], fmt.Sprintf(":%04X", port)) {
+			n++
+		}
+	}
+	return n
 }
 
 // Adapt returns the JSON of a Caddyfile.
