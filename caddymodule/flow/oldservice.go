@@ -142,15 +142,15 @@ func (o *OldService) missing(kept map[string]string) string {
 func (o *OldService) credentials(kept map[string]string) smapi.Credentials {
 	c := smapi.Credentials{Kind: o.Kind}
 	for _, p := range o.parts {
-		var text strings.Builder
-		for _, piece := range p.value {
+		text := ""
+		for _, piece := range p.value { // mostly one, which is no new string
 			if piece.Text != nil {
-				text.WriteString(piece.Text())
+				text += piece.Text()
 			} else {
-				text.WriteString(kept[piece.Placeholder])
+				text += kept[piece.Placeholder]
 			}
 		}
-		*p.of(&c) = text.String()
+		*p.of(&c) = text
 	}
 	return c
 }

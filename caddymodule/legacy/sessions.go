@@ -19,14 +19,13 @@ import (
 type Account [sha256.Size]byte
 
 // AccountOf returns the Account of what makes one, such as where the old service is, a user name and a password.
-func AccountOf(parts ...string) (a Account) {
-	hash := sha256.New()
+func AccountOf(parts ...string) Account {
+	text := make([]byte, 0, 256) // which is on the stack
 	for _, part := range parts {
-		hash.Write(binary.LittleEndian.AppendUint64(nil, uint64(len(part))))
-		hash.Write([]byte(part))
+		text = binary.LittleEndian.AppendUint64(text, uint64(len(part)))
+		text = append(text, part...)
 	}
-	hash.Sum(a[:0])
-	return a
+	return sha256.Sum256(text)
 }
 
 // Sessions are those at old services, one for each account, in memory. They are left alone until the old service refuses

@@ -82,9 +82,15 @@ func tagName(tag []byte) string {
 	return string(tag[len("<") : len(tag)-len(r.rest)])
 }
 
-// without is the body without the account.
-func (b *Bearing) without() []byte {
-	return append(append(make([]byte, 0, len(b.body)), b.body[:b.from]...), b.body[b.to:]...)
+// leaves reports whether a token of ours is left in the body without the account, or comes about where that is cut out.
+func (b *Bearing) leaves(o Ours) bool {
+	before, after := b.body[:b.from], b.body[b.to:]
+	if o(before) || o(after) {
+		return true
+	}
+	seam := make([]byte, 0, 2*maxTail)
+	seam = append(seam, before[max(0, len(before)-maxTail):]...)
+	return o(append(seam, after[:min(len(after), maxTail)]...))
 }
 
 // ErrNotWritable is a credential that XML cannot carry.
@@ -111,7 +117,8 @@ func (b *Bearing) with(c *Credentials, householdID string) ([]byte, error) {
 	if colon := strings.IndexByte(b.name, ':'); colon >= 0 {
 		prefix = b.name[:colon+1]
 	}
-	w := writer{prefix: prefix, ascii: b.ascii}
+	var room [256]byte
+	w := writer{out: room[:0], prefix: prefix, ascii: b.ascii}
 	switch c.Kind {
 	case Login:
 		w.open("login")
@@ -132,51 +139,57 @@ func (b *Bearing) with(c *Credentials, householdID string) ([]byte, error) {
 	if w.broken {
 		return nil, ErrNotWritable
 	}
-	out := make([]byte, 0, len(b.body)+w.out.Len()+len(b.name)+len("></>"))
+	out := make([]byte, 0, len(b.body)+len(w.out)+len(b.name)+len("></>"))
 	switch {
-	case b.empty && w.out.Len() == 0:
+	case b.empty && len(w.out) == 0:
 		return append(out, b.body...), nil
 	case b.empty:
-		out = append(append(append(out, b.body[:b.at]...), '>'), w.out.Bytes()...)
+		out = append(append(append(out, b.body[:b.at]...), '>'), w.out...)
 		out = append(append(append(out, "</"...), b.name...), '>')
 		return append(out, b.body[b.at+len("/>"):]...), nil
 	case b.at <= b.from:
-		out = append(append(append(out, b.body[:b.at]...), w.out.Bytes()...), b.body[b.at:b.from]...)
+		out = append(append(append(out, b.body[:b.at]...), w.out...), b.body[b.at:b.from]...)
 		return append(out, b.body[b.to:]...), nil
 	}
 	out = append(append(out, b.body[:b.from]...), b.body[b.to:b.at]...)
-	return append(append(out, w.out.Bytes()...), b.body[b.at:]...), nil
+	return append(append(out, w.out...), b.body[b.at:]...), nil
 }
 
 // writer writes elements of Sonos's with a prefix that is in force.
 type writer struct {
-	out    bytes.Buffer
+	out    []byte
 	prefix string
 	ascii  bool
 	broken bool // something could not be written
 }
 
-func (w *writer) open(name string) { w.out.WriteString("<" + w.prefix + name + ">") }
-func (w *writer) shut(name string) { w.out.WriteString("</" + w.prefix + name + ">") }
+func (w *writer) open(name string) { w.write("<", w.prefix, name, ">") }
+func (w *writer) shut(name string) { w.write("</", w.prefix, name, ">") }
+
+func (w *writer) write(texts ...string) {
+	for _, text := range texts {
+		w.out = append(w.out, text...)
+	}
+}
 
 func (w *writer) element(name, text string) {
 	w.open(name)
 	for i, r := range text {
 		switch {
 		case r == '&':
-			w.out.WriteString("&amp;")
+			w.write("&amp;")
 		case r == '<':
-			w.out.WriteString("&lt;")
+			w.write("&lt;")
 		case r == '>':
-			w.out.WriteString("&gt;")
+			w.write("&gt;")
 		case r == utf8.RuneError && strings.HasPrefix(text[i:], "\uFFFD"), !notXML(r) && r != '\r':
 			if w.ascii && r >= utf8.RuneSelf {
-				w.out.WriteString("&#" + strconv.Itoa(int(r)) + ";")
+				w.write("&#", strconv.Itoa(int(r)), ";")
 			} else {
-				w.out.WriteRune(r)
+				w.out = utf8.AppendRune(w.out, r)
 			}
 		case r == '\r': // which readers would turn into a line feed
-			w.out.WriteString("&#13;")
+			w.write("&#13;")
 		default:
 			w.broken = true
 		}
@@ -187,6 +200,6 @@ func (w *writer) element(name, text string) {
 // declaresASCII reports whether a body says that it is ASCII.
 func declaresASCII(types []string, body []byte) bool {
 	declaration, _, _ := bytes.Cut(body, []byte("?>"))
-	return len(types) == 1 && bytes.Contains(bytes.ToLower([]byte(types[0])), []byte(ascii)) ||
+	return len(types) == 1 && strings.Contains(strings.ToLower(types[0]), ascii) ||
 		len(declaration) < len(body) && bytes.Contains(bytes.ToLower(declaration), []byte(ascii))
 }

@@ -164,7 +164,7 @@ func (d document) credentials(header int) (c Credentials, account int, err error
 		if d[i].namespace != sonos {
 			continue
 		}
-		kind := kinds[string(d[i].local)]
+		kind := kindOf(d[i].local)
 		if kind == "" {
 			continue
 		}
@@ -186,14 +186,25 @@ func (d document) credentials(header int) (c Credentials, account int, err error
 // of place might be the one that the old service looks at.
 func (d document) accounts() (n int) {
 	for i := range d {
-		if kinds[string(d[i].local)] != "" {
+		if kindOf(d[i].local) != "" {
 			n++
 		}
 	}
 	return n
 }
 
-var kinds = map[string]Kind{"login": Login, "loginToken": LoginToken, "sessionId": SessionID}
+// kindOf is the kind of the credentials in an element of this name, blank for one that has none.
+func kindOf(local []byte) Kind {
+	switch string(local) {
+	case "login":
+		return Login
+	case "loginToken":
+		return LoginToken
+	case "sessionId":
+		return SessionID
+	}
+	return ""
+}
 
 // account reads the credentials of an account.
 func (d document) account(el int, c *Credentials) error {

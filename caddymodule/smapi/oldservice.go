@@ -23,7 +23,7 @@ func AskForSession(r *http.Request, username, password string) {
 	w.element("username", username)
 	w.element("password", password)
 	body := []byte(`<?xml version="1.0" encoding="utf-8"?><s:Envelope xmlns:s="` + soapNamespace + `"><s:Body><` + string(GetSessionID) +
-		` xmlns="` + sonosNamespace + `">` + w.out.String() + `</` + string(GetSessionID) + `></s:Body></s:Envelope>`)
+		` xmlns="` + sonosNamespace + `">` + string(w.out) + `</` + string(GetSessionID) + `></s:Body></s:Envelope>`)
 	for _, name := range []string{"Authorization", "Accept-Encoding", "Content-Encoding", "Expect", "Te"} {
 		r.Header.Del(name)
 	}

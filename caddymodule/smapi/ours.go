@@ -195,7 +195,7 @@ func (o Ours) bearing(d document, body []byte, authorization []string) (*Call, e
 	}
 	call.Bearing = d.places(body, credentials, account)
 	call.Bearing.Token, call.Bearing.Key = c.Token, c.Key
-	if o(call.Bearing.without()) {
+	if call.Bearing.leaves(o) {
 		return nil, refusePlace
 	}
 	return call, nil

@@ -19,12 +19,14 @@ const digestSize = 8
 
 // Digest stands for a text, the same at every instance, and cannot be tried out without the key.
 func (v *Vault) Digest(kind, text string) string {
-	return hex.EncodeToString(v.config.Keys().Namers()[0].Digest(kind, text)[:digestSize])
+	digest := v.config.Keys().Namers()[0].Digest(kind, text)
+	return hex.EncodeToString(digest[:digestSize])
 }
 
 // Number is the same as a number.
 func (v *Vault) Number(kind, text string) uint64 {
-	return binary.LittleEndian.Uint64(v.config.Keys().Namers()[0].Digest(kind, text))
+	digest := v.config.Keys().Namers()[0].Digest(kind, text)
+	return binary.LittleEndian.Uint64(digest[:])
 }
 
 // Failures are the failed logins of an account since a time. Those that are under way or just being noted at another

@@ -33,11 +33,15 @@ type Name struct {
 	Home, Account [partSize]byte
 }
 
+// strict has one text for each name: more could not be told from made-up ones.
+var strict = base64.RawURLEncoding.Strict()
+
 // Record is the name of the record of an account, of a kind, in a home.
 func (n *Namer) Record(home, accountKind, account string) Name {
 	m := Name{namer: n}
-	copy(m.Home[:], n.Digest("home", home))
-	copy(m.Account[:], n.Digest(accountKind, account))
+	home32, account32 := n.Digest("home", home), n.Digest(accountKind, account)
+	copy(m.Home[:], home32[:])
+	copy(m.Account[:], account32[:])
 	return m
 }
 
@@ -47,9 +51,12 @@ const (
 	OfToken   = "token"
 )
 
-func (m *Name) bytes() []byte { return append(m.Home[:len(m.Home):len(m.Home)], m.Account[:]...) }
-
-func (m *Name) tag(kind string) []byte { return m.namer.Digest(kind, string(m.bytes()))[:tagSize] }
+func (m *Name) tag(kind string) (tag [tagSize]byte) {
+	name := m.Fixed()
+	digest := m.namer.Digest(kind, string(name[:]))
+	copy(tag[:], digest[:])
+	return tag
+}
 
 // Handle is what a player has as its privateKey.
 func (m *Name) Handle() string { return m.as(handlePrefix, ofHandle) }
@@ -58,7 +65,8 @@ func (m *Name) Handle() string { return m.as(handlePrefix, ofHandle) }
 func (m *Name) Reference() string { return m.as(referencePrefix, ofReference) }
 
 func (m *Name) as(prefix, kind string) string {
-	return prefix + base64.RawURLEncoding.EncodeToString(append(m.bytes(), m.tag(kind)...))
+	name, tag := m.Fixed(), m.tag(kind)
+	return prefix + base64.RawURLEncoding.EncodeToString(append(name[:], tag[:]...))
 }
 
 // Text is the name as one word.
@@ -145,13 +153,14 @@ func (k *Keys) OpenReference(token string) (m Name, reference bool, err error) {
 }
 
 func (k *Keys) openAs(text, kind string) (m Name, formed bool, err error) {
-	raw, err := base64.RawURLEncoding.Strict().DecodeString(text)
-	if err != nil || len(raw) != 2*partSize+tagSize {
+	var raw [2*partSize + tagSize + 1]byte // one more, so that what is too long is seen
+	n, err := strict.Decode(raw[:], []byte(text))
+	if err != nil || n != len(raw)-1 {
 		return m, false, nil
 	}
 	for i := range k.namers {
-		m := k.namers[i].of(raw)
-		if hmac.Equal(m.tag(kind), raw[2*partSize:]) {
+		m := k.namers[i].of(raw[:])
+		if tag := m.tag(kind); hmac.Equal(tag[:], raw[2*partSize:n]) {
 			return m, true, nil
 		}
 	}
@@ -164,15 +173,15 @@ func IsHandle(key string) bool {
 	if !ok || len(key) != handleSize {
 		return false
 	}
-	_, err := base64.RawURLEncoding.Strict().DecodeString(text)
+	_, err := strict.DecodeString(text)
 	return err == nil
 }
 
 // Failures is the folder of the failed logins of an account. All there is to say of one is in its name, so that instances add theirs at
 // once and none is lost, and one look finds them all.
 func (n *Namer) Failures(account string) string {
-	d := n.Digest(OfAccount, account)[:partSize]
-	return n.Shard(Failed, d[0]) + "/" + lower.EncodeToString(d)
+	d := n.Digest(OfAccount, account)
+	return n.Shard(Failed, d[0]) + "/" + lower.EncodeToString(d[:partSize])
 }
 
 // Bears reports whether a text has a reference or a handle in it, or something that looks like one.

@@ -203,13 +203,14 @@ func (k *Keys) Open(sealed string, content any) error {
 
 // Namer makes names that say nothing, by a key. What it makes is the same at every instance and for ever.
 type Namer struct {
-	macs *sync.Pool // of hash.Hash, keyed
+	macs *sync.Pool // of *mac
 	dir  string     // in the storage, of all that it names
 }
 
 func newNamer(key []byte) Namer {
-	n := Namer{macs: &sync.Pool{New: func() any { return hmac.New(sha256.New, key) }}}
-	n.dir = prefix + "/" + lower.EncodeToString(n.Digest("vault")[:10])
+	n := Namer{macs: &sync.Pool{New: func() any { return &mac{keyed: hmac.New(sha256.New, key)} }}}
+	vault := n.Digest("vault")
+	n.dir = prefix + "/" + lower.EncodeToString(vault[:10])
 	return n
 }
 
@@ -220,19 +221,34 @@ func (n *Namer) Dir() string { return n.dir }
 var lower = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)
 
 // Digest is keyed, so that nobody without the key can try out what it is of.
-func (n *Namer) Digest(kind string, parts ...string) []byte {
-	mac := n.macs.Get().(hash.Hash)
-	defer n.macs.Put(mac)
-	mac.Reset()
-	write := func(part string) {
-		var size [8]byte
-		binary.LittleEndian.PutUint64(size[:], uint64(len(part)))
-		mac.Write(size[:])
-		mac.Write([]byte(part))
-	}
-	write(kind)
+func (n *Namer) Digest(kind string, parts ...string) [sha256.Size]byte {
+	m := n.macs.Get().(*mac)
+	defer n.macs.Put(m)
+	m.write(kind)
 	for _, part := range parts {
-		write(part)
+		m.write(part)
 	}
-	return mac.Sum(nil)
+	return m.sum()
+}
+
+// mac is a keyed digest of what is written, with the room that this takes.
+type mac struct {
+	keyed   hash.Hash
+	written []byte
+}
+
+func (m *mac) write(part string) {
+	m.written = binary.LittleEndian.AppendUint64(m.written, uint64(len(part)))
+	m.written = append(m.written, part...)
+}
+
+// sum is the digest. Nothing of what was written, which may be secrets, stays.
+func (m *mac) sum() (digest [sha256.Size]byte) {
+	m.keyed.Reset()
+	m.keyed.Write(m.written)
+	m.written = m.keyed.Sum(m.written[:0])
+	copy(digest[:], m.written)
+	clear(m.written[:cap(m.written)])
+	m.written = m.written[:0]
+	return digest
 }
