@@ -1,9 +1,11 @@
 package main
 
 import (
+	"crypto/x509"
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -19,21 +21,26 @@ type Wave struct {
 	Seconds         float64 `json:"seconds"` // until all are upgraded
 	TurnedAway      int     `json:"turned_away"`
 	CPU             float64 `json:"cpu_seconds"`
+	CPUAround       float64 `json:"cpu_seconds_around"` // of the players and the token endpoint
 	Memory          float64 `json:"peak_mib"`
 }
 
 // inFlight is the handler's default of max_in_flight.
 const inFlight = 64
 
-func measureWaves() (waves []Wave, err error) {
-	for _, w := range []Wave{
-		{Accounts: 1000, LoginsPerSecond: 100, Protocol: "HTTP/1.1"},
-		{Accounts: 10000, LoginsPerSecond: 1000, Protocol: "HTTP/1.1"},
-		{Accounts: 10000, LoginsPerSecond: 400, Protocol: "HTTP/1.1"},
-		{Accounts: 50000, LoginsPerSecond: 2000, Protocol: "HTTP/2"},
+func measureWaves(only int, admin string) (waves []Wave, err error) {
+	for i, w := range []Wave{
+		{Accounts: 1000, LoginsPerSecond: 100, Protocol: http1},
+		{Accounts: 10000, LoginsPerSecond: 1000, Protocol: http1},
+		{Accounts: 10000, LoginsPerSecond: 400, Protocol: http1},
+		{Accounts: 50000, LoginsPerSecond: 2000, Protocol: http2},
+		{Accounts: 2000, LoginsPerSecond: 200, Protocol: tls12},
 	} {
+		if only != 0 && only != i+1 {
+			continue
+		}
 		progress("%d accounts, %d logins/s", w.Accounts, w.LoginsPerSecond)
-		if err := w.measure(); err != nil {
+		if err := w.measure(admin); err != nil {
 			return nil, fmt.Errorf("%d accounts: %w", w.Accounts, err)
 		}
 		waves = append(waves, w)
@@ -42,7 +49,7 @@ func measureWaves() (waves []Wave, err error) {
 	return waves, nil
 }
 
-func (w *Wave) measure() error {
+func (w *Wave) measure(admin string) error {
 	h, err := newHouse()
 	if err != nil {
 		return err
@@ -61,30 +68,40 @@ func (w *Wave) measure() error {
 		return err
 	}
 	defer endpoint.Close()
-	caddy, err := h.launch("off", fmt.Sprintf("\nhttp://%s {\nbind 127.0.0.1\nsmapi_upgrade http://%s/token {\nclient_id id\nclient_auth none\n}\n}",
-		h.withAddr, address), h.withAddr)
+	site, ca := "http://"+h.withAddr+" {", (*x509.CertPool)(nil)
+	if w.Protocol == tls12 {
+		var cert, key string
+		if cert, key, ca, err = rsaCertificate(h.dir); err != nil {
+			return err
+		}
+		site = fmt.Sprintf("https://%s {\ntls %s %s", h.withAddr, cert, key)
+	}
+	caddy, err := h.launch(admin, fmt.Sprintf("\n%s\nbind 127.0.0.1\nsmapi_upgrade http://%s/token {\nclient_id id\nclient_auth none\n}\n}",
+		site, address), h.withAddr)
 	if err != nil {
 		return err
 	}
 	defer caddy.stop()
-
-	transport := &http.Transport{MaxIdleConnsPerHost: w.Accounts, DisableCompression: true}
-	if w.Protocol == "HTTP/2" {
-		transport.Protocols = new(http.Protocols)
-		transport.Protocols.SetUnencryptedHTTP2(true)
+	all, err := newCrowd(w.Accounts, w.Protocol, h.withAddr, ca)
+	if err != nil {
+		return err
 	}
-	defer transport.CloseIdleConnections()
-	upgrade := envelope("<ns:getDeviceAuthToken><ns:householdId>Sonos_abc123</ns:householdId></ns:getDeviceAuthToken>")
+	defer all.close()
+	before, err := w.clocks(caddy)
+	if err != nil {
+		return err
+	}
+
 	start := time.Now()
 	var turnedAway atomic.Int64
-	var players sync.WaitGroup
+	var calls sync.WaitGroup
 	failures := make([]error, w.Accounts)
 	for i := range w.Accounts {
-		players.Go(func() {
-			call := strings.Replace(upgrade, account, fmt.Sprintf("user%010d", i), 1)
+		calls.Go(func() {
+			call := upgradeOf(i)
 			for time.Since(start) < 2*time.Minute {
-				upgraded, err := w.ask(transport, h.withAddr, call)
-				if upgraded {
+				answer, err := all.ask(i, "getDeviceAuthToken", call)
+				if strings.Contains(answer, "<authToken>"+token) {
 					return
 				}
 				failures[i] = err
@@ -94,7 +111,7 @@ func (w *Wave) measure() error {
 			failures[i] = fmt.Errorf("not upgraded in time: %w", failures[i])
 		})
 	}
-	players.Wait()
+	calls.Wait()
 	w.Seconds, w.TurnedAway = time.Since(start).Seconds(), int(turnedAway.Load())
 	if w.Seconds > 120 {
 		for _, err := range failures {
@@ -103,26 +120,27 @@ func (w *Wave) measure() error {
 			}
 		}
 	}
-	cpu, err := cpuTime(caddy.command.Process.Pid)
+	after, err := w.clocks(caddy)
 	if err != nil {
 		return err
 	}
-	w.CPU = cpu.Seconds()
-	w.Memory, err = peakMemory(caddy.command.Process.Pid)
+	w.CPU, w.CPUAround = (after[0] - before[0]).Seconds(), (after[1] - before[1]).Seconds()
+	w.Memory, err = memoryOf(caddy, peakMemory)
 	return err
 }
 
-func (w *Wave) ask(transport http.RoundTripper, address, call string) (upgraded bool, err error) {
-	r, err := http.NewRequest(http.MethodPost, "http://"+address+"/smapi", strings.NewReader(call))
-	if err != nil {
-		return false, err
+// clocks are the CPU times of the Caddy and of all that is around it.
+func (w *Wave) clocks(caddy *process) (t [2]time.Duration, err error) {
+	for i, pid := range []int{caddy.command.Process.Pid, os.Getpid()} {
+		if t[i], err = cpuTime(pid); err != nil {
+			return t, err
+		}
 	}
-	r.Header.Set("Content-Type", "text/xml; charset=utf-8")
-	answer, err := transport.RoundTrip(r)
-	if err != nil {
-		return false, err
-	}
-	defer answer.Body.Close()
-	text, err := io.ReadAll(answer.Body)
-	return strings.Contains(string(text), "<authToken>"+token), err
+	return t, nil
+}
+
+// upgradeOf is the upgrade call of an account.
+func upgradeOf(number int) string {
+	call := envelope("<ns:getDeviceAuthToken><ns:householdId>Sonos_abc123</ns:householdId></ns:getDeviceAuthToken>")
+	return strings.Replace(call, account, fmt.Sprintf("user%010d", number), 1)
 }

@@ -173,6 +173,7 @@ func (h *house) launch(admin, sites string, addresses ...string) (*process, erro
 	if err := os.WriteFile(config, fmt.Appendf(nil, `{
 	admin %s
 	persist_config off
+	auto_https off
 	storage file_system %s
 	servers {
 		protocols h1 h2c
@@ -447,7 +448,7 @@ func (h *house) measureMemory(uploads int) (*Memory, error) {
 		}
 		err = upload(side.address, uploads)
 		if err == nil {
-			*side.peak, err = peakMemory(caddy.command.Process.Pid)
+			*side.peak, err = memoryOf(caddy, peakMemory)
 		}
 		caddy.stop()
 		if err != nil {
@@ -496,17 +497,23 @@ func upload(address string, uploads int) error {
 	return nil
 }
 
-// peakMemory is the most resident memory that a process had, in MiB.
-func peakMemory(pid int) (float64, error) {
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+// The fields of /proc/PID/status.
+const (
+	peakMemory    = "VmHWM:"
+	currentMemory = "VmRSS:"
+)
+
+// memoryOf is the resident memory of a process, in MiB.
+func memoryOf(p *process, field string) (float64, error) {
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.command.Process.Pid))
 	if err != nil {
 		return 0, err
 	}
 	for line := range strings.Lines(string(status)) {
-		if fields := strings.Fields(line); len(fields) == 3 && fields[0] == "VmHWM:" {
+		if fields := strings.Fields(line); len(fields) == 3 && fields[0] == field {
 			kib, err := strconv.ParseFloat(fields[1], 64)
 			return kib / 1024, err
 		}
 	}
-	return 0, errors.New("the system does not tell the peak memory of a process")
+	return 0, errors.New("the system does not tell the memory of a process")
 }

@@ -28,11 +28,11 @@ func main() {
 	}
 	rounds := flag.Int("rounds", 100, "how many times each pair is measured, in turn")
 	slice := flag.Duration("slice", 100*time.Millisecond, "how long one measurement takes")
-	only := flag.Int("only", 0, "measure this row alone")
+	only := flag.Int("only", 0, "measure this row alone, -1 for none")
 	uploads := flag.Int("uploads", 2000, "how many slow uploads are open at once for the memory row, 0 for none")
 	admin := flag.String("admin", "off", "admin `address` of the Caddy, for its /debug/pprof")
 	records := flag.Int("vault", 0, "measure a vault of so many records in files instead, of a million for the documents")
-	waves := flag.Bool("capacity", false, "measure waves of upgrades instead")
+	waves := flag.Bool("capacity", false, "measure waves of upgrades, and the memory of players who wait, instead")
 	asJSON := flag.Bool("json", false, "print JSON")
 	flag.Parse()
 
@@ -41,7 +41,9 @@ func main() {
 	if *records > 0 {
 		report.Vault, err = measureVault(*records)
 	} else if *waves {
-		report.Waves, err = measureWaves()
+		if report.Waves, err = measureWaves(*only, *admin); err == nil && *only <= 0 {
+			report.Waiting, err = measureWaiting()
+		}
 	} else {
 		report, err = run(*rounds, *slice, *only, *uploads, *admin)
 	}
@@ -67,6 +69,8 @@ type Report struct {
 	Memory *Memory `json:"memory,omitempty"`
 	Waves  []Wave  `json:"waves,omitempty"`
 	Vault  *Vault  `json:"vault,omitempty"`
+
+	Waiting []Waiting `json:"waiting,omitempty"`
 }
 
 // Row compares smapi_upgrade with a bare reverse_proxy, by medians over the rounds.
@@ -209,12 +213,16 @@ func (r *Report) print(out *os.File) {
 			row.RateRatio.Median, row.RateRatio.Low, row.RateRatio.High)
 	}
 	if len(r.Waves) > 0 {
-		fmt.Fprintln(out, "| accounts at once | logins/s of the token endpoint | all upgraded after | turned away on the way | CPU of the node | peak memory |")
-		fmt.Fprintln(out, "|---|---|---|---|---|---|")
+		fmt.Fprintln(out, "| accounts at once | logins/s of the token endpoint | all upgraded after | turned away on the way | CPU of the node | CPU of all around it | peak memory |")
+		fmt.Fprintln(out, "|---|---|---|---|---|---|---|")
 	}
 	for _, w := range r.Waves {
-		fmt.Fprintf(out, "| %d over %s | %d | %.1f s | %d | %.1f s | %.0f MiB |\n",
-			w.Accounts, w.Protocol, w.LoginsPerSecond, w.Seconds, w.TurnedAway, w.CPU, w.Memory)
+		fmt.Fprintf(out, "| %d over %s | %d | %.1f s | %d | %.1f s | %.1f s | %.0f MiB |\n",
+			w.Accounts, w.Protocol, w.LoginsPerSecond, w.Seconds, w.TurnedAway, w.CPU, w.CPUAround, w.Memory)
+	}
+	for _, w := range r.Waiting {
+		fmt.Fprintf(out, "\n%d players who wait over %s take %.0f KiB each, requests that a bare reverse_proxy holds open %.0f KiB: **%.2f** of it.\n",
+			w.Players, w.Protocol, w.With, w.Bare, w.With/w.Bare)
 	}
 	if m := r.Memory; m != nil {
 		fmt.Fprintf(out, "\nPeak memory with %d slow uploads of 1 MB open at once: %.0f MiB, bare %.0f MiB, ratio **%.2f**.\n",

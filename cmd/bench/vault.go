@@ -7,6 +7,7 @@ import (
 	mathrand "math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/caddyserver/certmagic"
 
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/legacy"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault/seal"
 )
@@ -28,6 +30,10 @@ type Vault struct {
 	Write   float64 `json:"write_us"`
 	LookUp  float64 `json:"look_up_us"`
 	Refresh float64 `json:"refresh_us"`
+
+	// Homes is how many homes, with their sessions at an old service, are then in memory, which takes HomesMiB.
+	Homes    int     `json:"homes"`
+	HomesMiB float64 `json:"homes_mib"`
 
 	// Seconds that an hour's share of forgetting takes, with nothing to remove, and where all of it is.
 	Forget    float64 `json:"forget_seconds"`
@@ -68,7 +74,8 @@ func measureVault(records int) (*Vault, error) {
 		for len(text) < 700 {
 			text += bearer
 		}
-		return vault.Tokens{Access: text, Refresh: text[:64], Life: life}
+		fields := map[string]string{"smapi.username": "listener" + strconv.Itoa(n) + "@example.com", "smapi.password": text[:16]}
+		return vault.Tokens{Access: text, Refresh: text[:64], Life: life, Fields: fields}
 	}
 	handles := make([]string, records)
 	upgraded := func(i int) error {
@@ -110,6 +117,10 @@ func measureVault(records int) (*Vault, error) {
 	if result.DiskMiB, err = diskMiB(dir); err != nil {
 		return nil, err
 	}
+	progress("opening")
+	if err = result.inMemory(ctx, open(), handles[:min(records, legacy.MaxSessions)]); err != nil {
+		return nil, err
+	}
 	progress("forgetting")
 	if result.Forget, err = forget(ctx, v); err != nil {
 		return nil, err
@@ -118,6 +129,34 @@ func measureVault(records int) (*Vault, error) {
 	result.ForgetAll, err = forget(ctx, v)
 	progress("")
 	return result, err
+}
+
+// inMemory opens the records of homes, and begins a session for each.
+func (r *Vault) inMemory(ctx context.Context, v *vault.Vault, handles []string) error {
+	before := heap()
+	sessions := legacy.NewSessions(legacy.MaxSessions, time.Now)
+	for i, handle := range handles {
+		o, err := v.Open(ctx, handle, true)
+		if err != nil {
+			return err
+		}
+		account := legacy.AccountOf("old.example.com", "/smapi", o.Fields["smapi.username"], o.Fields["smapi.password"])
+		_, err = sessions.Get(ctx, account, "", func() (string, time.Duration, error) { return token + strconv.Itoa(i), 0, nil })
+		if err != nil {
+			return err
+		}
+	}
+	r.HomesMiB = heap() - before
+	r.Homes = min(sessions.Len(), v.InMemory())
+	return nil
+}
+
+// heap is what is in use of it, in MiB.
+func heap() float64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return float64(m.HeapAlloc) / (1 << 20)
 }
 
 // hasty waits for no disk and has no locks, to fill a vault with what is not measured.
@@ -186,7 +225,8 @@ func (v *Vault) print(w io.Writer) {
 | an upgrade's write, its lock included | %.0f µs |
 | a refresh that the record answers | %.0f µs |
 | a refresh that asks, without the token endpoint | %.0f µs |
+| %d homes in memory, with their sessions at an old service | %.0f MiB |
 | an hour's share of forgetting, nothing to remove | %.1f s |
 | the same where all of it is to be removed | %.1f s |
-`, v.Records, v.DiskMiB, v.Write, v.LookUp, v.Refresh, v.Forget, v.ForgetAll)
+`, v.Records, v.DiskMiB, v.Write, v.LookUp, v.Refresh, v.Homes, v.HomesMiB, v.Forget, v.ForgetAll)
 }

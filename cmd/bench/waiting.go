@@ -1,0 +1,120 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Waiting is the memory that a Caddy takes for each player who waits for a place at the token endpoint, and for each request that a
+// bare reverse_proxy holds open, in KiB.
+type Waiting struct {
+	Players  int     `json:"players"`
+	Protocol string  `json:"protocol"`
+	Bare     float64 `json:"bare_kib"`
+	With     float64 `json:"kib"`
+}
+
+func measureWaiting() (all []Waiting, err error) {
+	for _, w := range []Waiting{{Players: 2000, Protocol: http1}, {Players: 2000, Protocol: http2}} {
+		progress("%d players wait, over %s", w.Players, w.Protocol)
+		if w.Bare, err = w.measure(func(service, _ string) string { return "reverse_proxy " + service }); err != nil {
+			return nil, fmt.Errorf("a bare proxy, %s: %w", w.Protocol, err)
+		}
+		if w.With, err = w.measure(func(_, token string) string {
+			return fmt.Sprintf("smapi_upgrade http://%s/token {\nclient_id id\nclient_auth none\ntimeout 20s\n}", token)
+		}); err != nil {
+			return nil, fmt.Errorf("with smapi_upgrade, %s: %w", w.Protocol, err)
+		}
+		all = append(all, w)
+	}
+	progress("")
+	return all, nil
+}
+
+// measure is what each of so many players takes while nobody answers them.
+func (w *Waiting) measure(site func(service, token string) string) (kib float64, err error) {
+	h, err := newHouse()
+	if err != nil {
+		return 0, err
+	}
+	defer h.close()
+	release := make(chan struct{})
+	var arrived atomic.Int64
+	slow, address, err := serve(func(out http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		arrived.Add(1)
+		<-release
+		_, _ = io.WriteString(out, tokens)
+	})
+	if err != nil {
+		return 0, err
+	}
+	defer slow.Close()
+	admin, err := freeAddress()
+	if err != nil {
+		return 0, err
+	}
+	caddy, err := h.launch(admin, fmt.Sprintf("\nhttp://%s {\nbind 127.0.0.1\n%s\n}", h.withAddr, site(address, address)), h.withAddr, admin)
+	if err != nil {
+		return 0, err
+	}
+	defer caddy.stop()
+	all, err := newCrowd(w.Players, w.Protocol, h.withAddr, nil)
+	if err != nil {
+		return 0, err
+	}
+	defer all.close()
+	idle, err := memoryOf(caddy, currentMemory)
+	if err != nil {
+		return 0, err
+	}
+	var calls sync.WaitGroup
+	for i := range w.Players {
+		calls.Go(func() { _, _ = all.ask(i, "getDeviceAuthToken", upgradeOf(i)) })
+	}
+	defer calls.Wait()
+	defer close(release)
+
+	ctx, cancel := context.WithTimeout(context.Background(), 19*time.Second)
+	defer cancel()
+	for int(arrived.Load()) < w.Players {
+		waiting, err := waitingAt(ctx, admin)
+		if err != nil {
+			return 0, err
+		}
+		if int(arrived.Load())+waiting >= w.Players {
+			break
+		}
+		if ctx.Err() != nil {
+			return 0, errors.New("not all players came in time")
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	full, err := memoryOf(caddy, currentMemory)
+	return (full - idle) * 1024 / float64(w.Players), err
+}
+
+// waitingAt is how many wait for a place, by Caddy's metrics.
+func waitingAt(ctx context.Context, admin string) (n int, err error) {
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+admin+"/metrics", nil)
+	if err != nil {
+		return 0, err
+	}
+	response, err := http.DefaultClient.Do(r)
+	if err != nil {
+		return 0, err
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(response.Body)
+	if _, value, found := strings.Cut(string(text), "\ncaddy_smapi_upgrade_exchanges_waiting "); found {
+		_, err = fmt.Sscan(value, &n)
+	}
+	return n, err
+}
