@@ -14,6 +14,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"slices"
 	"strings"
@@ -160,7 +161,7 @@ func (e *Endpoint) post(deadline time.Time, where, audience *url.URL, form strin
 		return broken(0, Misconfigured, "the client's assertion cannot be signed", "check client_key"), nil
 	}
 	response, err := e.transport.RoundTrip(request.Request)
-	if err != nil && !request.body.read.Load() && pause(ctx) {
+	if err != nil && !request.begun.Load() && pause(ctx) {
 		response, err = e.transport.RoundTrip(request.Request)
 	}
 	if err != nil {
@@ -266,10 +267,10 @@ func formOf(g *Grant) string {
 
 var tokenPost = &http.Request{Method: http.MethodPost}
 
-// tokenRequest is a request with the body that it began with.
+// tokenRequest is a request of which is known whether it has begun to be sent.
 type tokenRequest struct {
 	*http.Request
-	body *formBody
+	begun *atomic.Bool
 }
 
 func (e *Endpoint) request(ctx context.Context, where, audience *url.URL, form string, extra http.Header) (tokenRequest, error) {
@@ -284,20 +285,37 @@ func (e *Endpoint) request(ctx context.Context, where, audience *url.URL, form s
 		maps.Copy(header, extra)
 	}
 	form += client.ending
-	body := new(formBody)
-	body.Reset(form)
+	ctx, body, begun := e.body(ctx, form)
 	r := tokenPost.WithContext(ctx)
 	r.URL, r.Host, r.Header = where, where.Host, header
 	r.Body, r.ContentLength = body, int64(len(form))
 	// For the transport's own second try, over HTTP/1 when a connection had died idle and no byte went out.
 	// HTTP/2 also tries again what a server has received and disclaims.
 	r.GetBody = func() (io.ReadCloser, error) {
-		if body.read.Load() && !e.http1.Load() {
+		if begun.Load() && !e.http1.Load() {
 			return nil, errSent
 		}
 		return io.NopCloser(strings.NewReader(form)), nil
 	}
-	return tokenRequest{r, body}, nil
+	return tokenRequest{r, begun}, nil
+}
+
+// body is a form as the body of a request with that context, and whether it has begun to be sent.
+func (e *Endpoint) body(ctx context.Context, form string) (context.Context, io.ReadCloser, *atomic.Bool) {
+	if !e.http1.Load() {
+		body := new(formBody)
+		body.Reset(form)
+		return ctx, body, &body.read
+	}
+	// Over HTTP/1, net/http sends a body that it knows to be in memory in one packet with the header. It tells, as others might not,
+	// when it has written that.
+	sending := new(struct {
+		httptrace.ClientTrace
+		begun atomic.Bool
+	})
+	sending.WroteHeaders = func() { sending.begun.Store(true) }
+	ctx = httptrace.WithClientTrace(ctx, &sending.ClientTrace)
+	return ctx, io.NopCloser(strings.NewReader(form)), &sending.begun
 }
 
 var errSent = errors.New("the request was sent before")

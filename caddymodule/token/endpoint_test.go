@@ -301,6 +301,52 @@ func (c *brokenConn) Write(p []byte) (int, error) {
 	return c.Conn.Write(p)
 }
 
+func TestARequestOverHTTP1IsOneWrite(t *testing.T) {
+	u, _ := server(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, `{"access_token":"new"}`) })
+	var writes atomic.Int32
+	e := endpoint(u, func(c *Config) {
+		c.Transport = &http.Transport{DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+			conn, err := new(net.Dialer).DialContext(ctx, network, address)
+			return countedConn{conn, &writes}, err
+		}}
+	})
+	exchange(e, soon(), ella) // until then it may be HTTP/2
+	for range 3 {
+		writes.Store(0)
+		if r := exchange(e, soon(), ella); r.Class != Issued || writes.Load() != 1 {
+			t.Errorf("%+v after %d writes", r, writes.Load())
+		}
+	}
+}
+
+type countedConn struct {
+	net.Conn
+	writes *atomic.Int32
+}
+
+func (c countedConn) Write(p []byte) (int, error) {
+	c.writes.Add(1)
+	return c.Conn.Write(p)
+}
+
+func TestAnAnswerThatBreaksOffIsAskedForOnce(t *testing.T) {
+	var broken atomic.Bool
+	u, posts := server(t, func(w http.ResponseWriter, _ *http.Request) {
+		if broken.Load() {
+			panic(http.ErrAbortHandler)
+		}
+		_, _ = io.WriteString(w, `{"access_token":"new"}`)
+	})
+	e := endpoint(u)
+	exchange(e, soon(), ella) // which says that it is HTTP/1
+	broken.Store(true)
+	for want := int32(2); want <= 4; want++ {
+		if r := exchange(e, soon(), ella); r.Class != Unavailable || posts.Load() != want {
+			t.Errorf("%+v after %d POSTs, want %d", r, posts.Load(), want)
+		}
+	}
+}
+
 func TestAConnectionThatFailsIsTriedOnceMoreWithinTheTime(t *testing.T) {
 	u, posts := server(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, `{"access_token":"new"}`) })
 	var dials, failing atomic.Int32
