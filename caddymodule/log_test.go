@@ -2,6 +2,7 @@ package caddymodule_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"go/ast"
 	"go/token"
 	"maps"
@@ -16,17 +17,43 @@ import (
 	"github.com/smapi-tools/caddy-smapi-upgrade/internal/caddytest"
 )
 
+// logged is what the code says of a line.
+type logged struct {
+	level string          // blank where it depends
+	has   map[string]bool // fields that are named beside the message
+	may   map[string]bool // those and all others of its package
+}
+
+// fields are the names of those that a part of the code makes.
+func fields(in ...ast.Node) map[string]bool {
+	found := map[string]bool{}
+	for _, part := range in {
+		ast.Inspect(part, func(n ast.Node) bool {
+			if call, ok := n.(*ast.CallExpr); ok && len(call.Args) > 1 {
+				if of, ok := call.Fun.(*ast.SelectorExpr); ok && fmt.Sprint(of.X) == "zap" {
+					found[text(call.Args[0])] = true
+				}
+			}
+			return true
+		})
+	}
+	return found
+}
+
+// text is that of a literal, or blank.
+func text(e ast.Expr) string {
+	if l, ok := e.(*ast.BasicLit); ok && l.Kind == token.STRING {
+		unquoted, _ := strconv.Unquote(l.Value)
+		return unquoted
+	}
+	return ""
+}
+
 // messages are the sentences that the handler logs: the literal ones that are given to a logger, and those that are kept in a
 // variable for one.
-func messages(t *testing.T) map[string]bool {
+func messages(t *testing.T) map[string]logged {
 	t.Helper()
-	found := map[string]bool{}
-	literal := func(e ast.Expr) {
-		if l, ok := e.(*ast.BasicLit); ok && l.Kind == token.STRING {
-			text, _ := strconv.Unquote(l.Value)
-			found[text] = true
-		}
-	}
+	found := map[string]logged{}
 	levels := map[string]int{"Debug": 0, "Info": 0, "Warn": 0, "Error": 0, "Check": 1} // which argument is the message
 	folders, err := filepath.Glob("*")
 	if err != nil {
@@ -40,10 +67,12 @@ func messages(t *testing.T) map[string]bool {
 		if paths, _ := filepath.Glob(filepath.Join(folder, "*.go")); len(paths) == 0 || regexp.MustCompile(`^(command|diagnose|player)\b`).MatchString(folder) {
 			continue
 		}
+		all := map[string]bool{}
 		for path, file := range parsed(t, folder) {
 			if strings.HasSuffix(path, "_test.go") {
 				continue
 			}
+			maps.Copy(all, fields(file))
 			ast.Inspect(file, func(n ast.Node) bool {
 				switch n := n.(type) {
 				case *ast.CallExpr:
@@ -51,12 +80,19 @@ func messages(t *testing.T) map[string]bool {
 					if !ok {
 						return true
 					}
-					if at, ok := levels[selector.Sel.Name]; ok && len(n.Args) > at {
-						literal(n.Args[at])
+					if at, ok := levels[selector.Sel.Name]; ok && len(n.Args) > at && text(n.Args[at]) != "" {
+						line := logged{strings.ToLower(selector.Sel.Name), map[string]bool{}, all}
+						if line.level == "check" {
+							line.level = ""
+						}
+						for _, argument := range n.Args {
+							maps.Copy(line.has, fields(argument))
+						}
+						found[text(n.Args[at])] = line
 					}
 				case *ast.AssignStmt:
 					if name, ok := n.Lhs[0].(*ast.Ident); ok && name.Name == "says" {
-						literal(n.Rhs[0])
+						found[text(n.Rhs[0])] = logged{may: all}
 					}
 				}
 				return true
@@ -72,22 +108,57 @@ func TestEveryLogLineIsDocumented(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	documented, logged := map[string]bool{}, messages(t)
+	documented, all := map[string]bool{}, messages(t)
 	for _, row := range regexp.MustCompile("(?m)^\\| `([^|]+)` \\| ").FindAllSubmatch(content, -1) {
 		documented[string(row[1])] = true
 	}
-	for message := range logged {
+	for message := range all {
 		if !documented[message] {
 			t.Errorf("docs/log.md lacks %q", message)
 		}
 	}
 	for message := range documented {
-		if !logged[message] {
+		if _, ok := all[message]; !ok {
 			t.Errorf("nothing logs %q", message)
 		}
 	}
-	if len(logged) < 25 {
-		t.Errorf("found %d", len(logged))
+	if len(all) < 25 {
+		t.Errorf("found %d", len(all))
+	}
+}
+
+func TestEveryLogLineHasASampleWithTheFieldsThatItIsGiven(t *testing.T) {
+	content, err := os.ReadFile("../docs/log.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	missing := messages(t)
+	of := maps.Clone(missing)
+	for _, sample := range regexp.MustCompile(`(?m)^\{"level":.*$`).FindAll(content, -1) {
+		var line map[string]any
+		if err := json.Unmarshal(sample, &line); err != nil {
+			t.Fatalf("%v: %s", err, sample)
+		}
+		message, _ := line["msg"].(string)
+		says, ok := of[message]
+		if !ok || line["logger"] != "http.handlers.smapi_upgrade" || says.level != "" && says.level != line["level"] {
+			t.Errorf("nothing logs %s", sample)
+		}
+		for field := range says.has {
+			if line[field] == nil {
+				t.Errorf("%s is not in %s", field, sample)
+			}
+		}
+		for field := range line {
+			everywhere := []string{"level", "ts", "logger", "msg", "method", "outcome", "credentials", "household", "account"}
+			if !slices.Contains(everywhere, field) && !says.may[field] {
+				t.Errorf("nothing logs the field %s of %s", field, sample)
+			}
+		}
+		delete(missing, message)
+	}
+	for message := range missing {
+		t.Errorf("docs/log.md has no sample of %q", message)
 	}
 }
 

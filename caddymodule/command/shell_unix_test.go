@@ -253,6 +253,11 @@ func must[T any](value T, err error) func(*testing.T) T {
 
 func TestTheJSONInTheDocumentsIsJSON(t *testing.T) {
 	all := blocks(t, "json")
+	for _, b := range blocks(t, "jsonl") {
+		for line := range strings.Lines(b.text) {
+			all = append(all, block{b.where, "json", b.marking, line})
+		}
+	}
 	for _, b := range all {
 		if !json.Valid([]byte(b.text)) || b.marking != "" {
 			t.Errorf("%s: %s", b.where, b.text)
@@ -265,7 +270,7 @@ func TestTheJSONInTheDocumentsIsJSON(t *testing.T) {
 
 // Whatever a block is, some test looks at it.
 func TestTheBlocksInTheDocumentsAreOfKnownLanguages(t *testing.T) {
-	known := map[string]bool{"sh": true, "json": true, "caddyfile": true, "yaml": true, "promql": true, "go": true}
+	known := map[string]bool{"sh": true, "json": true, "jsonl": true, "caddyfile": true, "yaml": true, "promql": true, "go": true}
 	example := string(must(os.ReadFile("../../Caddyfile.example"))(t))
 	for _, b := range blocks(t, "any") {
 		switch {
