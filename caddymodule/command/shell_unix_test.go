@@ -87,13 +87,13 @@ exec "$CADDY" "$@"`,
 	"systemctl":  `echo "$@" >>"$ROOT/systemctl"`,
 	"chown":      `[ -e "$2" ]`,
 	"journalctl": `cat "$ROOT/journal"`,
-	"vi":         `printf the-secret >"$1"`,
+	"vi":         `cat >/dev/null; printf the-secret >"$1"`,
 	"xdg-open":   `:`,
 }
 
-// TestTheCommandsInTheDocumentsWork runs every block of commands as it is printed, in the folder that it is printed for: but
-// for the folders of the system, which are below another one, addresses, and how many accounts are played. The marking of a
-// block that is not run says why.
+// TestTheCommandsInTheDocumentsWork pastes every block of commands into a shell as it is printed, in the folder that it is printed
+// for: but for the folders of the system, which are below another one, addresses, and how many accounts are played. The marking
+// of a block that is not run says why.
 func TestTheCommandsInTheDocumentsWork(t *testing.T) {
 	if !has(t, "bash") {
 		return
@@ -165,6 +165,12 @@ func TestTheCommandsInTheDocumentsWork(t *testing.T) {
 			if out, err := exec.Command("bash", "-n", "-c", b.text).CombinedOutput(); err != nil {
 				t.Fatalf("%v: %s", err, out)
 			}
+			if comment := regexp.MustCompile(`(?m)(^| )#.*`).FindString(b.text); comment != "" {
+				t.Errorf("zsh takes a comment that is typed for arguments: %s", comment)
+			}
+			if folder := regexp.MustCompile(`(?m)^cd .*`).FindString(b.text); folder != "" {
+				t.Errorf("what is typed next is typed elsewhere: %s", folder)
+			}
 			runs := true
 			for _, tool := range []string{"jq", "curl", "openssl", "promtool"} {
 				runs = runs && (!regexp.MustCompile(`\b`+tool+` `).MatchString(b.text) || b.marking != "" || has(t, tool))
@@ -179,24 +185,38 @@ func TestTheCommandsInTheDocumentsWork(t *testing.T) {
 				namesWhatThereIs(t, b.text)
 				return
 			}
-			caddyfile, types := running, "testuser\t12345\n"
+			caddyfile, types := running, ""
 			if strings.HasPrefix(b.where, "README") {
-				caddyfile, types = blocks(t, "caddyfile")[0].text, "the-secret\n"
+				caddyfile = blocks(t, "caddyfile")[0].text
+			}
+			switch {
+			case strings.Contains(b.text, " check "):
+				types = "testuser\t12345\n"
+			case strings.HasPrefix(b.text, "read "):
+				types = "the-secret\n"
 			}
 			caddytest.Write(t, filepath.Join(clone, "Caddyfile"), caddyfile)
-			cmd := exec.Command("bash", "-euo", "pipefail", "-c", here.Replace(b.text))
+			pasted := here.Replace(b.text)
+			cmd := exec.Command("bash", "-euo", "pipefail", "-v", "-s") // -v has it print each line that it reads
 			cmd.Dir = clone
-			cmd.Stdin = strings.NewReader(types)
+			cmd.Stdin = strings.NewReader(pasted + types)
 			cmd.Env = []string{
 				"PATH=" + filepath.Join(root, "bin") + ":" + os.Getenv("PATH"), "HOME=" + root, "ROOT=" + root, "CADDY=" + self, caddytest.AsCaddy + "=1",
-				"SMAPI_ADMIN_SOCKET=" + socket, "SMAPI_TOKEN_ENDPOINT=" + oauth.URL + "/token", "SMAPI_CLIENT_ID=the-id",
+				"SMAPI_ADMIN_SOCKET=" + socket, "SMAPI_TOKEN_ENDPOINT=" + oauth.URL + "/token", "SMAPI_CLIENT_ID=the-id", "SMAPI_CLIENT_SECRET=the-secret",
 				"SMAPI_CLIENT_SECRET_FILE=" + filepath.Join(root, "etc/caddy/client_secret"),
 			}
 			out, err := cmd.CombinedOutput()
 			if err != nil {
 				t.Errorf("%v:\n%s\n%s", err, b.text, out)
 			}
-			if regexp.MustCompile(`\b(jq|curl|status|check|simulate)\b`).MatchString(b.text) && len(out) == 0 {
+			said := string(out)
+			for line := range strings.Lines(pasted) {
+				if !strings.Contains(said, line) {
+					t.Errorf("a command before it takes for its own input what is pasted as a command: %s", line)
+				}
+				said = strings.Replace(said, line, "", 1)
+			}
+			if regexp.MustCompile(`\b(jq|curl|status|check|simulate)\b`).MatchString(b.text) && said == "" {
 				t.Errorf("nothing is printed by\n%s", b.text)
 			}
 			ran++
