@@ -64,6 +64,9 @@ func noAdmin(cmd *cobra.Command, address string, err error) {
 	if strings.Contains(text, syscall.EACCES.Error()) { // of which nothing else is left
 		text += ". Run it as the user of Caddy"
 	}
+	if address == caddy.DefaultAdminListen {
+		text += ". If Caddy runs, give its configuration by --config: that says where its admin API is"
+	}
 	tell(cmd, "%s\n", text) // in one line, which can be searched for
 }
 

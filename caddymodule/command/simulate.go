@@ -48,7 +48,8 @@ func simulateCommand() *cobra.Command {
 			"    [--rate <n>] [--concurrency <n>] [--repeat-lost <share>]\n" +
 			"    [--after <n>] [--timeout <duration>] [--insecure] [--json]\n" +
 			"    [--yes-this-is-my-service]\n" +
-			"simulate <url> --sign-in",
+			"  caddy smapi-upgrade simulate <url> --sign-in [--timeout <duration>]\n" +
+			"    [--insecure] [--json] [--yes-this-is-my-service]",
 		DisableFlagsInUseLine: true,
 		Short:                 "Plays Sonos players that upgrade their accounts",
 		Long: `
@@ -102,7 +103,7 @@ Exit status:
     $ caddy smapi-upgrade simulate http://localhost:8088
 
     A test account, without its password on the command line:
-    $ caddy smapi-upgrade simulate http://localhost:8088 --from account.txt
+    $ caddy smapi-upgrade simulate http://localhost:8088 --from account.tsv
 
     A storm: 50 calls per second, of which a tenth lose their answer:
     $ caddy smapi-upgrade simulate https://localhost --insecure \

@@ -174,14 +174,16 @@ func explain(env map[string]string, config, dir string) error {
 	}
 	env["SMAPI_SITE"] = "http://" + site
 	env["SMAPI_ADMIN_SOCKET"] = filepath.Join(dir, "admin.sock")
-	fmt.Print("The old service and the OAuth server are up, until Ctrl-C. In the terminal of Caddy, and of its reloads:\n\n")
+	fmt.Print("The old service and the OAuth server are up, until Ctrl-C. In a second terminal, run Caddy:\n\n")
 	for _, name := range slices.Sorted(maps.Keys(env)) {
 		fmt.Printf("  export %s=%s\n", name, env[name])
 	}
-	fmt.Printf("  ./caddy run --config %s\n\n(%s, on loopback only.) And a player, in a third:\n\n", file, config)
+	fmt.Printf("  ./caddy run --config %s\n\n(%s, on loopback only.) In a third terminal, with the same exports: the calls of a player, testuser with\n"+
+		"12345, and what became of them. Edit that Caddyfile for each step, and reload it:\n\n", file, config)
 	for _, request := range [...]string{"get-session-id", "upgrade"} {
 		fmt.Printf("  curl -i -H 'Content-Type: text/xml' --data-binary @testdata/requests/%s.xml http://%s\n", request, site)
 	}
+	fmt.Printf("  ./caddy smapi-upgrade status --config %s\n  ./caddy reload --config %[1]s\n", file)
 	return nil
 }
 

@@ -12,7 +12,7 @@ import (
 	"sync"
 )
 
-// Service answers getSessionId, getMetadata, and the getDeviceAuthToken that polls with a linkCode.
+// Service answers getSessionId, getMetadata, getLastUpdate, and the getDeviceAuthToken that polls with a linkCode.
 type Service struct {
 	accounts map[string]string // passwords by user name
 
@@ -33,6 +33,7 @@ type envelope struct {
 			Password string `xml:"password"`
 		} `xml:"getSessionId"`
 		GetMetadata        *struct{} `xml:"getMetadata"`
+		GetLastUpdate      *struct{} `xml:"getLastUpdate"`
 		GetDeviceAuthToken *struct {
 			LinkCode *string `xml:"linkCode"`
 		} `xml:"getDeviceAuthToken"`
@@ -50,7 +51,10 @@ func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case body.GetSessionID != nil:
 		s.getSessionID(w, body.GetSessionID.Username, body.GetSessionID.Password)
 	case body.GetMetadata != nil:
-		s.getMetadata(w, call.SessionID)
+		s.browse(w, call.SessionID, "getMetadata", "<index>0</index><count>1</count><total>1</total>"+
+			"<mediaCollection><id>new</id><itemType>container</itemType><title>New releases</title></mediaCollection>")
+	case body.GetLastUpdate != nil:
+		s.browse(w, call.SessionID, "getLastUpdate", "<catalog>1</catalog><favorites>1</favorites><pollInterval>60</pollInterval>")
 	case body.GetDeviceAuthToken != nil && body.GetDeviceAuthToken.LinkCode != nil:
 		fault(w, "Client.NOT_LINKED_RETRY", "the listener has not signed in yet")
 	case body.GetDeviceAuthToken != nil:
@@ -73,8 +77,8 @@ func (s *Service) getSessionID(w http.ResponseWriter, username, password string)
 		namespace, id)
 }
 
-// getMetadata accepts a session id of its own, and nothing else.
-func (s *Service) getMetadata(w http.ResponseWriter, sessionID string) {
+// browse accepts a session id of its own, and nothing else.
+func (s *Service) browse(w http.ResponseWriter, sessionID, method, result string) {
 	s.mu.Lock()
 	_, known := s.sessions[sessionID]
 	s.mu.Unlock()
@@ -82,9 +86,7 @@ func (s *Service) getMetadata(w http.ResponseWriter, sessionID string) {
 		fault(w, "Client.SessionIdInvalid", "no such session")
 		return
 	}
-	answer(w, http.StatusOK, "<getMetadataResponse xmlns=%q><getMetadataResult><index>0</index><count>1</count><total>1</total>"+
-		"<mediaCollection><id>new</id><itemType>container</itemType><title>New releases</title></mediaCollection>"+
-		"</getMetadataResult></getMetadataResponse>", namespace)
+	answer(w, http.StatusOK, "<%[1]sResponse xmlns=%[2]q><%[1]sResult>%[3]s</%[1]sResult></%[1]sResponse>", method, namespace, result)
 }
 
 const namespace = "http://www.sonos.com/Services/1.1"
