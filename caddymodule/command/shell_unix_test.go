@@ -82,6 +82,8 @@ case " $* " in
 *" check "*) exec "$CADDY" "$@" --yes ;;
 esac
 exec "$CADDY" "$@"`,
+	"useradd":    `[ "$*" = "--system caddy" ]`,
+	"runuser":    `[ "$1 $2 $3" = "-u caddy --" ] && shift 3; exec "$@"`,
 	"ssh":        `[ "$1" = -L ] && shift 3; exec "$@"`,
 	"sudo":       `exec "$@"`,
 	"systemctl":  `echo "$@" >>"$ROOT/systemctl"`,
@@ -147,7 +149,8 @@ func TestTheCommandsInTheDocumentsWork(t *testing.T) {
 	caddytest.Load(t, running)
 	t.Cleanup(func() { _ = caddy.Stop() })
 
-	caddytest.Write(t, filepath.Join(root, "etc/caddy/Caddyfile"), string(must(os.ReadFile("../../Caddyfile.example"))(t)))
+	example := string(must(os.ReadFile("../../Caddyfile.example"))(t))
+	caddytest.Write(t, filepath.Join(root, "etc/caddy/Caddyfile"), example)
 	caddytest.Write(t, filepath.Join(root, "etc/caddy/client_secret"), "the-secret")
 	caddytest.Write(t, filepath.Join(root, "etc/caddy/smapi-upgrade.env"), "SMAPI_CLIENT_AUTH=basic\n")
 	caddytest.Write(t, filepath.Join(root, "journal"), journal(t))
@@ -156,6 +159,7 @@ func TestTheCommandsInTheDocumentsWork(t *testing.T) {
 	}
 	_, port, _ := net.SplitHostPort(loopback.FreeAddress())
 	here := strings.NewReplacer("/etc/", root+"/etc/", "/usr/local/", root+"/usr/local/", "/run/smapi", root+"/run/smapi",
+		"/run/credentials/smapi-upgrade.service", root+"/etc/caddy", "/var/lib/", root+"/var/lib/",
 		"localhost:8088", site, "9180", port, "--accounts 1000 --rate 50", "--accounts 20 --rate 1000",
 		"https://auth.example.com/oauth2/token", oauth.URL+"/token", "=sonos-upgrade", "=the-id")
 
@@ -195,6 +199,10 @@ func TestTheCommandsInTheDocumentsWork(t *testing.T) {
 			case strings.HasPrefix(b.text, "read "):
 				types = "the-secret\n"
 			}
+			if strings.Contains(b.text, "vault status") {
+				withVault := strings.NewReplacer("#	refresh_auth_tokens", "refresh_auth_tokens", "#	vault {", "vault {", "/etc/caddy", root+"/etc/caddy").Replace(example)
+				caddytest.Write(t, filepath.Join(root, "etc/caddy/Caddyfile"), withVault)
+			}
 			caddytest.Write(t, filepath.Join(clone, "Caddyfile"), caddyfile)
 			pasted := here.Replace(b.text)
 			cmd := exec.Command("bash", "-euo", "pipefail", "-v", "-s") // -v has it print each line that it reads
@@ -228,7 +236,7 @@ func TestTheCommandsInTheDocumentsWork(t *testing.T) {
 	if ran < 12 {
 		t.Errorf("ran %d blocks", ran)
 	}
-	for _, file := range []string{"usr/local/bin/caddy", "etc/caddy/smapi-upgrade.env", "etc/systemd/system/smapi-upgrade.service", "etc/caddy/vault.json", "clone/sonos-upgrade.pub.pem"} {
+	for _, file := range []string{"usr/local/bin/caddy", "etc/caddy/smapi-upgrade.env", "etc/systemd/system/smapi-upgrade.service", "etc/systemd/system/smapi-upgrade.service.d/vault.conf", "etc/caddy/vault.json", "clone/sonos-upgrade.pub.pem"} {
 		if info, err := os.Stat(filepath.Join(root, file)); err != nil || info.Size() == 0 {
 			t.Errorf("after all of it there is no %s: %v", file, err)
 		}
