@@ -337,23 +337,20 @@ func TestTheLinksInTheDocumentsLeadSomewhere(t *testing.T) {
 	}
 }
 
-func TestTheREADMEsJSONIsItsCaddyfile(t *testing.T) {
-	readme, err := os.ReadFile("../README.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	block := func(kind string) []byte {
-		found := regexp.MustCompile("(?s)```" + kind + "\n(.*?)```").FindSubmatch(readme)
+func TestTheSmallestJSONIsTheREADMEsCaddyfile(t *testing.T) {
+	texts := documented(t)
+	block := func(file, kind string) []byte {
+		found := regexp.MustCompile("(?s)```" + kind + "\n(.*?)```").FindSubmatch(texts[file])
 		if found == nil {
 			t.Fatal("no ", kind)
 		}
 		return found[1]
 	}
 	var documented bytes.Buffer
-	if err := json.Compact(&documented, block("json")); err != nil {
+	if err := json.Compact(&documented, block("docs/options.md", "json")); err != nil {
 		t.Fatal(err)
 	}
-	config, err := caddytest.Adapt(string(block("caddyfile")))
+	config, err := caddytest.Adapt(string(block("README.md", "caddyfile")))
 	if err != nil {
 		t.Fatal(err)
 	}
