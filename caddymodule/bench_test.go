@@ -3,6 +3,7 @@ package caddymodule
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -27,7 +28,12 @@ import (
 // provisioned is a handler whose token endpoint is a function.
 func provisioned(tb testing.TB, transport http.RoundTripper) *Handler {
 	tb.Helper()
-	h := &Handler{Options: settings.Options{TokenEndpoint: "https://auth.example.com/token", ClientID: "id", ClientAuth: token.None}}
+	return provisionedWith(tb, transport, settings.Options{TokenEndpoint: "https://auth.example.com/token", ClientID: "id", ClientAuth: token.None})
+}
+
+func provisionedWith(tb testing.TB, transport http.RoundTripper, options settings.Options) *Handler {
+	tb.Helper()
+	h := &Handler{Options: options}
 	ctx, cancel := caddy.NewContext(caddy.Context{Context: context.Background()})
 	tb.Cleanup(cancel)
 	if err := h.Provision(ctx); err != nil {
@@ -37,9 +43,10 @@ func provisioned(tb testing.TB, transport http.RoundTripper) *Handler {
 	h.logger, h.calls = zap.NewNop(), zap.NewNop()
 	h.exchanger.State = exchange.NewState(pacing.Watch{}, nil, clock)
 	h.exchanger.Endpoint = token.New(token.Config{
-		URL: h.settings.URL, Client: token.Client{ID: "id", Auth: token.None}, Fields: []string{"access_token", "refresh_token"},
-		Transport: transport, Context: context.Background(),
+		URL: h.settings.URL, DeviceURL: h.settings.DeviceURL, Client: token.Client{ID: "id", Auth: token.None},
+		Fields: []string{"access_token", "refresh_token"}, Transport: transport, Context: context.Background(),
 	})
+	h.exchanger.SignIn = h.exchanger.Endpoint
 	return h
 }
 
@@ -121,6 +128,81 @@ func BenchmarkForwardPoll(b *testing.B) {
 
 func BenchmarkUpgrade(b *testing.B) {
 	benchmark(b, "getDeviceAuthToken", request(b, "upgrade.xml"))
+}
+
+// device is an authorization server at which nobody has signed in yet.
+type device struct{ codes, polls int }
+
+func (d *device) RoundTrip(r *http.Request) (*http.Response, error) {
+	_, _ = io.Copy(io.Discard, r.Body)
+	status, content := http.StatusBadRequest, `{"error":"authorization_pending"}`
+	if d.polls++; r.URL.Path == "/device" {
+		d.polls--
+		d.codes++
+		status, content = http.StatusOK, fmt.Sprintf(`{"device_code":"GmRhmhcxhwAzkoEqiMEg_DnyEysNkuNhszIy-%06d","user_code":"WDJB-MJHT",`+
+			`"verification_uri":"https://auth.example.com/device","verification_uri_complete":"https://auth.example.com/device?user_code=WDJB-MJHT",`+
+			`"expires_in":1800,"interval":60}`, d.codes)
+	}
+	return &http.Response{StatusCode: status, Body: io.NopCloser(strings.NewReader(content))}, nil
+}
+
+// signIn is a handler at which listeners sign in, and poll their polls: the same one until another has begun.
+func signIn(b *testing.B, d *device) (begin, poll func()) {
+	b.Setenv("SMAPI_CLIENT_SECRET", "secret")
+	h := provisionedWith(b, d, settings.Options{
+		TokenEndpoint: "https://auth.example.com/token", ClientID: "id", ClientSecret: "{env.SMAPI_CLIENT_SECRET}",
+		SignIn: &settings.SignIn{DeviceEndpoint: "https://auth.example.com/device", AppURLStringID: "SIGN_IN"},
+	})
+	content := body{new(bytes.Reader)}
+	r := httptest.NewRequest(http.MethodPost, "/smapi", content)
+	r.Header.Set("Content-Type", "text/xml; charset=utf-8")
+	call := func(w http.ResponseWriter, envelope []byte) {
+		content.Reset(envelope)
+		r.Body, r.ContentLength = content, int64(len(envelope))
+		if err := h.ServeHTTP(w, r, ignore); err != nil {
+			b.Fatal(err)
+		}
+	}
+	link, sealed := request(b, "sign-in-get-app-link.xml"), request(b, "sign-in-poll.xml")
+	var envelope []byte
+	begin = func() {
+		home, w := fmt.Appendf(nil, "Sonos_%06d", d.codes), httptest.NewRecorder()
+		call(w, bytes.Replace(link, []byte("Sonos_abc123"), home, 1))
+		_, id, _ := strings.Cut(w.Body.String(), "<linkDeviceId>")
+		id, _, found := strings.Cut(id, "<")
+		if !found {
+			b.Fatalf("no link: %d %s", w.Code, w.Body)
+		}
+		envelope = bytes.Replace(bytes.Replace(sealed, []byte("sealed"), []byte(id), 1), []byte("Sonos_abc123"), home, 1)
+	}
+	begin()
+	w := discard{http.Header{}}
+	return begin, func() { call(w, envelope) }
+}
+
+// BenchmarkPollTooEarly opens what a poll brings, and asks nobody.
+func BenchmarkPollTooEarly(b *testing.B) {
+	var d device
+	_, poll := signIn(b, &d)
+	b.ReportAllocs()
+	for b.Loop() {
+		poll()
+	}
+	b.ReportMetric(float64(d.polls)/float64(b.N), "POSTs/op")
+}
+
+// BenchmarkPollThatAsks is of a code each time that has not been asked for yet.
+func BenchmarkPollThatAsks(b *testing.B) {
+	var d device
+	begin, poll := signIn(b, &d)
+	b.ReportAllocs()
+	for b.Loop() {
+		b.StopTimer()
+		begin()
+		b.StartTimer()
+		poll()
+	}
+	b.ReportMetric(float64(d.polls)/float64(b.N), "POSTs/op")
 }
 
 // BenchmarkTranslate puts a call of an upgraded home to an old service with sessions.
