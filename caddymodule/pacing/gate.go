@@ -13,6 +13,10 @@ const queuePerPlace = 1000
 // sweepInterval is how often the queue is searched for those who cannot make it.
 const sweepInterval = 50 * time.Millisecond
 
+// patience is the part of its time that one waits before it can be turned away for being too late. The beginning of a wave says
+// too little of the pace, and who is turned away soon asks again, which costs more than to wait.
+const patience = 3 // which is a third
+
 // gate lets so many exchanges be in flight at once, the others in order of arrival, and turns away early
 // who cannot make it in time.
 type gate struct {
@@ -78,8 +82,7 @@ func (g *gate) enter(t *Trial, rank int) (Admission, *waiting) {
 	case !holding && g.inFlight < g.places && ahead == 0:
 		g.inFlight++
 		return In, nil
-	case ahead >= g.places*queuePerPlace, g.bytes[0]+rank*g.bytes[1]+t.Size > maxBytes, // who comes behind fills no room of theirs
-		g.tooLate(g.pace.atBest(g.places, now), ahead, now, t.Deadline):
+	case ahead >= g.places*queuePerPlace, g.bytes[0]+rank*g.bytes[1]+t.Size > maxBytes: // who comes behind fills no room of theirs
 		return Late, nil
 	}
 	w := &waiting{since: now, deadline: t.Deadline, network: t.Network, rank: rank, size: t.Size, admitted: make(chan Admission, 1)}
@@ -221,7 +224,9 @@ func (g *gate) admit(now time.Time) {
 	if now.Sub(g.swept) >= sweepInterval {
 		g.swept = now
 		each := g.pace.atBest(g.places, now)
-		g.turnAway(func(w *waiting, ahead int) bool { return g.tooLate(each, ahead, now, w.deadline) }, Late)
+		g.turnAway(func(w *waiting, ahead int) bool {
+			return now.Sub(w.since) > w.deadline.Sub(w.since)/patience && g.tooLate(each, ahead, now, w.deadline)
+		}, Late)
 	}
 }
 

@@ -75,7 +75,7 @@ type Options struct {
 	// How many logins are under way at the token endpoint at once. Refreshes have a quarter as many places of their own,
 	// and at least one; with a `vault`, those by keys that it does not know have another quarter. The others wait in order of arrival, at most 1000 for each of these and with 64 MiB in all; those
 	// from a network (an IPv4 /24 or an IPv6 /48) whose logins nearly all failed lately wait behind the others. A call
-	// that cannot be answered in time at the recent pace is turned away early.
+	// that cannot be answered in time at the recent pace is turned away when a third of its time is over.
 	// Handlers with the same token endpoint and client share the places, across configuration reloads too, and
 	// should have the same number.
 	// Default: `64`.
