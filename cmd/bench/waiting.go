@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// Waiting is the memory that a Caddy takes for each player who waits for a place at the token endpoint, and for each request that a
-// bare reverse_proxy holds open, in KiB.
+// Waiting is the memory that a Caddy takes at most for each player who waits for a place at the token endpoint, and for each
+// request that a bare reverse_proxy holds open, in KiB.
 type Waiting struct {
 	Players  int     `json:"players"`
 	Protocol string  `json:"protocol"`
@@ -97,7 +97,7 @@ func (w *Waiting) measure(site func(service, token string) string) (kib float64,
 		}
 		time.Sleep(50 * time.Millisecond)
 	}
-	full, err := memoryOf(caddy, currentMemory)
+	full, err := memoryOf(caddy, peakMemory)
 	return (full - idle) * 1024 / float64(w.Players), err
 }
 
