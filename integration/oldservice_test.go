@@ -128,10 +128,10 @@ func TestAControllerThatNobodyHereWroteSignsIn(t *testing.T) {
 	atEach(t, time.Minute, func(t *testing.T, oauth deviceServer) {
 		s := oauth.signIn(t)
 		got := s.controller(t, map[string]string{"deviceId": "00-0E-58-5B-06-D6:8"}, "GetLoginLink", nil)
-		if got["showLinkCode"] != true || !strings.HasPrefix(fmt.Sprint(got["regUrl"]), oauth.url+"/device?user_code=") {
+		code, device := fmt.Sprint(got["linkCode"]), fmt.Sprint(got["linkDeviceId"])
+		if got["showLinkCode"] != true || got["regUrl"] != oauth.pageFor(code) {
 			t.Fatalf("the link is %v", got)
 		}
-		code, device := fmt.Sprint(got["linkCode"]), fmt.Sprint(got["linkDeviceId"])
 		poll := func() map[string]any {
 			return s.controller(t, map[string]string{"deviceId": device}, "GetDeviceAuthToken", code)
 		}

@@ -98,6 +98,11 @@ var deviceServers = map[string]func(t testing.TB, codeLife time.Duration) device
 	},
 }
 
+// pageFor is where a listener signs in who has this code.
+func (d deviceServer) pageFor(userCode string) string {
+	return d.url + cmp.Or(d.page, "/device?user_code=") + userCode
+}
+
 // signIn is a Caddy that signs listeners in there.
 func (d deviceServer) signIn(t testing.TB, options ...string) site {
 	t.Helper()
@@ -163,7 +168,7 @@ func TestAListenerSignsInByTheDeviceGrant(t *testing.T) {
 	atEach(t, time.Minute, func(t *testing.T, oauth deviceServer) {
 		s := oauth.signIn(t)
 		l := s.link(t)
-		if l.URL != oauth.url+cmp.Or(oauth.page, "/device?user_code=")+l.Code || !l.Show {
+		if l.URL != oauth.pageFor(l.Code) || !l.Show {
 			t.Fatalf("the link is %+v", l)
 		}
 		for range 5 { // within one interval
