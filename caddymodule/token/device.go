@@ -121,11 +121,11 @@ func membersOf(content []byte) (members map[string]json.RawMessage) {
 	return members
 }
 
-// address is an absolute http or https URL, blank where the member is none.
+// address is an absolute http or https URL without a user, who would pass for the host, blank where the member is none.
 func address(member json.RawMessage) string {
 	text := textOf(member)
 	u, err := url.Parse(text)
-	if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" {
+	if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || u.User != nil {
 		return ""
 	}
 	return text

@@ -81,6 +81,9 @@ func TestWhatIsNoDeviceAuthorizationIsToldApart(t *testing.T) {
 		"no device_code":       {200, `{"user_code":"u","verification_uri":"https://a.example"}`, Misconfigured, "the answer lacks", ""},
 		"no address":           {200, `{"device_code":"d","user_code":"u"}`, Misconfigured, "the answer lacks", ""},
 		"an address of no use": {200, `{"device_code":"d","user_code":"u","verification_uri":"javascript:alert(1)"}`, Misconfigured, "the answer lacks", ""},
+		"an address to open":   {200, `{"device_code":"d","user_code":"u","verification_uri":"file:///etc/passwd"}`, Misconfigured, "the answer lacks", ""},
+		"a path":               {200, `{"device_code":"d","user_code":"u","verification_uri":"/device"}`, Misconfigured, "the answer lacks", ""},
+		"a user":               {200, `{"device_code":"d","user_code":"u","verification_uri":"https://auth.example.com@a.example"}`, Misconfigured, "the answer lacks", ""},
 		"a page":               {200, `<html>`, Unavailable, "an answer that is no JSON", ""},
 		"not there":            {404, `<html>`, Misconfigured, "no device authorization endpoint at this address", "check the path of device_endpoint"},
 		"the client":           {401, `{"error":"invalid_client"}`, Misconfigured, "the client was refused", "check client_id"},
@@ -143,6 +146,19 @@ type roundTrip func(*http.Request) (*http.Response, error)
 
 func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
+// What is wrong with one address is not wrong with the other.
+func TestAnAddressOfNoUseLeavesTheOther(t *testing.T) {
+	const good, bad = "https://a.example/device", "https://auth.example.com@a.example"
+	for given, want := range map[[2]string][2]string{{good, bad}: {good, ""}, {bad, good}: {"", good}} {
+		e := at(stub(func(url.Values) (int, http.Header, string) {
+			return 200, nil, fmt.Sprintf(`{"device_code":"d","user_code":"u","verification_uri":%q,"verification_uri_complete":%q}`, given[0], given[1])
+		}), func(c *Config) { c.DeviceURL = c.URL })
+		if d, v := authorize(e); v.Class != Issued || d.VerificationURI != want[0] || d.VerificationURIComplete != want[1] {
+			t.Errorf("%v: %+v, %+v", given, d, v)
+		}
+	}
+}
+
 // The answers of real servers to a poll, and of those that cannot run here by their documentation.
 func TestAnswersToADeviceCodeAreClassedByErrorAtAnyStatus(t *testing.T) {
 	for _, test := range []struct {
@@ -155,6 +171,7 @@ func TestAnswersToADeviceCodeAreClassedByErrorAtAnyStatus(t *testing.T) {
 		{"Dex, waiting", 401, `{"error":"authorization_pending"}`, Pending},
 		{"Auth0, waiting", 403, `{"error":"authorization_pending"}`, Pending},
 		{"waiting, at any status", 429, `{"error":"authorization_pending"}`, Pending},
+		{"waiting, though a proxy makes it an outage", 503, `{"error":"authorization_pending"}`, Pending},
 		{"RFC 8628, too early", 400, `{"error":"slow_down"}`, Pending},
 		{"Auth0, too early", 429, `{"error":"slow_down"}`, Pending},
 		{"refused", 400, `{"error":"access_denied"}`, Rejected},
