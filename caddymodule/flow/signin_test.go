@@ -9,6 +9,7 @@ import (
 	mathrand "math/rand/v2"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -22,6 +23,7 @@ import (
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/token"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/token/tokentest"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault/seal"
 )
 
 const (
@@ -32,13 +34,15 @@ const (
 
 // authorizer is a stand-in for an authorization server with the device grant.
 type authorizer struct {
-	mu       sync.Mutex
-	codes    int
-	answer   func(n int) string // to a device authorization, in the place of a usual one
-	says     func(code string) (int, http.Header, string)
-	asked    map[string][]time.Time // by code
-	refuse   bool                   // everything, by 503
-	deviceIn chan struct{}          // closed to let device authorizations go on
+	mu     sync.Mutex
+	codes  int
+	answer func(n int) string // to a device authorization, in the place of a usual one
+	says   func(code string) (int, http.Header, string)
+	asked  map[string][]time.Time // by code
+	refuse bool                   // everything, by 503
+
+	deviceStatus int           // of device authorizations, where it is another than 200
+	deviceIn     chan struct{} // closed to let device authorizations go on
 }
 
 func (a *authorizer) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -55,6 +59,9 @@ func (a *authorizer) RoundTrip(r *http.Request) (*http.Response, error) {
 				a.mu.Lock()
 			}
 			a.codes++
+			if a.deviceStatus != 0 {
+				return a.deviceStatus, http.Header{"Retry-After": {"60"}}, ""
+			}
 			if a.answer != nil {
 				return 200, nil, a.answer(a.codes)
 			}
@@ -205,7 +212,7 @@ func TestAPollThatIsTooEarlyAsksNobody(t *testing.T) {
 }
 
 func TestWhoWaitsIsNoFailureAndHoldsNobody(t *testing.T) {
-	for _, status := range []int{400, 401, 403, 429} {
+	for _, status := range []int{400, 401, 403, 429, 500, 503} {
 		for _, body := range []string{pending, `{"error":"slow_down"}`} {
 			synctest.Test(t, func(t *testing.T) {
 				a := &authorizer{says: func(string) (int, http.Header, string) {
@@ -350,6 +357,94 @@ func TestALinkIsOfItsHomeAndOfOurs(t *testing.T) {
 	})
 }
 
+// A stranger makes up whatever is an ID by its form.
+func TestWhatIsMadeOfALinkIsNone(t *testing.T) {
+	text, err := seal.GenerateKeys(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, seals := range map[string]Seals{"a client's secret": secret.NewSeals(ofClient), "a vault": VaultSeals{Keys: keysOf(t, text)}} {
+		synctest.Test(t, func(t *testing.T) {
+			a := new(authorizer)
+			i := signingIn(t, a, ofClient)
+			i.Policy.SignIn.Seals = seals
+			id := i.begin(home).DeviceID
+			parts := strings.Split(id, ".")
+			for n := range id {
+				if d := i.call(smapi.Poll, home, id[:n]); d.Outcome != Forwarded {
+					t.Errorf("%s: cut after %d: %s", name, n, d.Outcome)
+				}
+			}
+			for n, part := range parts {
+				if n == 1 { // an encrypted key, of which there is none, so that nobody looks at it
+					continue
+				}
+				for _, other := range []string{"", "A", part + "A", part[:len(part)/2], strings.Repeat("A", 900), strings.ToUpper(part)} {
+					made := slices.Clone(parts)
+					if made[n] = other; other == part {
+						continue
+					}
+					if d := i.call(smapi.Poll, home, strings.Join(made, ".")); d.Outcome != Forwarded {
+						t.Errorf("%s: part %d as %q: %s", name, n, other, d.Outcome)
+					}
+				}
+			}
+			if d := i.call(smapi.Poll, "another home", id); d.Outcome != LinkFailed {
+				t.Errorf("%s: another home: %s", name, d.Outcome)
+			}
+			if a.polls() != 0 {
+				t.Errorf("%s: the server was asked %d times", name, a.polls())
+			}
+			i.call(smapi.Poll, home, id)
+			if a.polls() != 1 {
+				t.Errorf("%s: the link itself is not good", name)
+			}
+		})
+	}
+}
+
+func keysOf(t *testing.T, text []byte) func() *seal.Keys {
+	t.Helper()
+	keys, err := seal.ParseKeys(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return func() *seal.Keys { return keys }
+}
+
+// Of a key that only another instance has read, and of the client's secret from before there was a vault.
+func TestAVaultsKeysAreChangedWhileListenersSignIn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		first, err := seal.GenerateKeys(nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		second, err := seal.GenerateKeys(first)
+		if err != nil {
+			t.Fatal(err)
+		}
+		a := new(authorizer)
+		sealsBy := func(seals Seals) *instance {
+			i := signingIn(t, a, ofClient)
+			i.Policy.SignIn.Seals = seals
+			return i
+		}
+		bySecret := secret.NewSeals(ofClient)
+		before, old := sealsBy(bySecret), sealsBy(VaultSeals{keysOf(t, first), bySecret})
+		changed := sealsBy(VaultSeals{keysOf(t, second), bySecret})
+		for name, l := range map[string]*smapi.Link{"the secret": before.begin(home), "the first key": old.begin(home), "the second": changed.begin(home)} {
+			asked := a.polls()
+			if d := changed.call(smapi.Poll, home, l.DeviceID); d.Outcome != LinkPending || a.polls() != asked+1 {
+				t.Errorf("%s: %s, %+v", name, d.Outcome, d.Result)
+			}
+		}
+		asked := a.polls()
+		if d := old.call(smapi.Poll, home, changed.begin(home).DeviceID); d.Outcome != LinkPending || d.Rule != nil || a.polls() != asked {
+			t.Errorf("a key that only the other has: %s, %+v", d.Outcome, d.Reason)
+		}
+	})
+}
+
 // Entra's device codes have 420 characters, and it has no complete address.
 func TestTheLongestCodesFit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -473,6 +568,32 @@ func TestAStrangerWhoAsksWithoutEndDelaysSignInsAlone(t *testing.T) {
 		time.Sleep(within)
 		i.begin(home)
 	})
+}
+
+// What the server does to those who begin is no matter of those who are upgraded, or have begun.
+func TestATroubleOfLinksIsNoneOfLoginsAndPolls(t *testing.T) {
+	for _, status := range []int{429, 500, 503} {
+		synctest.Test(t, func(t *testing.T) {
+			a := new(authorizer)
+			i := signingIn(t, a, ofClient)
+			l := i.begin(home)
+			a.set(func() { a.deviceStatus = status })
+			for n := range 100 {
+				if d := i.call(smapi.GetAppLink, fmt.Sprint("made up ", n), ""); d.Outcome != Unavailable {
+					t.Fatalf("%d: a link is %s", status, d.Outcome)
+				}
+			}
+			if a.codes > 50 {
+				t.Errorf("%d: the server was asked for %d codes", status, a.codes)
+			}
+			ella := exchange.Request{Grant: token.Grant{Type: "password"}, Identity: []string{home, "ella"}, Account: "ella"}
+			if r := i.Exchange(t.Context(), time.Now().Add(10*time.Second), &ella); r.Class != token.Issued || r.Waited != 0 {
+				t.Errorf("%d: a login meanwhile: %+v", status, r)
+			}
+			a.set(func() { a.says = tokens })
+			i.polls(Linked, l)
+		})
+	}
 }
 
 func TestWhoHasSignedInIsHashed(t *testing.T) {
