@@ -1,6 +1,7 @@
 package caddymodule_test
 
 import (
+	"bytes"
 	"io"
 	"net/http"
 	"net/url"
@@ -115,6 +116,8 @@ func TestWhatIsNotOursOfASignInIsForwarded(t *testing.T) {
 	s := caddytest.Run(t, caddytest.Directive(oauth.Server, old, oauth.signIn()))
 	for name, body := range map[string][]byte{
 		"a poll of the old service":      caddytest.File(t, "requests", "sign-in-poll.xml"),
+		"a linkDeviceId of 1 MB":         bytes.Replace(caddytest.File(t, "requests", "sign-in-poll.xml"), []byte("sealed"), bytes.Repeat([]byte("x"), 1<<20), 1),
+		"one that looks as if it were":   bytes.Replace(caddytest.File(t, "requests", "sign-in-poll.xml"), []byte("sealed"), []byte("eyJhbGciOiJkaXIiLCJlbmMiOiJBMjU2R0NNIn0..AAAAAAAAAAAAAAAA.e30.AAAAAAAAAAAAAAAAAAAAAA"), 1),
 		"a poll without a linkDeviceId":  caddytest.File(t, "requests", "forward-poll.xml"),
 		"a poll with the old account":    caddytest.File(t, "requests", "forward-poll-with-login.xml"),
 		"another method":                 caddytest.File(t, "requests", "forward-get-metadata.xml"),

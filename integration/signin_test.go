@@ -207,6 +207,22 @@ func TestAListenerSignsInWithAVault(t *testing.T) {
 	})
 }
 
+// As two instances ask that do not know of each other.
+func TestAServerThatIsAskedTooFastIsNotYet(t *testing.T) {
+	atEach(t, time.Minute, func(t *testing.T, oauth deviceServer) {
+		s := oauth.signIn(t)
+		l := s.link(t)
+		check(t, s.poll(t, l), notYet)
+		for n := range 2 {
+			if err := caddy.Stop(); err != nil {
+				t.Fatal(err)
+			}
+			check(t, oauth.signIn(t).poll(t, l), notYet)
+			oauth.checkPosts(t, deviceGrant, n+2)
+		}
+	})
+}
+
 func TestAListenerWhoDeniesIsNotSignedIn(t *testing.T) {
 	atEach(t, time.Minute, func(t *testing.T, oauth deviceServer) {
 		if !oauth.denies {

@@ -258,6 +258,33 @@ func TestAnOutageIsPendingUntilTheCodeHasExpired(t *testing.T) {
 	})
 }
 
+// Nobody is told to stop asking because the server is busy with others.
+func TestAPollForWhichThereIsNoPlaceIsPending(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := new(authorizer)
+		i := signingIn(t, a, ofClient, func(x *exchange.Exchanger) { x.Places = 1 })
+		i.Timeout = 5 * time.Second
+		a.says = func(string) (int, http.Header, string) { time.Sleep(4 * time.Second); return 400, nil, pending }
+		const homes = 10
+		links := make([]*smapi.Link, homes)
+		for n := range homes {
+			links[n] = i.begin(fmt.Sprint("home ", n))
+		}
+		var wait sync.WaitGroup
+		for n, l := range links {
+			wait.Go(func() {
+				if d := i.call(smapi.Poll, fmt.Sprint("home ", n), l.DeviceID); d.Outcome != LinkPending {
+					t.Errorf("%s, %+v", d.Outcome, d.Result)
+				}
+			})
+		}
+		wait.Wait()
+		if a.polls() > homes/2 {
+			t.Errorf("there was a place for %d of %d", a.polls(), homes)
+		}
+	})
+}
+
 func TestARefusalEndsASignInAndWeighsOnNoFuse(t *testing.T) {
 	for _, code := range []string{"access_denied", "authorization_declined", "expired_token", "invalid_grant", "bad_verification_code"} {
 		synctest.Test(t, func(t *testing.T) {
@@ -291,8 +318,10 @@ func TestALostAnswerIsGivenAgainForAMinute(t *testing.T) {
 		i := signingIn(t, a, ofClient)
 		l := i.begin(home)
 		i.polls(Linked, l)
-		for range 11 {
-			time.Sleep(5 * time.Second)
+		for n := range 12 {
+			if n > 0 { // and at once, though that is too early to ask
+				time.Sleep(5 * time.Second)
+			}
 			if d := i.polls(Linked, l); d.AuthToken != "new" || !d.Result.Replayed {
 				t.Errorf("%+v", d)
 			}
@@ -303,6 +332,19 @@ func TestALostAnswerIsGivenAgainForAMinute(t *testing.T) {
 			t.Errorf("%d polls", a.polls())
 		}
 	})
+}
+
+// An app gives up on a pair without a privateKey.
+func TestNobodySignsInWithoutAKey(t *testing.T) {
+	for _, answer := range []string{`{"access_token":"new"}`, `{"access_token":"new","refresh_token":""}`, `{"access_token":"","refresh_token":"key"}`} {
+		synctest.Test(t, func(t *testing.T) {
+			a := &authorizer{says: func(string) (int, http.Header, string) { return 200, nil, answer }}
+			i := signingIn(t, a, ofClient)
+			if d := i.polls(Misconfigured, i.begin(home)); d.AuthToken != "" || d.PrivateKey != "" || d.Result.Fix == "" {
+				t.Errorf("%s: %+v", answer, d)
+			}
+		})
+	}
 }
 
 func TestPollsAtOnceAreOne(t *testing.T) {
