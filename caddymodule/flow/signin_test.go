@@ -211,6 +211,25 @@ func TestAPollThatIsTooEarlyAsksNobody(t *testing.T) {
 	})
 }
 
+func TestAnIntervalIsNeverCutShort(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := &authorizer{answer: func(int) string {
+			return `{"device_code":"d","user_code":"U","verification_uri":"https://a.example","interval":4.5}`
+		}}
+		i := signingIn(t, a, ofClient)
+		l := i.begin(home)
+		i.polls(LinkPending, l)
+		time.Sleep(4400 * time.Millisecond)
+		if i.polls(LinkPending, l); a.polls() != 1 {
+			t.Errorf("%d polls in one interval", a.polls())
+		}
+		time.Sleep(600 * time.Millisecond) // a link has whole seconds
+		if i.polls(LinkPending, l); a.polls() != 2 {
+			t.Errorf("%d polls, and the last was not too early", a.polls())
+		}
+	})
+}
+
 func TestWhoWaitsIsNoFailureAndHoldsNobody(t *testing.T) {
 	for _, status := range []int{400, 401, 403, 429, 500, 503} {
 		for _, body := range []string{pending, `{"error":"slow_down"}`} {
