@@ -283,7 +283,12 @@ func TestAPollForWhichThereIsNoPlaceIsPending(t *testing.T) {
 		a := new(authorizer)
 		i := signingIn(t, a, ofClient, func(x *exchange.Exchanger) { x.Places = 1 })
 		i.Timeout = 5 * time.Second
-		a.says = func(string) (int, http.Header, string) { time.Sleep(4 * time.Second); return 400, nil, pending }
+		a.says = func(string) (int, http.Header, string) {
+			a.mu.Unlock()
+			defer a.mu.Lock()
+			time.Sleep(4 * time.Second)
+			return 400, nil, pending
+		}
 		const homes = 10
 		links := make([]*smapi.Link, homes)
 		for n := range homes {
@@ -296,6 +301,11 @@ func TestAPollForWhichThereIsNoPlaceIsPending(t *testing.T) {
 					t.Errorf("%s, %+v", d.Outcome, d.Result)
 				}
 			})
+		}
+		synctest.Wait()
+		ella := exchange.Request{Grant: token.Grant{Type: "password"}, Identity: []string{home, "ella"}, Account: "ella"}
+		if r := i.Exchange(t.Context(), time.Now().Add(10*time.Second), &ella); r.Class != token.Issued || r.Waited != 0 {
+			t.Errorf("a login meanwhile: %+v", r)
 		}
 		wait.Wait()
 		if a.polls() > homes/2 {
@@ -452,6 +462,11 @@ func TestWhatIsMadeOfALinkIsNone(t *testing.T) {
 			}
 			if d := i.call(smapi.Poll, "another home", id); d.Outcome != LinkFailed {
 				t.Errorf("%s: another home: %s", name, d.Outcome)
+			}
+			if other, err := seals.Seal(map[string]string{"another": "content"}); err != nil {
+				t.Fatal(err)
+			} else if d := i.call(smapi.Poll, home, other); d.Outcome != Forwarded {
+				t.Errorf("%s: what was sealed for something else: %s", name, d.Outcome)
 			}
 			if a.polls() != 0 {
 				t.Errorf("%s: the server was asked %d times", name, a.polls())
