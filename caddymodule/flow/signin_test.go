@@ -16,6 +16,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/caddyserver/certmagic"
+
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/exchange"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow/households"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/pacing"
@@ -23,6 +25,7 @@ import (
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/token"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/token/tokentest"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault/seal"
 )
 
@@ -208,6 +211,37 @@ func TestAPollThatIsTooEarlyAsksNobody(t *testing.T) {
 		if a.polls() != 3 {
 			t.Errorf("%d polls, and the last was not too early", a.polls())
 		}
+	})
+}
+
+// At the other instance the server says that the code is used up, and the vault has what it brought.
+func TestALostAnswerIsGivenAgainForAMinuteAtAnotherInstanceToo(t *testing.T) {
+	text, err := seal.GenerateKeys(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys, storage := keysOf(t, text), &certmagic.FileStorage{Path: t.TempDir()}
+	synctest.Test(t, func(t *testing.T) {
+		given := false
+		a := &authorizer{says: func(string) (int, http.Header, string) {
+			if given {
+				return 400, nil, `{"error":"invalid_grant"}`
+			}
+			given = true
+			return 200, nil, issued
+		}}
+		withVault := func(x *exchange.Exchanger) {
+			x.Vault, x.Now = vault.New(vault.Config{Keys: keys, Storage: func() certmagic.Storage { return storage }}), time.Now
+		}
+		first, second := signingIn(t, a, ofClient, withVault), signingIn(t, a, ofClient, withVault)
+		l := first.begin(home)
+		first.polls(Linked, l)
+		time.Sleep(50 * time.Second)
+		if d := second.polls(Linked, l); d.AuthToken != "new" || !d.Result.Replayed {
+			t.Errorf("%+v", d)
+		}
+		time.Sleep(20 * time.Second)
+		second.polls(LinkFailed, l)
 	})
 }
 
