@@ -246,8 +246,10 @@ func TestTheOldServiceIsSentTheSameBytesAsByABareProxy(t *testing.T) {
 func TestAnEarlyAnswerIsPassedOn(t *testing.T) {
 	old := listen(t, true)
 	bare, with := twoSites(t, old.Addr().String())
+	// Whether the connection stays depends on how much of the request had come by then.
+	withoutClose := func(answer string) string { return strings.Replace(answer, "Connection: close\r\n", "", 1) }
 	for name, request := range rawRequests(t) {
-		if want, got := send(t, bare, request), send(t, with, request); got != want {
+		if want, got := send(t, bare, request), send(t, with, request); withoutClose(got) != withoutClose(want) {
 			t.Errorf("%s: answered with\n%q\nwant\n%q", name, got, want)
 		}
 	}

@@ -38,7 +38,7 @@ func together(places int) http.HandlerFunc {
 }
 
 func TestAWaveIsServedAtThePaceOfTheTokenEndpoint(t *testing.T) {
-	const accounts, places = 960, 16
+	const accounts, places = 320, 16
 	endpoint := caddytest.Count(t, together(places))
 	s := caddytest.Run(t, caddytest.Directive(endpoint.Server, caddytest.OldService(t), "max_in_flight 16"))
 	upgraded := 0
