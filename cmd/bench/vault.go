@@ -226,7 +226,7 @@ func (v *Vault) print(w io.Writer) {
 | a refresh that the record answers | %.0f µs |
 | a refresh that asks, without the token endpoint | %.0f µs |
 | %d homes in memory, with their sessions at an old service | %.0f MiB |
-| an hour's share of forgetting, nothing to remove | %.1f s |
-| the same where all of it is to be removed | %.1f s |
+| the hourly part of forgetting, with nothing to remove | %.1f s |
+| the hourly part of forgetting, with everything to remove | %.1f s |
 `, v.Records, v.DiskMiB, v.Write, v.LookUp, v.Refresh, v.Homes, v.HomesMiB, v.Forget, v.ForgetAll)
 }
