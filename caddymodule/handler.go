@@ -166,7 +166,7 @@ func (h *Handler) warn() {
 		h.logger.Warn("passwords go to the token endpoint in the clear, because of insecure_http")
 	}
 	if h.ExpireSessionIDs && h.settings.Policy.Households != households.All {
-		h.logger.Warn("expire_session_ids waits for households 100%, because a getSessionId does not tell its home")
+		h.logger.Warn("expire_session_ids has no effect before households 100%, because a getSessionId does not say which home it is from")
 	}
 	if h.SignIn == nil && (h.settings.Policy.Mode == flow.ModeReauthorize || slices.Contains(h.settings.Methods, smapi.GetSessionID)) {
 		h.logger.Warn("there is no sign_in: listeners who have to sign in again can do so only if the old service answers getAppLink")
@@ -184,7 +184,7 @@ func (h *Handler) warn() {
 				zap.Strings("placeholders", lacks))
 		}
 		if len(o.Lacks("")) > 0 {
-			h.logger.Info("homes that were upgraded before old_service was on sign in again, unless it has nothing but {token.FIELD}")
+			h.logger.Info("homes that were upgraded before old_service was on have to sign in again, unless old_service has only {token.FIELD}")
 		}
 	}
 }

@@ -43,7 +43,7 @@ func logCall(logger *zap.Logger, r *http.Request, d *flow.Decision, reference st
 	case d.Outcome == flow.Translated:
 		says = "put a call to the old service in its own terms"
 	case d.Outcome == flow.Forwarded && d.Result.Class == "":
-		says = "forwarded a call, as its key is none of the vault's"
+		says = "forwarded a call, as its key was not made by the vault"
 	case d.Outcome == flow.Forwarded:
 		says = "forwarded a call, as the token endpoint refused it"
 	}
@@ -114,7 +114,7 @@ func digest(field, text string) zap.Field {
 
 // logUnsaved tells of tokens that are not in the vault as they should be.
 func logUnsaved(logger *zap.Logger, d *flow.Decision) {
-	says := "tokens could not be written to the vault, and went out as without one"
+	says := "tokens could not be written to the vault, and the player got them as without a vault"
 	if d.Kept {
 		says = "tokens could not be written to the vault yet, and are in memory until they can be"
 	}

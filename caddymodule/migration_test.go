@@ -55,7 +55,7 @@ func TestSessionsExpireOnDemand(t *testing.T) {
 
 func TestWhatIsNotInForceIsWarnedOf(t *testing.T) {
 	for options, warning := range map[string]string{
-		"expire_session_ids\nhouseholds 10%":    "expire_session_ids waits for households 100%",
+		"expire_session_ids\nhouseholds 10%":    "expire_session_ids has no effect before households 100%",
 		"refresh_auth_tokens\nmode reauthorize": "refresh_auth_tokens is not in force",
 	} {
 		s := caddytest.Run(t, caddytest.Directive(caddytest.Serve(t, caddytest.IssuesTokens), caddytest.OldService(t), options))

@@ -59,7 +59,7 @@ func (h *Handler) translate(w http.ResponseWriter, r *http.Request, next caddyht
 	h.record(&d)
 	logCall(h.calls, r, &d, "")
 	if d.Reason.Cause != "" {
-		h.calls.Warn("served a home on whose token cannot be refreshed", append(fieldsOf(&d), zap.String("cause", d.Reason.Cause))...)
+		h.calls.Warn("served a home although its token cannot be refreshed", append(fieldsOf(&d), zap.String("cause", d.Reason.Cause))...)
 	}
 	return err
 }

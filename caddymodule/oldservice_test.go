@@ -228,7 +228,7 @@ func TestAHomeIsServedOnWhileTheAuthorizationServerIsDown(t *testing.T) {
 	for range 10 {
 		checkServed(t, s.Browse(t, "getLastUpdate", authToken, key))
 	}
-	if log := s.Log(t); strings.Count(log, "served a home on") != 1 {
+	if log := s.Log(t); strings.Count(log, "served a home although") != 1 {
 		t.Error("the log does not tell, or more than once in 30 s")
 	}
 	step(2 * time.Hour)

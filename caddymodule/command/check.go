@@ -49,21 +49,21 @@ but no server is started. It also looks at the client's secrets, TLS, the clock
 and the tokens, and sees that each exchange is one POST. Where there is a vault,
 it writes an object into Caddy's storage, reads it and removes it again.
 
-It costs the account one failed login at each token endpoint, which is what
-wrong credentials cost a player, and asks before. No wrong ones are tried where
-the right ones came to nothing. The tokens are thrown away; only --refresh uses
+It costs the account one failed login at each token endpoint, as wrong
+credentials of a player would, and asks you before. If the right credentials
+fail, no wrong ones are tried. The tokens are thrown away; only --refresh uses
 the refresh token up.
 
-A client with a secret is also tried with a made-up one, and the right
-credentials: where the server looks at the client first, that is no login. What
-it says then it will say to everybody when the secret is changed or runs out. If
-that would be taken for a rejection of listeners, the line of on_error is shown
-that prevents it. So it is for an account that the server has locked, which
---locked-from gives in the same form. An account with characters beyond ASCII is
-tried with 'form_charset utf-8' first: use one to see whether you need that.
+A client with a secret is also tried with a made-up secret and the right
+credentials. This is no login at a server that checks the client first. All
+listeners get the same answer when the secret is changed or expires. If it would
+count as a rejection, the on_error line that prevents that is shown.
+The same is done for an account that the server has locked: --locked-from has
+it, in the same form. An account with characters that are not ASCII is tried
+with 'form_charset utf-8' first: use one to find out whether you need that.
 
 The account comes from standard input or from a file, never from the command
-line; on a terminal it is asked for. It is one line, with a tab between:
+line; on a terminal you are asked for it. It is one line, with a tab between:
 
     --credentials     the line
     login             <username> TAB <password>
@@ -71,11 +71,11 @@ line; on a terminal it is asked for. It is one line, with a tab between:
     login_token       <token> TAB <key>
     anonymous         (nothing: there is no account, and nothing wrong to try)
 
-'mode', 'households', 'replay' and 'remember_rejected' do not count: it is as in
-mode upgrade for all homes. The home is Sonos_smapi_upgrade_check, and a header
-that is taken from a player's request is left out. Run it as the user and with
-the environment of the server, or secrets may be others. No credentials and no
-tokens are printed.
+'mode', 'households', 'replay' and 'remember_rejected' are ignored: it works as
+in mode upgrade for all homes. The home is Sonos_smapi_upgrade_check, and a
+header that is taken from a player's request is left out. Run it as the user and
+with the environment of the server, or it may use other secrets. No credentials
+and no tokens are printed.
 
 With 'old_service' the account is then upgraded once more by the handler as it
 is configured, which is one more login, and calls 'getMetadata' of the root at

@@ -72,19 +72,19 @@ With --repeat-lost 10% a tenth of them lose their answer, as if the network had
 failed: the connection is closed before the answer is read, and the player asks
 again. A player waits 20s for an answer, 10s of it at most to connect.
 
-The homes are made up by --seed. The same call from the same home gets the same
-answer again for as long as the site remembers it ('replay'), without another
-login; another seed is other homes.
+The homes are made up by --seed: another seed makes other homes. The same call
+from the same home gets the same answer again, without another login, for as
+long as the site remembers it ('replay').
 
-Every call may be a login, and every wrong password a failed one, which may
+Every call may be a login, and every wrong password is a failed login, which may
 lock its account. So the host has to be this machine, unless you say that the
-service is yours. Calls go nowhere else: redirects are not followed, no proxy
-is used, and no tokens or credentials are printed.
+service is yours. Calls go to no other host: redirects are not followed, and no
+proxy is used. No tokens or credentials are printed.
 
-With --after 10 each account that was upgraded makes ten everyday calls then,
+With --after 10 each account that was upgraded then makes ten everyday calls,
 getMetadata of the root and getLastUpdate in turn, with its token in the places
-where players have it. It says whether the service behind, with 'old_service' or
-of its own, takes upgraded homes. Only faults are looked at, not what is served.
+where players have it. This shows whether the service behind accepts upgraded
+homes, by 'old_service' or by itself. Only faults count, not what is served.
 
 With --sign-in it is one listener who signs in: the app asks where, the address
 and the code are printed for you to sign in there, and the player polls for

@@ -12,7 +12,7 @@ var session = flow{
 	inForce: func(p *Policy) bool { return p.ExpireSessionIDs && p.Households == households.All },
 	hint: func(p *Policy) string {
 		if p.ExpireSessionIDs {
-			return "It is a getSessionId, and expire_session_ids waits for households 100%."
+			return "It is a getSessionId, and expire_session_ids has no effect before households 100%."
 		}
 		return "It is a getSessionId, which only expire_session_ids answers."
 	},

@@ -189,7 +189,7 @@ func (v *Value[T]) act(now reading) error {
 		log.Info("a secret was read again", zap.Strings("files", v.files))
 	}
 	for _, what := range odd {
-		log.Warn("a secret may have been saved by mistake with more than itself; it is used as it is", zap.String("cause", what))
+		log.Warn("a secret may have blanks or quotes around it by mistake; it is used as it is", zap.String("cause", what))
 	}
 	return nil
 }

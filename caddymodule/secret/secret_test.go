@@ -25,7 +25,7 @@ import (
 const (
 	unreadable = "cannot read the file of a secret; the last good value stays in force"
 	readAgain  = "a secret was read again"
-	oddly      = "a secret may have been saved by mistake with more than itself; it is used as it is"
+	oddly      = "a secret may have blanks or quotes around it by mistake; it is used as it is"
 )
 
 // soon is when a change has certainly been seen.
