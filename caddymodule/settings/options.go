@@ -21,9 +21,9 @@ type Options struct {
 	// to be `https` unless its host is loopback; see `insecure_http`.
 	TokenEndpoint string `json:"token_endpoint,omitempty"`
 
-	// The issuer whose metadata names the token endpoint, by OpenID Connect Discovery or RFC 8414, exactly as
-	// the server spells it. It is asked when the first account is exchanged, again after an hour and after a reload.
-	// While it is not available the last known token endpoint is used; without one, calls are answered as
+	// The issuer whose metadata names the token endpoint, by OpenID Connect Discovery or RFC 8414, exactly as the
+	// server spells it. It is asked when the first account is exchanged, again after an hour and after a reload. While
+	// it is not available, the last known token endpoint is used; if none is known yet, calls are answered as
 	// `unavailable`.
 	Issuer string `json:"issuer,omitempty"`
 
@@ -31,8 +31,8 @@ type Options struct {
 	ClientID string `json:"client_id,omitempty"`
 
 	// The client's secret. Required in mode `upgrade` for `client_auth` `basic`, `basic_raw` and `post`. Use
-	// `{env.NAME}` or `{file./path}`, so that the secret itself is no part of the configuration, which the admin API, the
-	// autosaved configuration and Caddy's own debug log show. A file in it is read again when it changes.
+	// `{env.NAME}` or `{file./path}`, because the admin API, the autosaved configuration and Caddy's own debug log show
+	// the configuration. A file in it is read again when it changes.
 	ClientSecret string `json:"client_secret,omitempty"`
 
 	// How the client authenticates: `basic` (HTTP Basic, form-encoded first as RFC 6749 has it), `basic_raw`
@@ -72,13 +72,12 @@ type Options struct {
 	// endpoint included. From `10ms` to `20s`, when players give up. Default: `15s`.
 	Timeout caddy.Duration `json:"timeout,omitempty"`
 
-	// How many logins are under way at the token endpoint at once. Refreshes have a quarter as many places of their own,
-	// and at least one; with a `vault`, those by keys that it does not know have another quarter. The others wait in order of arrival, at most 1000 for each of these and with 64 MiB in all; those
-	// from a network (an IPv4 /24 or an IPv6 /48) whose logins nearly all failed lately wait behind the others. A call
-	// that cannot be answered in time at the recent pace is turned away when a third of its time is over.
-	// Handlers with the same token endpoint and client share the places, across configuration reloads too, and
-	// should have the same number.
-	// Default: `64`.
+	// How many logins are under way at the token endpoint at once. Refreshes have a quarter as many places of their
+	// own, and at least one; with a `vault`, those by keys that it does not know have another quarter. The others wait
+	// in order of arrival, at most 1000 for each place and with 64 MiB in total; calls from a network (an IPv4 /24 or
+	// an IPv6 /48) whose recent logins nearly all failed wait behind the others. A call that cannot be answered in time
+	// at the recent pace is turned away after a third of its time. Handlers with the same token endpoint and client share the places,
+	// across configuration reloads too, and should have the same number. Default: `64`.
 	MaxInFlight int `json:"max_in_flight,omitempty"`
 
 	// For how long the same call (the same credentials from the same household) gets the tokens again that
@@ -91,20 +90,20 @@ type Options struct {
 	// Default: `30s`.
 	RememberRejected value.Retention `json:"remember_rejected,omitempty"`
 
-	// How many failed logins of one account may reach the token endpoint within which time, whoever tries and from
-	// whichever home, so that nobody can have an account locked there: such as `4 30m`, or `off`. From 1 to 100
-	// within 1m to 24h. Beyond it the account is `guarded`: the token endpoint is not asked,
-	// and the player may ask again later. A quarter of it,
-	// and at least one of two, is kept for networks that have not failed with the account. A failed login counts for
-	// a third of the time longer at most. Only user names and passwords can be guessed at, so that it is for those
-	// alone. It is kept in memory only, for all handlers with the same token endpoint. Default: `4 30m`.
+	// How many failed logins of one account may reach the token endpoint within a time, from all callers and homes
+	// together, so that no stranger can have an account locked there: such as `4 30m`, or `off`. From 1 to 100 within
+	// 1m to 24h. Beyond it the account is `guarded`: the token endpoint is not asked, and the player may ask again
+	// later. A quarter of it, and at least one of two, is kept for networks that have not failed with the account. A
+	// failed login counts for a third of the time longer at most. It is only for user names and passwords, since
+	// nothing else can be guessed. It is kept in memory only, for all handlers with the same token endpoint. Default:
+	// `4 30m`.
 	FailedLogins *value.FailedLogins `json:"failed_logins,omitempty"`
 
-	// The share of accounts above which rejections are doubted, such as `50%`, or `off`. A fuse blows when of at least 20
-	// accounts that were tried within ten minutes more than that share was rejected, or of the last 20 at most one was
-	// accepted. While it is blown tokens are handed out as ever, and a rejected player may ask again later (`doubted`).
-	// It recovers when most that are tried are accepted again, 10 percent points below the share. Upgrades and refreshes
-	// have one each, which outlive configuration reloads, in memory only. Default: `50%`.
+	// The share of accounts above which rejections are doubted, such as `50%`, or `off`. A fuse blows when at least 20
+	// accounts were tried within ten minutes and more than that share was rejected, or when at most one of the last 20
+	// was accepted. While it is blown, accepted accounts get tokens as before, and a rejected player may ask again
+	// later (`doubted`). It recovers when the share of rejected accounts is 10 percentage points below this value
+	// again. Upgrades and refreshes have one each, which outlive configuration reloads, in memory only. Default: `50%`.
 	Fuse value.Fuse `json:"fuse,omitempty"`
 
 	// The HTTP transport to the token endpoint, as in `reverse_proxy`: certificate authorities, client
@@ -129,9 +128,8 @@ type Options struct {
 	// an error, because the account could never refresh its token.
 	PrivateKeyFallback string `json:"private_key_fallback,omitempty"`
 
-	// What the player gets when the credentials are refused for good: `reauthorize` (a blank pair, upon
-	// which the Sonos app asks the listener to sign in again) or `not_linked` (the fault
-	// `Client.NOT_LINKED_FAILURE`). Default: `reauthorize`.
+	// What the player gets when the credentials are refused for good: `reauthorize` (a blank pair: the Sonos app asks
+	// the listener to sign in again) or `not_linked` (the fault `Client.NOT_LINKED_FAILURE`). Default: `reauthorize`.
 	OnRejected OnRejected `json:"on_rejected,omitempty"`
 
 	// What failures of exchanges mean: `rejected`, `unavailable` or `misconfigured`, by the OAuth error or the
@@ -145,20 +143,20 @@ type Options struct {
 	// Default: user names and passwords, by the password grant.
 	Exchange []Exchange `json:"exchange,omitempty"`
 
-	// What becomes of the calls: `upgrade`, `reauthorize` (every account gets a blank pair, and the token endpoint
-	// is never asked) or `observe` (every call is forwarded; the log says what would have become of it, and
-	// the metrics count it by kind of credentials; homes that `old_service` serves already are served on). Default: `upgrade`.
+	// What becomes of the calls: `upgrade`, `reauthorize` (every account gets a blank pair, and the token endpoint is
+	// never asked) or `observe` (every call is forwarded; the log says what would have become of it, and the metrics
+	// count it by kind of credentials; homes that `old_service` serves already are still served). Default: `upgrade`.
 	Mode Mode `json:"mode,omitempty"`
 
-	// The share of homes whose accounts are upgraded, such as `10%`; the upgrade calls of the others are
-	// forwarded. It is by a hash of the `householdId`: the same homes on every instance, and a smaller
-	// share is a subset of a larger one. Refreshes are answered for all homes, because one that has been upgraded stays so when the
-	// share becomes smaller. Default: `100%`.
+	// The share of homes whose accounts are upgraded, such as `10%`; the upgrade calls of the others are forwarded. It
+	// is by a hash of the `householdId`: the same homes on every instance, and a smaller share is a subset of a larger
+	// one. Refreshes are answered for all homes, because an upgraded home stays upgraded when the share becomes
+	// smaller. Default: `100%`.
 	Households *Percent `json:"households,omitempty"`
 
-	// Answers `getSessionId` with the fault `Client.AuthTokenExpired`, which makes the players of a Session ID
-	// service upgrade. Players that do not know the new service version yet can no longer sign in. A `getSessionId`
-	// does not tell its home, so this takes effect only while `households` is `100%`.
+	// Answers `getSessionId` with the fault `Client.AuthTokenExpired`, which makes the players of a Session ID service
+	// upgrade. Players that do not know the new service version yet can no longer sign in. A `getSessionId` does not
+	// say which home it is from, so this takes effect only while `households` is `100%`.
 	ExpireSessionIDs bool `json:"expire_session_ids,omitempty"`
 
 	// Answers `refreshAuthToken` by the refresh grant, with the `key` of the player's `loginToken` as the refresh
@@ -177,10 +175,10 @@ type Options struct {
 	// the device grant. It is for old services that sign nobody in by themselves. Default: these calls are forwarded.
 	SignIn *SignIn `json:"sign_in,omitempty"`
 
-	// Puts the calls of upgraded homes to the old service in its own terms, which can stay as it is. The player then holds
-	// a token that stands for a record in the vault. Needs `vault`. In mode `observe` nobody is upgraded, and homes that were are
-	// served on, since no token of theirs may reach the old service. Default: they are forwarded as they
-	// come, and the old service has to know the tokens of the authorization server.
+	// Puts the calls of upgraded homes to the old service in its own terms, which can stay as it is. The player then
+	// holds a token that stands for a record in the vault. Needs `vault`. In mode `observe` nobody is upgraded, but
+	// upgraded homes are still served, since no token of theirs may reach the old service. Default: they are forwarded
+	// as they come, and the old service has to know the tokens of the authorization server.
 	OldService *OldService `json:"old_service,omitempty"`
 }
 
