@@ -11,11 +11,11 @@ import (
 const queuePerPlace = 1000
 
 // sweepInterval is how often the queue is searched for those who cannot make it.
-const sweepInterval = 50 * time.Millisecond
+const sweepInterval = 200 * time.Millisecond
 
-// patience is the part of its time that one waits before it can be turned away for being too late. The beginning of a wave says
-// too little of the pace, and who is turned away soon asks again, which costs more than to wait.
-const patience = 3 // which is a third
+// patience is the part of its time, one in so many, that one waits before it can be turned away for being too late. The beginning
+// of a wave says too little of the pace, and who is turned away soon asks again, which costs more than to wait.
+const patience = 2
 
 // gate lets so many exchanges be in flight at once, the others in order of arrival, and turns away early
 // who cannot make it in time.

@@ -76,7 +76,7 @@ type Options struct {
 	// own, and at least one; with a `vault`, those by keys that it does not know have another quarter. The others wait
 	// in order of arrival, at most 1000 for each place and with 64 MiB in total; calls from a network (an IPv4 /24 or
 	// an IPv6 /48) whose recent logins nearly all failed wait behind the others. A call that cannot be answered in time
-	// at the recent pace is turned away after a third of its time. Handlers with the same token endpoint and client share the places,
+	// at the recent pace is turned away after half of its time. Handlers with the same token endpoint and client share the places,
 	// across configuration reloads too, and should have the same number. Default: `64`.
 	MaxInFlight int `json:"max_in_flight,omitempty"`
 
