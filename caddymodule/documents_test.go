@@ -128,3 +128,66 @@ func TestImagesAreNamedByTheirDigest(t *testing.T) {
 		}
 	}
 }
+
+// Figures are printed by cmd/bench, and are in one document: two would differ one day.
+func TestFiguresAreThoseThatTheBenchmarkPrints(t *testing.T) {
+	files, err := filepath.Glob("../cmd/bench/*.go")
+	if err != nil || len(files) == 0 {
+		t.Fatal("no benchmark", err)
+	}
+	prints := ""
+	for _, file := range files {
+		prints += contentOf(t, file)
+	}
+	page := contentOf(t, "../docs/performance.md")
+	kinds := strings.NewReplacer("HTTP/1.1", "%s", "HTTP/2", "%s", "TLS 1.2", "%s")
+	number := regexp.MustCompile(`\d+`)
+	rows := map[string]bool{}
+	for line := range strings.Lines(page) {
+		cells := strings.Split(line, " | ")
+		row := strings.TrimPrefix(cells[0], "| ")
+		if len(cells) < 2 || strings.HasPrefix(row, "accounts at once") || row == "request" {
+			continue
+		}
+		rows[row] = true
+		if !strings.Contains(prints, `"`+row+`"`) && !strings.Contains(prints, "| "+number.ReplaceAllString(kinds.Replace(row), "%d")+" |") {
+			t.Errorf("the benchmark prints no row %q", row)
+		}
+	}
+	printed := regexp.MustCompile(`(?:both\(|name: )"(.*?)"`).FindAllStringSubmatch(prints, -1)
+	for _, wave := range regexp.MustCompile(`Accounts: (\d+), .*?Protocol: (\w+)`).FindAllStringSubmatch(prints, -1) {
+		over := map[string]string{"http1": "HTTP/1.1", "http2": "HTTP/2", "tls12": "TLS 1.2"}[wave[2]]
+		printed = append(printed, []string{"", wave[1] + " over " + over})
+	}
+	for _, row := range printed {
+		if !rows[row[1]] {
+			t.Errorf("docs/performance.md has no row %q", row[1])
+		}
+	}
+	if len(printed) < 15 {
+		t.Errorf("found %d rows", len(printed))
+	}
+	documents, err := filepath.Glob("../docs/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, document := range append(documents, "../README.md", "../CONTRIBUTING.md") {
+		if filepath.Base(document) == "performance.md" {
+			continue
+		}
+		for line := range strings.Lines(contentOf(t, document)) {
+			if regexp.MustCompile(`\d µs|\*\*\d\.\d\d\*\*|\d MiB \|$`).MatchString(strings.TrimSpace(line)) {
+				t.Errorf("%s has a figure that belongs into performance.md: %s", document, line)
+			}
+		}
+	}
+}
+
+func contentOf(t *testing.T, path string) string {
+	t.Helper()
+	content, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(content)
+}

@@ -132,11 +132,11 @@ func measureVault(records int) (*Vault, error) {
 }
 
 // inMemory opens the records of homes, and begins a session for each.
-func (r *Vault) inMemory(ctx context.Context, v *vault.Vault, handles []string) error {
+func (v *Vault) inMemory(ctx context.Context, from *vault.Vault, handles []string) error {
 	before := heap()
 	sessions := legacy.NewSessions(legacy.MaxSessions, time.Now)
 	for i, handle := range handles {
-		o, err := v.Open(ctx, handle, true)
+		o, err := from.Open(ctx, handle, true)
 		if err != nil {
 			return err
 		}
@@ -146,8 +146,8 @@ func (r *Vault) inMemory(ctx context.Context, v *vault.Vault, handles []string) 
 			return err
 		}
 	}
-	r.HomesMiB = heap() - before
-	r.Homes = min(sessions.Len(), v.InMemory())
+	v.HomesMiB = heap() - before
+	v.Homes = min(sessions.Len(), from.InMemory())
 	return nil
 }
 
