@@ -452,7 +452,7 @@ func TestWhatCannotWorkIsSaidAtLoad(t *testing.T) {
 	log := s.Log(t)
 	for _, want := range []string{
 		`"exchange":"anonymous","placeholders":["smapi.username","smapi.password"]`,
-		"homes that were upgraded before old_service was on sign in again",
+		"homes that were upgraded before old_service was on have to sign in again",
 	} {
 		if !strings.Contains(log, want) {
 			t.Errorf("the log lacks %s", want)
