@@ -127,10 +127,11 @@ func (k *Keeper) lookInto(ctx context.Context, folder store.Folder) (unreadable,
 		if name == mine {
 			continue
 		}
-		if _, _, err := k.read(ctx, folder, name); err != nil {
+		found, _, err := k.read(ctx, folder, name)
+		if err != nil {
 			return unreadable, err
 		}
-		if err := k.forget(ctx, folder, name); err != nil {
+		if err := k.forget(ctx, folder, name, found); err != nil {
 			return unreadable, err
 		}
 	}
@@ -155,9 +156,15 @@ func (k *Keeper) read(ctx context.Context, folder store.Folder, name string) (fo
 	return found, nil, nil
 }
 
-// forget removes an object of an instance that is gone.
-func (k *Keeper) forget(ctx context.Context, folder store.Folder, name string) error {
-	written, err := folder.Written(ctx, name)
+// forget removes an object of an instance that is gone. One that cannot be read is as old as the storage says.
+func (k *Keeper) forget(ctx context.Context, folder store.Folder, name string, found *kept) (err error) {
+	var written time.Time
+	if found != nil {
+		written = found.Written
+	}
+	if written.IsZero() {
+		written, err = folder.Written(ctx, name)
+	}
 	if errors.Is(err, fs.ErrNotExist) || err == nil && (written.IsZero() || k.Now().Sub(written) < forgottenAfter) {
 		return nil
 	}

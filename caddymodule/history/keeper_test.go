@@ -305,24 +305,30 @@ func TestWhatNoInstanceHasWrittenForAMonthGoes(t *testing.T) {
 		s := newShared(t)
 		k := s.keeps(t, "one", New(time.Now()))
 		defer end(t, k)
-		for name, age := range map[string]time.Duration{"one": 60, "gone": 31, "lately": 29} {
+		for name, age := range map[string]time.Duration{"one": 60, "gone": 31, "lately": 29, "gone-unsaid": 31, "lately-unsaid": 29} {
 			h := New(time.Now())
 			h.Accounts.Note(Upgraded, digest(1))
 			content, _, err := h.keep(time.Now())
 			if err != nil {
 				t.Fatal(err)
 			}
+			then := time.Now().Add(-age * 24 * time.Hour)
+			file := then
+			if content.Written = then; strings.HasSuffix(name, "unsaid") { // as an earlier version has it
+				content.Written = time.Time{}
+			} else {
+				file = time.Now().Add(-400 * 24 * time.Hour) // by the clock of the storage
+			}
 			if err := s.folder().Write(t.Context(), name, content); err != nil {
 				t.Fatal(err)
 			}
-			then := time.Now().Add(-age * 24 * time.Hour)
-			if err := os.Chtimes(s.file(name), then, then); err != nil {
+			if err := os.Chtimes(s.file(name), file, file); err != nil {
 				t.Fatal(err)
 			}
 		}
 		looks()
 		names, err := s.folder().Names(t.Context())
-		if err != nil || strings.Join(names, " ") != "lately one" {
+		if err != nil || strings.Join(names, " ") != "lately-unsaid lately one" {
 			t.Errorf("there are %q: %v", names, err)
 		}
 		if n := k.History.Accounts.Estimate().Upgraded; n != 1 {

@@ -20,6 +20,9 @@ type kept struct {
 	Total    map[flow.Outcome]uint64 `json:"total"`
 	Day      Series                  `json:"day"`
 	Accounts map[string][]byte       `json:"accounts"`
+
+	// Written is when, by the clock of the instance: that of the storage may be another. Zero is an earlier version.
+	Written time.Time `json:"written,omitzero"`
 }
 
 var errLater = errors.New("a later version of this module wrote it")
@@ -29,7 +32,7 @@ func (h *History) keep(now time.Time) (kept, uint64, error) {
 	added := h.added() // of what is counted meanwhile, the next one tells
 	total, _, _ := h.Sums(now)
 	sketches, err := h.Accounts.sketched()
-	return kept{version, h.Since(), total, h.Day(now), sketches}, added, err
+	return kept{version, h.Since(), total, h.Day(now), sketches, now.UTC()}, added, err
 }
 
 // merge takes in the accounts that an instance has seen. Whoever takes in the same ones twice has them once.

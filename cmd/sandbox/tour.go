@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/xml"
+	"errors"
 	"fmt"
 	"html"
 	"io"
@@ -155,6 +156,10 @@ func call(url, action, credentials, body string) (status int, answer string, err
 	request.Header.Set("Content-Type", "text/xml; charset=utf-8")
 	request.Header.Set("SOAPAction", `"http://www.sonos.com/Services/1.1#`+action+`"`)
 	response, err := http.DefaultClient.Do(request)
+	if errors.Is(err, io.EOF) && request.GetBody != nil { // a server that is just being reloaded has closed the connection
+		request.Body, _ = request.GetBody()
+		response, err = http.DefaultClient.Do(request)
+	}
 	if err != nil {
 		return 0, "", err
 	}
