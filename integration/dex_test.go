@@ -75,19 +75,7 @@ func runDex(t testing.TB, codeLife time.Duration) *server {
 		to := &url.URL{Scheme: "http", Host: listens}
 		return &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(to) }}
 	})
-	s.works = func(t testing.TB, accessToken string) bool {
-		r, err := http.NewRequest(http.MethodGet, s.url+"/userinfo", nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		r.Header.Set("Authorization", "Bearer "+accessToken)
-		response, err := http.DefaultClient.Do(r)
-		if err != nil {
-			t.Fatal(err)
-		}
-		response.Body.Close()
-		return response.StatusCode == http.StatusOK
-	}
+	s.works = worksAt(s.url + "/userinfo")
 	return s
 }
 

@@ -84,20 +84,7 @@ func runGlewlwyd(t testing.TB, codeLife time.Duration) (s *server, listener func
 	admin.send(http.MethodPost, "/user/", map[string]any{
 		"username": "testuser", "password": "12345678", "enabled": true, "scope": []string{"openid"}, // it wants 8 characters
 	})
-	s.works = func(t testing.TB, accessToken string) bool {
-		t.Helper()
-		r, err := http.NewRequest(http.MethodGet, s.url+"/api/oidc/userinfo", nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		r.Header.Set("Authorization", "Bearer "+accessToken)
-		response, err := http.DefaultClient.Do(r)
-		if err != nil {
-			t.Fatal(err)
-		}
-		response.Body.Close()
-		return response.StatusCode == http.StatusOK
-	}
+	s.works = worksAt(s.url + "/api/oidc/userinfo")
 	return s, func(t testing.TB, userCode string) {
 		t.Helper()
 		user := glewlwydBrowser(t, s.url, "testuser", "12345678")

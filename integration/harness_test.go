@@ -100,6 +100,24 @@ func serve(t testing.TB, tokenPath string, build func(address string) http.Handl
 	return s
 }
 
+// worksAt says whether an access token is taken at that address.
+func worksAt(userinfo string) func(t testing.TB, accessToken string) bool {
+	return func(t testing.TB, accessToken string) bool {
+		t.Helper()
+		r, err := http.NewRequest(http.MethodGet, userinfo, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Authorization", "Bearer "+accessToken)
+		response, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		response.Body.Close()
+		return response.StatusCode == http.StatusOK
+	}
+}
+
 func (s *server) add(grant string) {
 	s.mu.Lock()
 	s.posts[grant]++

@@ -222,14 +222,7 @@ func TestALostAnswerIsGivenAgainForAMinuteAtAnotherInstanceToo(t *testing.T) {
 	}
 	keys, storage := keysOf(t, text), &certmagic.FileStorage{Path: t.TempDir()}
 	synctest.Test(t, func(t *testing.T) {
-		given := false
-		a := &authorizer{says: func(string) (int, http.Header, string) {
-			if given {
-				return 400, nil, `{"error":"invalid_grant"}`
-			}
-			given = true
-			return 200, nil, issued
-		}}
+		a := givesOnce()
 		withVault := func(x *exchange.Exchanger) {
 			x.Vault, x.Now = vault.New(vault.Config{Keys: keys, Storage: func() certmagic.Storage { return storage }}), time.Now
 		}
@@ -367,17 +360,21 @@ func TestARefusalEndsASignInAndWeighsOnNoFuse(t *testing.T) {
 	}
 }
 
-// Keycloak and oidc-provider give the tokens once.
+// givesOnce gives the tokens once, as Keycloak and oidc-provider do.
+func givesOnce() *authorizer {
+	given := false
+	return &authorizer{says: func(string) (int, http.Header, string) {
+		if given {
+			return 400, nil, `{"error":"invalid_grant"}`
+		}
+		given = true
+		return 200, nil, issued
+	}}
+}
+
 func TestALostAnswerIsGivenAgainForAMinute(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		given := false
-		a := &authorizer{says: func(string) (int, http.Header, string) {
-			if given {
-				return 400, nil, `{"error":"invalid_grant"}`
-			}
-			given = true
-			return 200, nil, issued
-		}}
+		a := givesOnce()
 		i := signingIn(t, a, ofClient)
 		l := i.begin(home)
 		i.polls(Linked, l)

@@ -14,7 +14,8 @@ const queuePerPlace = 1000
 const sweepInterval = 200 * time.Millisecond
 
 // patience is the part of its time, one in so many, that one waits before it can be turned away for being too late. The beginning
-// of a wave says too little of the pace, and who is turned away soon asks again, which costs more than to wait.
+// of a wave says too little of the pace, and who is turned away soon asks again, which costs more than to wait. Those of the second
+// rank are turned away at once: who guesses is to hold no memory.
 const patience = 2
 
 // gate lets so many exchanges be in flight at once, the others in order of arrival, and turns away early
@@ -82,7 +83,8 @@ func (g *gate) enter(t *Trial, rank int) (Admission, *waiting) {
 	case !holding && g.inFlight < g.places && ahead == 0:
 		g.inFlight++
 		return In, nil
-	case ahead >= g.places*queuePerPlace, g.bytes[0]+rank*g.bytes[1]+t.Size > maxBytes: // who comes behind fills no room of theirs
+	case ahead >= g.places*queuePerPlace, g.bytes[0]+rank*g.bytes[1]+t.Size > maxBytes, // who comes behind fills no room of theirs
+		rank > 0 && g.tooLate(g.pace.atBest(g.places, now), ahead, now, t.Deadline):
 		return Late, nil
 	}
 	w := &waiting{since: now, deadline: t.Deadline, network: t.Network, rank: rank, size: t.Size, admitted: make(chan Admission, 1)}
@@ -225,7 +227,8 @@ func (g *gate) admit(now time.Time) {
 		g.swept = now
 		each := g.pace.atBest(g.places, now)
 		g.turnAway(func(w *waiting, ahead int) bool {
-			return now.Sub(w.since) > w.deadline.Sub(w.since)/patience && g.tooLate(each, ahead, now, w.deadline)
+			waited := now.Sub(w.since) > w.deadline.Sub(w.since)/patience
+			return (waited || w.rank > 0) && g.tooLate(each, ahead, now, w.deadline)
 		}, Late)
 	}
 }

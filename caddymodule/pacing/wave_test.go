@@ -56,3 +56,25 @@ func TestABeginningThatIsSlowTurnsFewAway(t *testing.T) {
 		}
 	})
 }
+
+func TestWhoComesFirstHasPatienceAndWhoGuessesHasNone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const each = 100 * time.Millisecond
+		g := newGate(nil)
+		wave := &Trial{Deadline: time.Now().Add(time.Hour), Places: 1, Fair: time.Second}
+		for range 4 * minPace {
+			g.enter(wave, 0)
+		}
+		for range 2 * minPace {
+			time.Sleep(each)
+			g.leave(each, true)
+		}
+		hurried := &Trial{Deadline: time.Now().Add(10 * each), Places: 1, Fair: time.Second}
+		if a, _ := g.enter(hurried, 1); a != Late {
+			t.Errorf("who guesses is %v", a)
+		}
+		if a, _ := g.enter(hurried, 0); a != queued {
+			t.Errorf("who comes first is %v", a)
+		}
+	})
+}

@@ -39,9 +39,9 @@ var strict = base64.RawURLEncoding.Strict()
 // Record is the name of the record of an account, of a kind, in a home.
 func (n *Namer) Record(home, accountKind, account string) Name {
 	m := Name{namer: n}
-	home32, account32 := n.Digest("home", home), n.Digest(accountKind, account)
-	copy(m.Home[:], home32[:])
-	copy(m.Account[:], account32[:])
+	homeDigest, accountDigest := n.Digest("home", home), n.Digest(accountKind, account)
+	copy(m.Home[:], homeDigest[:])
+	copy(m.Account[:], accountDigest[:])
 	return m
 }
 
