@@ -32,12 +32,7 @@ func sampled(logger *zap.Logger) *zap.Logger {
 
 // logCall writes one line about a call, and marks Caddy's access log. The reference is blank where the call is not answered.
 func logCall(logger *zap.Logger, r *http.Request, d *flow.Decision, reference string) {
-	if extra, ok := r.Context().Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields); ok {
-		extra.Add(zap.String("smapi_outcome", d.Outcome.String()))
-		if reference != "" {
-			extra.Add(zap.String("smapi_reference", reference))
-		}
-	}
+	logAccess(r, d, reference)
 	says := "answered a call"
 	switch {
 	case d.Outcome == flow.Translated:
@@ -75,6 +70,19 @@ func logCall(logger *zap.Logger, r *http.Request, d *flow.Decision, reference st
 		fields = append(fields, zap.String("fix", d.Result.Fix))
 	}
 	entry.Write(fields...)
+}
+
+// logAccess marks Caddy's access log, where the server has one: a field costs an allocation of its own.
+func logAccess(r *http.Request, d *flow.Decision, reference string) {
+	if server, ok := r.Context().Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server); ok && server.Logs == nil {
+		return
+	}
+	if extra, ok := r.Context().Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields); ok {
+		extra.Add(zap.String("smapi_outcome", d.Outcome.String()))
+		if reference != "" {
+			extra.Add(zap.String("smapi_reference", reference))
+		}
+	}
 }
 
 // logObserved writes one line about what would have become of a call that is forwarded.

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"compress/gzip"
 	"io"
-	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -13,15 +12,20 @@ import (
 // MaxHeld is how many bytes of an answer are held back. One that is longer is no fault, and goes on as it comes.
 const MaxHeld = 64 << 10
 
-// Answer is a ResponseWriter that holds an answer of status 500 back, which every SOAP fault has, until Release. All others
-// go on as they come. NewAnswer makes one. It is for one goroutine, as a ResponseWriter is.
+// Answer is a ResponseWriter that holds an answer of status 500 back, which every SOAP fault has, until Release or Withdraw. All
+// others go on as they come. NewAnswer makes one. It is for one goroutine, as a ResponseWriter is.
 type Answer struct {
 	Status int // 0 until there is one
 
 	w      http.ResponseWriter
-	header http.Header // until it is sent, then that of w
+	before []field // what w's header had
 	body   []byte
 	state  state
+}
+
+type field struct {
+	name   string
+	values []string
 }
 
 type state uint8
@@ -32,29 +36,27 @@ const (
 	sent
 )
 
-// NewAnswer returns an Answer that writes to w. What it holds back leaves no trace in w.
+// NewAnswer returns an Answer that writes to w.
 func NewAnswer(w http.ResponseWriter) *Answer {
-	return &Answer{w: w, header: w.Header().Clone()}
+	a := &Answer{w: w}
+	if header := w.Header(); len(header) > 0 {
+		a.before = make([]field, 0, len(header)) // which takes a fraction of another map
+		for name, values := range header {
+			a.before = append(a.before, field{name, slices.Clone(values)})
+		}
+	}
+	return a
 }
 
 // Header is that of the answer.
-func (a *Answer) Header() http.Header {
-	if a.header == nil {
-		a.header = make(http.Header)
-	}
-	return a.header
-}
+func (a *Answer) Header() http.Header { return a.w.Header() }
 
 // WriteHeader begins the answer, or hands on one of 1xx that comes before it.
 func (a *Answer) WriteHeader(status int) {
 	switch {
 	case a.state != open:
 	case status >= 100 && status < 200 && status != http.StatusSwitchingProtocols:
-		header := a.w.Header()
-		before := maps.Clone(header)
-		replace(header, a.header)
 		a.w.WriteHeader(status)
-		replace(header, before)
 	case status == http.StatusInternalServerError:
 		a.Status, a.state = status, held
 	default:
@@ -63,15 +65,8 @@ func (a *Answer) WriteHeader(status int) {
 }
 
 func (a *Answer) send(status int) {
-	header := a.w.Header()
-	replace(header, a.header)
-	a.Status, a.header, a.state = status, header, sent // so that trailers get there
+	a.Status, a.state = status, sent
 	a.w.WriteHeader(status)
-}
-
-func replace(header, by http.Header) {
-	clear(header)
-	maps.Copy(header, by)
 }
 
 func (a *Answer) Write(p []byte) (int, error) {
@@ -122,10 +117,19 @@ func (a *Answer) Release() error {
 	return err
 }
 
+// Withdraw leaves no trace of an answer that is held back.
+func (a *Answer) Withdraw() {
+	header := a.w.Header()
+	clear(header)
+	for _, f := range a.before {
+		header[f.name] = f.values
+	}
+}
+
 // Text is the body of an answer that is held back, without the gzip that it may have been sent with. It is nil where it
 // cannot be read, or is more than 4 * MaxHeld.
 func (a *Answer) Text() []byte {
-	codings := a.header["Content-Encoding"]
+	codings := a.w.Header()["Content-Encoding"]
 	if len(codings) == 0 || slices.Equal(codings, []string{"identity"}) {
 		return a.body
 	}

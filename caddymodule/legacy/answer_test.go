@@ -52,21 +52,24 @@ func TestAnAnswerThatIsNoFaultStreams(t *testing.T) {
 	}
 }
 
-func TestAFaultThatIsNotReleasedLeavesNoTrace(t *testing.T) {
+func TestAFaultThatIsWithdrawnLeavesNoTrace(t *testing.T) {
 	got := serve(t, func(w *Answer) {
 		w.Header().Set("X-Old", "1")
+		w.Header()["Server"][0] = "them"
 		w.WriteHeader(http.StatusInternalServerError)
 		_, _ = io.WriteString(w, "fault")
 		w.Flush()
 		if !w.Held() || string(w.Text()) != "fault" {
 			t.Errorf("%v, %q", w.Held(), w.Text())
 		}
+		w.Withdraw()
 		again := NewAnswer(w.Unwrap())
 		again.Header().Set("X-New", "1")
 		_, _ = io.WriteString(again, "well")
 	})
 	body, _ := io.ReadAll(got.Body)
-	if got.StatusCode != 200 || string(body) != "well" || got.Header.Get("X-Old") != "" || got.Header.Get("X-New") != "1" {
+	if got.StatusCode != 200 || string(body) != "well" || got.Header.Get("X-Old") != "" || got.Header.Get("X-New") != "1" ||
+		got.Header.Get("Server") != "us" {
 		t.Errorf("%d, %q, %v", got.StatusCode, body, got.Header)
 	}
 }

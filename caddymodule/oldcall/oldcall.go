@@ -96,8 +96,10 @@ func (o *attempt) put() error {
 			return err
 		case code == smapi.SessionIDInvalid && credentials.SessionID != "" && refused == "":
 			refused = credentials.SessionID
+			answer.Withdraw()
 			continue
 		case code == smapi.LoginInvalid && credentials.Password != "":
+			answer.Withdraw()
 			return ErrPassword
 		}
 		_ = answer.Release() // a player that has gone asks again

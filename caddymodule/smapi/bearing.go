@@ -104,21 +104,46 @@ func (b *Bearing) Translate(r *http.Request, c *Credentials, householdID string)
 	if err != nil {
 		return err
 	}
+	length := 0
+	for _, part := range body {
+		length += len(part)
+	}
 	r.Header.Del("Authorization")
-	r.Header.Set("Content-Length", strconv.Itoa(len(body)))
-	r.ContentLength, r.TransferEncoding = int64(len(body)), nil
-	r.Body = io.NopCloser(bytes.NewReader(body))
+	r.Header.Set("Content-Length", strconv.Itoa(length))
+	r.ContentLength, r.TransferEncoding = int64(length), nil
+	r.Body = &body
 	return nil
 }
 
+// spliced is a body in parts, so that nothing of a call is copied.
+type spliced [4][]byte
+
+func (b *spliced) Read(p []byte) (n int, err error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
+	for i := range b {
+		copied := copy(p[n:], b[i])
+		n, b[i] = n+copied, b[i][copied:]
+	}
+	if n == 0 {
+		err = io.EOF
+	}
+	return n, err
+}
+
+func (*spliced) Close() error { return nil }
+
 // with is the body with other credentials.
-func (b *Bearing) with(c *Credentials, householdID string) ([]byte, error) {
+func (b *Bearing) with(c *Credentials, householdID string) (spliced, error) {
 	prefix := ""
 	if colon := strings.IndexByte(b.name, ':'); colon >= 0 {
 		prefix = b.name[:colon+1]
 	}
-	var room [256]byte
-	w := writer{out: room[:0], prefix: prefix, ascii: b.ascii}
+	w := writer{out: make([]byte, 0, 128), prefix: prefix, ascii: b.ascii}
+	if b.empty { // <credentials/> becomes <credentials>...</credentials>
+		w.write(">")
+	}
 	switch c.Kind {
 	case Login:
 		w.open("login")
@@ -137,22 +162,18 @@ func (b *Bearing) with(c *Credentials, householdID string) ([]byte, error) {
 		w.shut("loginToken")
 	}
 	if w.broken {
-		return nil, ErrNotWritable
+		return spliced{}, ErrNotWritable
 	}
-	out := make([]byte, 0, len(b.body)+len(w.out)+len(b.name)+len("></>"))
 	switch {
-	case b.empty && len(w.out) == 0:
-		return append(out, b.body...), nil
+	case b.empty && len(w.out) == len(">"):
+		return spliced{b.body}, nil
 	case b.empty:
-		out = append(append(append(out, b.body[:b.at]...), '>'), w.out...)
-		out = append(append(append(out, "</"...), b.name...), '>')
-		return append(out, b.body[b.at+len("/>"):]...), nil
+		w.write("</", b.name, ">")
+		return spliced{b.body[:b.at], w.out, b.body[b.at+len("/>"):]}, nil
 	case b.at <= b.from:
-		out = append(append(append(out, b.body[:b.at]...), w.out...), b.body[b.at:b.from]...)
-		return append(out, b.body[b.to:]...), nil
+		return spliced{b.body[:b.at], w.out, b.body[b.at:b.from], b.body[b.to:]}, nil
 	}
-	out = append(append(out, b.body[:b.from]...), b.body[b.to:b.at]...)
-	return append(append(out, w.out...), b.body[b.at:]...), nil
+	return spliced{b.body[:b.from], b.body[b.to:b.at], w.out, b.body[b.at:]}, nil
 }
 
 // writer writes elements of Sonos's with a prefix that is in force.

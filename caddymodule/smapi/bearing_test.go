@@ -126,7 +126,8 @@ func TestAnEmptyCredentialsElementTakesTheOldOnes(t *testing.T) {
 		`<n:credentials a="b" ><n:sessionId>1</n:sessionId></n:credentials>`: {Kind: SessionID, SessionID: "1"},
 		`<n:credentials a="b" />`: {Kind: Anonymous},
 	} {
-		got, err := call.Bearing.with(&old, "")
+		body, err := call.Bearing.with(&old, "")
+		got := bytes.Join(body[:], nil)
 		if err != nil || !bytes.Contains(got, []byte(want)) {
 			t.Errorf("%v: %s", err, got)
 		}
@@ -151,7 +152,8 @@ func TestOldCredentialsAreEscapedAsTheBodyIsEncoded(t *testing.T) {
 		if call == nil {
 			t.Fatal(why)
 		}
-		got, err := call.Bearing.with(&Credentials{Kind: Login, Username: "u", Password: c.password}, "")
+		body, err := call.Bearing.with(&Credentials{Kind: Login, Username: "u", Password: c.password}, "")
+		got := bytes.Join(body[:], nil)
 		if c.want == "" {
 			if err != ErrNotWritable {
 				t.Errorf("%q: %v, %s", c.password, err, got)

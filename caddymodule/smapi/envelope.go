@@ -32,10 +32,6 @@ var (
 	errAction         = errors.New("a SOAPAction that names another method than the body")
 )
 
-// once are the names that a call has at most one of, wherever it stands and whatever its namespace: a
-// second one might be the one that the old service looks at. The same holds for calls.
-var once = [...]string{"credentials", "username", "password", "linkCode", "linkDeviceId"}
-
 // parse reads an envelope. Everything that is not positively a call of one of the methods, understood by all
 // readers in the same way, is an error: a NoCall where it is positively something else.
 func parse(body []byte, methods []Method) (*Call, error) {
@@ -121,26 +117,31 @@ func (d document) poll() error {
 	return nil
 }
 
+// repeats reports whether a call has twice what it can have once, wherever that stands and whatever its namespace: the second
+// one might be the one that the old service looks at. The same holds for calls.
 func (d document) repeats() bool {
-	var seen [len(once)]bool
-	calls := 0
+	var credentials, username, password, linkCode, linkDeviceID, calls int
 	for i := range d {
-		for n, name := range once {
-			if string(d[i].local) != name {
-				continue
-			}
-			if seen[n] {
-				return true
-			}
-			seen[n] = true
-		}
-		for _, m := range known {
-			if m.name != Poll && string(d[i].local) == string(m.name) {
-				calls++
+		switch string(d[i].local) {
+		case "credentials":
+			credentials++
+		case "username":
+			username++
+		case "password":
+			password++
+		case "linkCode":
+			linkCode++
+		case "linkDeviceId":
+			linkDeviceID++
+		default:
+			for _, m := range known {
+				if m.name != Poll && string(d[i].local) == string(m.name) {
+					calls++
+				}
 			}
 		}
 	}
-	return calls > 1
+	return max(credentials, username, password, linkCode, linkDeviceID, calls) > 1
 }
 
 // credentials reads the credentials of a header, and returns the element that they are in.

@@ -64,8 +64,8 @@ func (o Ours) Serve(w http.ResponseWriter, r *http.Request, methods []Method, th
 	if why = otherAction; named {
 		call, why = understand(r, action, body, methods)
 	}
-	if o.mayBear(r, body) {
-		bearing, refuse := o.find(r, body)
+	if clear := o(body) || o.authorizes(r); clear || mayHide(body) {
+		bearing, refuse := o.find(r, body, clear)
 		switch {
 		case refuse != nil:
 			call, why = nil, refuse
@@ -107,17 +107,17 @@ var (
 	reference    = []byte("&#")
 )
 
-// mayBear reports whether a request may have a token of ours in it. No player writes one by references or in pieces.
-func (o Ours) mayBear(r *http.Request, body []byte) bool {
-	return o(body) || o.authorizes(r) || bytes.Contains(body, reference) || bytes.Contains(body, declarations)
+// mayHide reports whether a body may have a token of ours in it by references or in pieces, which no player writes.
+func mayHide(body []byte) bool {
+	return bytes.Contains(body, reference) || bytes.Contains(body, declarations)
 }
 
-// find reads a call whose credentials are a token of ours, nil where there is none of ours in it.
-func (o Ours) find(r *http.Request, body []byte) (*Call, error) {
+// find reads a call whose credentials are a token of ours, nil where there is none of ours in it. Clear tells that there is one to be
+// seen, in the body or in the header Authorization.
+func (o Ours) find(r *http.Request, body []byte, clear bool) (*Call, error) {
 	s := scanners.Get().(*scanner)
 	defer s.release()
 	d, err := s.scan(body)
-	clear := o(body) || o.authorizes(r)
 	if err != nil || !encodingFits(r.Header["Content-Type"], body) {
 		if clear {
 			return nil, refuseEnvelope(err)

@@ -2,6 +2,7 @@ package smapi
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"strings"
 	"sync"
@@ -115,7 +116,11 @@ var scanners = sync.Pool{New: func() any { return new(scanner) }}
 
 // release gives the scanner back. Its document must not be used any more.
 func (s *scanner) release() {
-	*s = scanner{} // no password stays behind
+	clear(s.elementSpace[:min(len(s.elements), len(s.elementSpace))]) // no password stays behind
+	clear(s.openSpace[:])
+	clear(s.bindingSpace[:])
+	s.reader, s.elements, s.open, s.bindings = reader{}, nil, nil, nil
+	s.size, s.steps, s.attributes, s.references = 0, 0, 0, 0
 	scanners.Put(s)
 }
 
@@ -169,15 +174,30 @@ func allBlank(text []byte) bool {
 
 // checkCharacters refuses what is no UTF-8 and the characters that XML does not have.
 func checkCharacters(body []byte) error {
-	if !utf8.Valid(body) {
-		return errEncoding
-	}
-	for _, b := range body {
-		if b < ' ' && b != '\n' && b != '\t' && b != '\r' {
-			return errEncoding
+	const (
+		each   = ^uint64(0) / 0xFF // a one in each byte
+		high   = 0x80              // the bit that ASCII does not have
+		blanks = 1<<'\t' | 1<<'\n' | 1<<'\r'
+	)
+	ascii := true
+	for rest := body; len(rest) > 0; {
+		n := min(8, len(rest))
+		if n == 8 {
+			// Below a blank the difference has the high bit, above ASCII the byte itself.
+			if eight := binary.LittleEndian.Uint64(rest); (eight|(eight-each*' '))&(each*high) == 0 {
+				rest = rest[8:]
+				continue
+			}
 		}
+		for _, b := range rest[:n] {
+			if b < ' ' && blanks>>b&1 == 0 {
+				return errEncoding
+			}
+			ascii = ascii && b < high
+		}
+		rest = rest[n:]
 	}
-	if bytes.Contains(body, []byte("\uFFFE")) || bytes.Contains(body, []byte("\uFFFF")) {
+	if !ascii && (!utf8.Valid(body) || bytes.Contains(body, []byte("\uFFFE")) || bytes.Contains(body, []byte("\uFFFF"))) {
 		return errEncoding
 	}
 	return nil
@@ -225,8 +245,8 @@ func notASCII(r rune) bool { return r >= utf8.RuneSelf }
 
 // step reads a run of text or one piece of markup.
 func (s *scanner) step() error {
-	markup := bytes.IndexByte(s.rest, '<')
-	if markup != 0 {
+	if s.rest[0] != '<' {
+		markup := bytes.IndexByte(s.rest, '<')
 		if markup < 0 {
 			markup = len(s.rest)
 		}
@@ -248,7 +268,8 @@ func (s *scanner) step() error {
 		if !ok || len(s.open) == 1 {
 			return errMalformed
 		}
-		s.add(lines(text))
+		text = lines(text)
+		s.add(text, !allBlank(text))
 		return nil
 	case s.skip("<!"), s.skip("<?"):
 		return errInstruction
@@ -259,23 +280,28 @@ func (s *scanner) step() error {
 
 // characters adds text to the element around it.
 func (s *scanner) characters(text []byte) error {
+	text = lines(text)
+	if allBlank(text) { // as between any two elements
+		s.add(text, false)
+		return nil
+	}
 	if bytes.Contains(text, []byte("]]>")) {
 		return errMalformed
 	}
-	if len(s.open) == 1 && !allBlank(text) {
+	if len(s.open) == 1 {
 		return errStrayText
 	}
-	text, err := s.unescape(lines(text))
+	text, err := s.unescape(text)
 	if err != nil {
 		return err
 	}
-	s.add(text)
+	s.add(text, !allBlank(text))
 	return nil
 }
 
-func (s *scanner) add(text []byte) {
+// add adds text to the element around it, where it is stray if there are elements too.
+func (s *scanner) add(text []byte, stray bool) {
 	to := &s.elements[s.open[len(s.open)-1].index]
-	stray := !allBlank(text)
 	to.stray = to.stray || stray
 	switch {
 	case to.text == nil:
@@ -290,16 +316,18 @@ func lines(text []byte) []byte {
 	if bytes.IndexByte(text, '\r') < 0 {
 		return text
 	}
-	out := make([]byte, 0, len(text))
+	out, n := make([]byte, len(text)), 0
 	for i, b := range text {
-		switch {
-		case b != '\r':
-			out = append(out, b)
-		case i+1 == len(text) || text[i+1] != '\n':
-			out = append(out, '\n')
+		if b == '\r' {
+			if i+1 < len(text) && text[i+1] == '\n' {
+				continue
+			}
+			b = '\n'
 		}
+		out[n] = b
+		n++
 	}
-	return out
+	return out[:n]
 }
 
 // unescape resolves the references that XML has without a DTD.
@@ -382,34 +410,14 @@ func (s *scanner) start() error {
 	}
 	name := whole[:len(whole)-len(s.rest)]
 	around := len(s.bindings)
-
-	var space [4]attribute
-	attributes := space[:0]
-	for {
-		a, ok, err := s.attribute()
-		if err != nil {
-			return err
-		}
-		if !ok {
-			break
-		}
-		if s.attributes++; s.attributes > maxAttributes || len(attributes) == maxOfElement {
-			return errTooComplex
-		}
-		if a.value, err = s.unescape(a.value); err != nil {
-			return err
-		}
-		attributes = append(attributes, a)
-		if err := s.bind(a); err != nil {
+	if len(s.rest) > 0 && isBlank(s.rest[0]) {
+		if err := s.readAttributes(); err != nil {
 			return err
 		}
 	}
 	empty := s.skip("/>")
 	if !empty && !s.skip(">") {
 		return errMalformed
-	}
-	if err := s.checkAttributes(attributes); err != nil {
-		return err
 	}
 	in, ok := s.lookup(prefix)
 	if !ok {
@@ -434,6 +442,31 @@ func (s *scanner) start() error {
 		s.open = append(s.open, opened{index, name, around})
 	}
 	return nil
+}
+
+// readAttributes reads those of a start tag, and the declarations of namespaces among them.
+func (s *scanner) readAttributes() error {
+	var space [4]attribute
+	attributes := space[:0]
+	for {
+		a, ok, err := s.attribute()
+		if err != nil {
+			return err
+		}
+		if !ok {
+			return s.checkAttributes(attributes)
+		}
+		if s.attributes++; s.attributes > maxAttributes || len(attributes) == maxOfElement {
+			return errTooComplex
+		}
+		if a.value, err = s.unescape(a.value); err != nil {
+			return err
+		}
+		attributes = append(attributes, a)
+		if err := s.bind(a); err != nil {
+			return err
+		}
+	}
 }
 
 // end reads an end tag, whose "</" has been read.
