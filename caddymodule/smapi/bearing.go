@@ -88,10 +88,15 @@ func (b *Bearing) leaves(o Ours) bool {
 	if o(before) || o(after) {
 		return true
 	}
+	if len(before) == 0 || len(after) == 0 || endsToken(before[len(before)-1]) || endsToken(after[0]) {
+		return false
+	}
 	seam := make([]byte, 0, 2*maxTail)
 	seam = append(seam, before[max(0, len(before)-maxTail):]...)
 	return o(append(seam, after[:min(len(after), maxTail)]...))
 }
+
+func endsToken(b byte) bool { return b == '<' || b == '>' || isBlank(b) }
 
 // ErrNotWritable is a credential that XML cannot carry.
 var ErrNotWritable = errors.New("the old credentials have characters that XML cannot carry")
@@ -220,7 +225,13 @@ func (w *writer) element(name, text string) {
 
 // declaresASCII reports whether a body says that it is ASCII.
 func declaresASCII(types []string, body []byte) bool {
-	declaration, _, _ := bytes.Cut(body, []byte("?>"))
-	return len(types) == 1 && strings.Contains(strings.ToLower(types[0]), ascii) ||
-		len(declaration) < len(body) && bytes.Contains(bytes.ToLower(declaration), []byte(ascii))
+	if len(types) == 1 && strings.Contains(strings.ToLower(types[0]), ascii) {
+		return true
+	}
+	rest, declares := bytes.CutPrefix(bytes.TrimPrefix(body, byteOrderMark), []byte("<?xml"))
+	if !declares {
+		return false
+	}
+	declaration, _, _ := bytes.Cut(rest, []byte("?>"))
+	return bytes.Contains(bytes.ToLower(declaration), []byte(ascii))
 }

@@ -11,8 +11,8 @@ import (
 )
 
 // Ours reports whether a text has a token of ours in it: what stands for an upgraded account here, and must not reach the old
-// service. It has to know a token by its first 64 bytes at most. It is called for every body that may be a call, and has to be
-// cheap. A nil Ours knows none.
+// service. It has to know a token by its first 64 bytes at most, and none has blanks, "<" or ">" in it. It is called for every
+// body that may be a call, and has to be cheap. A nil Ours knows none.
 type Ours func(text []byte) bool
 
 // Refuse is why a request must not be forwarded: it has a token of ours in it, and is no call that all readers

@@ -23,6 +23,7 @@ type Opened struct {
 	Expires time.Time
 
 	name       seal.Name
+	claim      seal.Claim // of its reference
 	generation int64
 	alive      time.Time // until when it needs no refresh
 	loaded     time.Time
@@ -59,10 +60,10 @@ func newOpenedRecords(size int) *openedRecords {
 	return &openedRecords{cache: cache}
 }
 
-func (c *openedRecords) get(m *seal.Name) *Opened {
+func (c *openedRecords) get(name seal.NameBytes) *Opened {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	o, _ := c.cache.Get(m.Fixed())
+	o, _ := c.cache.Get(name)
 	return o
 }
 
@@ -71,7 +72,7 @@ func (c *openedRecords) put(m *seal.Name, r *record, now time.Time) *Opened {
 	ends, margin := r.ends()
 	o := &Opened{
 		Household: r.Household, Fields: r.Fields, Dead: r.Dead,
-		Expires: ends, name: *m, generation: r.Generation, alive: ends.Add(-margin), loaded: now,
+		Expires: ends, name: *m, claim: m.Claim(), generation: r.Generation, alive: ends.Add(-margin), loaded: now,
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -102,19 +103,20 @@ func (v *Vault) Open(ctx context.Context, token string, fresh bool) (*Opened, er
 	if err != nil {
 		return nil, err
 	}
-	if o := v.opened.get(&m); !fresh && v.good(o) {
+	if o := v.opened.get(m.Fixed()); !fresh && v.good(o) {
 		return o, nil
 	}
 	return v.load(ctx, m)
 }
 
-// Known is Open for who does not want to wait: nil is a record that Open has to look for.
-func (v *Vault) Known(token string) *Opened {
-	m, err := v.nameOf(token)
-	if err != nil {
+// Known is Open for who does not want to wait: nil is what Open has to look for. Of a reference to a record in memory it compares the
+// tag, and need not make it.
+func (v *Vault) Known(reference string) *Opened {
+	claim, ok := seal.ClaimOf(reference)
+	if !ok {
 		return nil
 	}
-	if o := v.opened.get(&m); v.good(o) {
+	if o := v.opened.get(claim.Name()); v.good(o) && claim.Equal(&o.claim) && v.config.Keys().Made(&o.name) {
 		return o
 	}
 	return nil

@@ -2,8 +2,10 @@ package vault
 
 import (
 	"context"
+	"encoding/base64"
 	"errors"
 	"regexp"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -46,6 +48,40 @@ func TestAReferenceStandsForTheSameRecordAndIsNoHandle(t *testing.T) {
 	}
 	if got, err := v.Refresh(call(t), home, first.PrivateKey, first.Reference, oauth.ask); err != nil || got.Reference != first.Reference || got.Asked {
 		t.Errorf("a refresh got %+v, %v", got, err)
+	}
+}
+
+func TestOnlyTheReferenceOfTheKeysInForceIsKnown(t *testing.T) {
+	keys, oauth := newKeys(t), newServer()
+	inForce := keys
+	v := New(Config{Keys: func() *seal.Keys { return inForce }, Storage: at(newStorage()), ForgetAfter: func() time.Duration { return 400 * day }})
+	first := v.Upgraded(call(t), home, account, withFields(oauth.login("a")))
+	opened, err := v.Open(call(t), first.Reference, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if o := v.Known(first.Reference); o != opened {
+		t.Errorf("known as %+v", o)
+	}
+	raw, err := base64.RawURLEncoding.DecodeString(first.Reference[len("smv1."):])
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range raw {
+		other := slices.Clone(raw)
+		other[i] ^= 1
+		if o := v.Known("smv1." + base64.RawURLEncoding.EncodeToString(other)); o != nil {
+			t.Errorf("known with another byte at %d: %+v", i, o)
+		}
+	}
+	for _, token := range []string{"", first.PrivateKey, first.AuthToken, first.Reference + "x", first.Reference[:47]} {
+		if o := v.Known(token); o != nil {
+			t.Errorf("%q is known: %+v", token, o)
+		}
+	}
+	inForce = newKeys(t)
+	if o := v.Known(first.Reference); o != nil {
+		t.Errorf("known by a key that is no longer there: %+v", o)
 	}
 }
 
@@ -123,6 +159,20 @@ func BenchmarkOpen(b *testing.B) {
 	for b.Loop() {
 		if _, err := v.Open(context.Background(), token, false); err != nil {
 			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkKnown(b *testing.B) {
+	v, oauth := open(b, newKeys(b), newStorage()), newServer()
+	token := v.Upgraded(context.Background(), home, account, withFields(oauth.login("a"))).Reference
+	if _, err := v.Open(context.Background(), token, false); err != nil {
+		b.Fatal(err)
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		if v.Known(token) == nil {
+			b.Fatal("it is not known")
 		}
 	}
 }

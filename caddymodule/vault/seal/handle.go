@@ -58,6 +58,39 @@ func (m *Name) tag(kind string) (tag [tagSize]byte) {
 	return tag
 }
 
+// Claim is what a reference says, whoever made it: the name of a record, and the tag.
+type Claim [2*partSize + tagSize]byte
+
+// ClaimOf reads a reference. What has not the form of one is none.
+func ClaimOf(reference string) (c Claim, ok bool) {
+	text, ok := strings.CutPrefix(reference, referencePrefix)
+	if !ok || len(reference) != referenceSize {
+		return c, false
+	}
+	return decode(text)
+}
+
+func decode(text string) (c Claim, ok bool) {
+	var raw [len(c) + 1]byte // one more, so that what is too long is seen
+	n, err := strict.Decode(raw[:], []byte(text))
+	return Claim(raw[:]), err == nil && n == len(c)
+}
+
+// Name is that of the record that it is about.
+func (c *Claim) Name() NameBytes { return NameBytes(c[:]) }
+
+// Equal compares two of them in a time that does not say how far they agree.
+func (c *Claim) Equal(other *Claim) bool { return hmac.Equal(c[:], other[:]) }
+
+// Claim is that of the reference to the record.
+func (m *Name) Claim() Claim { return m.claim(ofReference) }
+
+func (m *Name) claim(kind string) (c Claim) {
+	name, tag := m.Fixed(), m.tag(kind)
+	copy(c[copy(c[:], name[:]):], tag[:])
+	return c
+}
+
 // Handle is what a player has as its privateKey.
 func (m *Name) Handle() string { return m.as(handlePrefix, ofHandle) }
 
@@ -65,8 +98,8 @@ func (m *Name) Handle() string { return m.as(handlePrefix, ofHandle) }
 func (m *Name) Reference() string { return m.as(referencePrefix, ofReference) }
 
 func (m *Name) as(prefix, kind string) string {
-	name, tag := m.Fixed(), m.tag(kind)
-	return prefix + base64.RawURLEncoding.EncodeToString(append(name[:], tag[:]...))
+	c := m.claim(kind)
+	return prefix + base64.RawURLEncoding.EncodeToString(c[:])
 }
 
 // Text is the name as one word.
@@ -153,18 +186,27 @@ func (k *Keys) OpenReference(token string) (m Name, reference bool, err error) {
 }
 
 func (k *Keys) openAs(text, kind string) (m Name, formed bool, err error) {
-	var raw [2*partSize + tagSize + 1]byte // one more, so that what is too long is seen
-	n, err := strict.Decode(raw[:], []byte(text))
-	if err != nil || n != len(raw)-1 {
+	claimed, ok := decode(text)
+	if !ok {
 		return m, false, nil
 	}
 	for i := range k.namers {
-		m := k.namers[i].of(raw[:])
-		if tag := m.tag(kind); hmac.Equal(tag[:], raw[2*partSize:n]) {
+		m := k.namers[i].of(claimed[:])
+		if c := m.claim(kind); c.Equal(&claimed) {
 			return m, true, nil
 		}
 	}
 	return m, false, ErrMadeUp
+}
+
+// Made reports whether a name was made by one of these keys, and not by those of an older key file.
+func (k *Keys) Made(m *Name) bool {
+	for i := range k.namers {
+		if m.namer == &k.namers[i] {
+			return true
+		}
+	}
+	return false
 }
 
 // IsHandle tells whether a key has the form of a handle, whoever made it.
