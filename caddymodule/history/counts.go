@@ -114,6 +114,18 @@ func (h *History) Sums(now time.Time) (total, lately map[flow.Outcome]uint64, st
 	return total, lately, steps
 }
 
+// resume adds what another ring had, unless it is too long ago.
+func (r *ring) resume(s *Series, now time.Time) {
+	last, begins := r.number(now), r.number(s.Begins)
+	for _, o := range flow.Outcomes() {
+		for i, n := range s.Counts[o] {
+			if at := begins + int64(i); n > 0 && at <= last && at > last-int64(len(r.slots)) {
+				r.slotOf(at).counts[o] += n
+			}
+		}
+	}
+}
+
 // Series are counts in steps of time, the oldest first. An outcome that did not happen is missing.
 type Series struct {
 	StepSeconds int64                     `json:"step_seconds"`
@@ -125,10 +137,22 @@ type Series struct {
 func (h *History) Day(now time.Time) Series {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	first := h.day.number(now) - daySteps + 1
-	s := Series{int64(DayStep / time.Second), time.Unix(0, first*int64(DayStep)).UTC(), make(map[flow.Outcome][]uint32)}
-	for i := range int64(daySteps) {
-		from := h.day.slot(max(0, first+i))
+	return h.day.series(now)
+}
+
+// lately is Day for the last five minutes, in steps of ten seconds.
+func (h *History) lately(now time.Time) Series {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.recent.series(now)
+}
+
+func (r *ring) series(now time.Time) Series {
+	steps := int64(len(r.slots))
+	first := r.number(now) - steps + 1
+	s := Series{int64(r.step / time.Second), time.Unix(0, first*int64(r.step)).UTC(), make(map[flow.Outcome][]uint32)}
+	for i := range steps {
+		from := r.slot(max(0, first+i))
 		if from.at != first+i {
 			continue
 		}
@@ -138,7 +162,7 @@ func (h *History) Day(now time.Time) Series {
 			}
 			of := s.Counts[flow.Outcome(o)]
 			if of == nil {
-				of = make([]uint32, daySteps)
+				of = make([]uint32, steps)
 				s.Counts[flow.Outcome(o)] = of
 			}
 			of[i] = n

@@ -20,10 +20,54 @@ const (
 	bucketStep = 1.14
 )
 
+// durations are those of a step.
 type durations struct {
-	at      int64 // in steps
-	counts  [buckets]uint32
-	longest time.Duration
+	At      int64           `json:"at"` // in steps
+	Counts  [buckets]uint32 `json:"counts"`
+	Longest time.Duration   `json:"longest"`
+}
+
+// slotOf is the one of a step, empty where it had another one.
+func (d *Durations) slotOf(at int64) *durations {
+	s := &d.slots[at%recentSteps]
+	if s.At != at {
+		*s = durations{At: at}
+	}
+	return s
+}
+
+// during returns what there is of the last five minutes.
+func (d *Durations) during(now time.Time) (all []durations) {
+	last := max(0, now.UnixNano()) / int64(RecentStep)
+	for _, s := range d.slots {
+		if s.At <= last && s.At > last-recentSteps && s.At > 0 {
+			all = append(all, s)
+		}
+	}
+	return all
+}
+
+func (d *Durations) keep(now time.Time) []durations {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.during(now)
+}
+
+// resume adds what was kept, unless it is too long ago.
+func (d *Durations) resume(kept []durations, now time.Time) {
+	last := max(0, now.UnixNano()) / int64(RecentStep)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, k := range kept {
+		if k.At > last || k.At <= last-recentSteps || k.At < 0 {
+			continue
+		}
+		s := d.slotOf(k.At)
+		for bucket, n := range k.Counts {
+			s.Counts[bucket] += n
+		}
+		s.Longest = max(s.Longest, k.Longest)
+	}
 }
 
 // Note takes one down.
@@ -32,12 +76,9 @@ func (d *Durations) Note(took time.Duration, now time.Time) {
 	at := max(0, now.UnixNano()) / int64(RecentStep)
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	s := &d.slots[at%recentSteps]
-	if s.at != at {
-		*s = durations{at: at}
-	}
-	s.counts[min(max(0, bucket), buckets-1)]++
-	s.longest = max(s.longest, took)
+	s := d.slotOf(at)
+	s.Counts[min(max(0, bucket), buckets-1)]++
+	s.Longest = max(s.Longest, took)
 }
 
 // Times are those of some exchanges, in seconds. Median and Most (95 of 100 took no longer) are right within a seventh.
@@ -54,17 +95,12 @@ func (d *Durations) Lately(now time.Time) *Times {
 	defer d.mu.Unlock()
 	var counts [buckets]uint64
 	var t Times
-	last := max(0, now.UnixNano()) / int64(RecentStep)
-	for i := range d.slots {
-		s := &d.slots[i]
-		if s.at > last || s.at <= last-recentSteps {
-			continue
-		}
-		for bucket, n := range s.counts {
+	for _, s := range d.during(now) {
+		for bucket, n := range s.Counts {
 			counts[bucket] += uint64(n)
 			t.Exchanges += uint64(n)
 		}
-		t.Longest = max(t.Longest, s.longest.Seconds())
+		t.Longest = max(t.Longest, s.Longest.Seconds())
 	}
 	if t.Exchanges == 0 {
 		return nil

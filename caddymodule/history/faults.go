@@ -37,25 +37,56 @@ func (f *Faults) Add(fault Fault) {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.add(fault)
+}
+
+func (f *Faults) add(fault Fault) {
 	last := &f.last[fault.Outcome]
 	last.faults[last.next] = fault
 	last.next = (last.next + 1) % faultsOfEach
 }
 
+// resume takes in those of before, of which none takes the place of a later one.
+func (f *Faults) resume(before []Fault) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	all := f.all()
+	for _, fault := range before {
+		if int(fault.Outcome) < flow.NumOutcomes && fault.Reference != "" {
+			all = append(all, fault)
+		}
+	}
+	slices.SortStableFunc(all, func(a, b Fault) int { return a.At.Compare(b.At) })
+	for _, fault := range all {
+		f.add(fault)
+	}
+}
+
 // Last returns them, the latest first.
 func (f *Faults) Last() []Fault {
-	all := []Fault{}
-	for _, o := range flow.Outcomes() {
-		all = append(all, f.Of(o)...)
-	}
+	f.mu.Lock()
+	all := f.all()
+	f.mu.Unlock()
 	slices.SortStableFunc(all, func(a, b Fault) int { return b.At.Compare(a.At) })
 	return all
 }
 
+func (f *Faults) all() []Fault {
+	all := []Fault{}
+	for _, o := range flow.Outcomes() {
+		all = append(all, f.of(o)...)
+	}
+	return all
+}
+
 // Of returns those of an outcome, the latest first.
-func (f *Faults) Of(o flow.Outcome) (all []Fault) {
+func (f *Faults) Of(o flow.Outcome) []Fault {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	return f.of(o)
+}
+
+func (f *Faults) of(o flow.Outcome) (all []Fault) {
 	last := &f.last[o]
 	for i := range faultsOfEach {
 		if fault := last.faults[(last.next+2*faultsOfEach-1-i)%faultsOfEach]; fault.Reference != "" {

@@ -17,6 +17,7 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault/seal"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault/store"
 )
@@ -111,12 +112,17 @@ func TestAnInstanceGoesOnWhereItsLastProcessStopped(t *testing.T) {
 		}
 		looks()
 		first.Add(flow.Rejected, time.Now()) // of the last ten minutes
+		for _, reference := range []string{"1", "2", "3", "4"} {
+			first.Faults.Add(Fault{At: time.Now(), Reference: reference, Outcome: flow.Unavailable})
+			time.Sleep(time.Second)
+		}
 		end(t, k)
 
 		time.Sleep(time.Hour)
 		second := New(time.Now())
 		second.Add(flow.Upgraded, time.Now()) // before it has looked
 		second.Accounts.Note(Upgraded, digest(0))
+		second.Faults.Add(Fault{At: time.Now(), Reference: "5", Outcome: flow.Unavailable})
 		k = s.keeps(t, "one", second)
 		looks()
 		check := func(when string) {
@@ -132,6 +138,13 @@ func TestAnInstanceGoesOnWhereItsLastProcessStopped(t *testing.T) {
 				lately[flow.Rejected] != 0 || second.Accounts.Estimate() != (Estimate{Upgraded: 3}) || !second.Since().Equal(begun) {
 				t.Errorf("%s: %v in all, %v of the day, %+v since %v", when, total, steps, second.Accounts.Estimate(), second.Since())
 			}
+			last := ""
+			for _, fault := range second.Faults.Of(flow.Unavailable) {
+				last += fault.Reference
+			}
+			if last != "5432" {
+				t.Errorf("%s: the last faults are %s", when, last)
+			}
 		}
 		check("after the restart")
 		end(t, k)
@@ -141,6 +154,34 @@ func TestAnInstanceGoesOnWhereItsLastProcessStopped(t *testing.T) {
 		end(t, k)
 		if s.log.Len() != 0 {
 			t.Errorf("%v", s.log.All())
+		}
+	})
+}
+
+func TestTheLastFiveMinutesOutliveARestart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, first := newShared(t), New(time.Now())
+		k := s.keeps(t, "one", first)
+		note := func(h *History, o flow.Outcome, took time.Duration) {
+			h.Add(o, time.Now())
+			h.Exchanges.Note(took, time.Now())
+		}
+		note(first, flow.Doubted, time.Second)
+		time.Sleep(3 * time.Minute)
+		note(first, flow.Rejected, 2*time.Second)
+		end(t, k)
+		time.Sleep(3 * time.Minute)
+		second := New(time.Now())
+		k = s.keeps(t, "one", second)
+		defer end(t, k)
+		note(second, flow.Upgraded, 3*time.Second)
+		time.Sleep(2 * firstLook)
+		synctest.Wait()
+		_, lately, steps := second.Sums(time.Now())
+		times := second.Exchanges.Lately(time.Now())
+		if len(lately) != 2 || lately[flow.Rejected] != 1 || lately[flow.Upgraded] != 1 || steps[29-18][flow.Rejected] != 1 ||
+			times == nil || times.Exchanges != 2 || times.Longest != 3 {
+			t.Errorf("%v, %v, %+v", lately, steps, times)
 		}
 	})
 }
@@ -348,6 +389,14 @@ func TestTheFullestHistoryFitsIntoAnObject(t *testing.T) {
 				h.Add(o, noon.Add(-time.Duration(step)*DayStep))
 			}
 			h.day.slotOf(h.day.number(noon.Add(-time.Duration(step) * DayStep))).counts[o] = 1<<32 - 1
+			h.recent.slotOf(h.recent.number(noon.Add(-time.Duration(step%recentSteps) * RecentStep))).counts[o] = 1<<32 - 1
+			if level := o.Row().Level; level >= zapcore.WarnLevel || o == flow.Rejected || o == flow.LinkFailed {
+				text := strings.Repeat("x", 200) // which causes and fixes seldom have
+				h.Faults.Add(Fault{At: noon, Reference: "ABCDEFGH", Method: string(smapi.GetDeviceAuthToken), Outcome: o, Cause: text, Fix: text})
+			}
+		}
+		for bucket := range buckets {
+			h.Exchanges.slotOf(h.recent.number(noon) - int64(step%recentSteps)).Counts[bucket] = 1<<32 - 1
 		}
 	}
 	content, _, err := h.keep(noon)
@@ -373,6 +422,7 @@ func FuzzResume(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(text)
+	f.Add([]byte(`{"version":1,"lately":{"begins":"9999-01-01T00:00:00Z","counts":{"upgraded":[1]}},"times":[{"at":-1},{"at":177789360}],"faults":[{"outcome":"what","reference":"1"}]}`))
 	f.Add([]byte(`{"version":1,"day":{"begins":"1000-01-01T00:00:00Z","counts":{"upgraded":[1,2,3],"what":[4]}},"accounts":{"refused":"AAAA"}}`))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		var k kept

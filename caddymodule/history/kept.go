@@ -20,6 +20,9 @@ type kept struct {
 	Total    map[flow.Outcome]uint64 `json:"total"`
 	Day      Series                  `json:"day"`
 	Accounts map[string][]byte       `json:"accounts"`
+	Lately   Series                  `json:"lately"`
+	Times    []durations             `json:"times"`
+	Faults   []Fault                 `json:"faults"`
 
 	// Written is when, by the clock of the instance: that of the storage may be another. Zero is an earlier version.
 	Written time.Time `json:"written,omitzero"`
@@ -32,7 +35,7 @@ func (h *History) keep(now time.Time) (kept, uint64, error) {
 	added := h.added() // of what is counted meanwhile, the next one tells
 	total, _, _ := h.Sums(now)
 	sketches, err := h.Accounts.sketched()
-	return kept{version, h.Since(), total, h.Day(now), sketches, now.UTC()}, added, err
+	return kept{version, h.Since(), total, h.Day(now), sketches, h.lately(now), h.Exchanges.keep(now), h.Faults.Last(), now.UTC()}, added, err
 }
 
 // merge takes in the accounts that an instance has seen. Whoever takes in the same ones twice has them once.
@@ -57,16 +60,13 @@ func (h *History) resume(k *kept, now time.Time) {
 	if !k.Since.IsZero() && k.Since.Before(h.since) {
 		h.since = k.Since
 	}
-	last := h.day.number(now)
-	begins := h.day.number(k.Day.Begins)
 	for _, o := range flow.Outcomes() {
 		h.total[o] += k.Total[o]
-		for i, n := range k.Day.Counts[o] {
-			if at := begins + int64(i); n > 0 && at <= last && at > last-daySteps {
-				h.day.slotOf(at).counts[o] += n
-			}
-		}
 	}
+	h.day.resume(&k.Day, now)
+	h.recent.resume(&k.Lately, now)
+	h.Exchanges.resume(k.Times, now)
+	h.Faults.resume(k.Faults)
 }
 
 var cameNames = [came]string{"upgraded", "signed_in", "refused", "doubted"}
