@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"unicode/utf8"
 )
 
 // withoutOtherModules is a documented Caddyfile that loads without the modules of others that it needs: a rate_limit
@@ -112,6 +113,29 @@ func TestTheDocumentsShowNoPasswordOnACommandLineAndNoMetricsInPublic(t *testing
 }
 
 // A tag can be moved to another image.
+func TestTheREADMESaysWhatItIsOnTwoScreens(t *testing.T) {
+	readme, err := os.ReadFile("../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const screen = 50 // lines
+	before, _, found := strings.Cut(string(readme), "\n## Read on\n")
+	lines := strings.Split(before, "\n")
+	if !found || len(lines) > 2*screen {
+		t.Errorf("%d lines before the links to the documents", len(lines))
+	}
+	for i, line := range lines {
+		if n := utf8.RuneCountInString(line); n > 140 && !strings.HasPrefix(line, "|") && !strings.HasPrefix(line, "![") {
+			t.Errorf("line %d has %d characters", i+1, n)
+		}
+	}
+	for _, part := range []string{"go run ./cmd/sandbox", "./xcaddy.sh", "](docs/page.png)", "\n```caddyfile\n", "\n## Who answers what\n"} {
+		if !strings.Contains(before, part) {
+			t.Errorf("%s is not among them", part)
+		}
+	}
+}
+
 func TestImagesAreNamedByTheirDigest(t *testing.T) {
 	containerfile, err := os.ReadFile("../docs/Containerfile")
 	if err != nil {
