@@ -2,10 +2,12 @@ package main
 
 import (
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"os"
+	"os/exec"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -55,19 +57,11 @@ func (w *Wave) measure(admin string) error {
 		return err
 	}
 	defer h.close()
-	places := make(chan struct{}, inFlight)
-	each := time.Second * inFlight / time.Duration(w.LoginsPerSecond)
-	endpoint, address, err := serve(func(out http.ResponseWriter, r *http.Request) {
-		_, _ = io.Copy(io.Discard, r.Body)
-		places <- struct{}{}
-		time.Sleep(each)
-		<-places
-		_, _ = io.WriteString(out, tokens)
-	})
+	endpoint, address, err := startEndpoint(time.Second * inFlight / time.Duration(w.LoginsPerSecond))
 	if err != nil {
 		return err
 	}
-	defer endpoint.Close()
+	defer endpoint.stop()
 	site, ca := "http://"+h.withAddr+" {", (*x509.CertPool)(nil)
 	if w.Protocol == tls12 {
 		var cert, key string
@@ -87,7 +81,7 @@ func (w *Wave) measure(admin string) error {
 		return err
 	}
 	defer all.close()
-	before, err := w.clocks(caddy)
+	cpu, around, err := clocks(caddy, endpoint)
 	if err != nil {
 		return err
 	}
@@ -104,7 +98,9 @@ func (w *Wave) measure(admin string) error {
 				if strings.Contains(answer, "<authToken>"+token) {
 					return
 				}
-				failures[i] = err
+				if failures[i] = err; err == nil {
+					failures[i] = errors.New("it is turned away")
+				}
 				turnedAway.Add(1)
 				time.Sleep(5 * time.Second)
 			}
@@ -120,23 +116,71 @@ func (w *Wave) measure(admin string) error {
 			}
 		}
 	}
-	after, err := w.clocks(caddy)
+	cpuAfter, aroundAfter, err := clocks(caddy, endpoint)
 	if err != nil {
 		return err
 	}
-	w.CPU, w.CPUAround = (after[0] - before[0]).Seconds(), (after[1] - before[1]).Seconds()
+	w.CPU, w.CPUAround = (cpuAfter - cpu).Seconds(), (aroundAfter - around).Seconds()
 	w.Memory, err = memoryOf(caddy, peakMemory)
 	return err
 }
 
-// clocks are the CPU times of the Caddy and of all that is around it.
-func (w *Wave) clocks(caddy *process) (t [2]time.Duration, err error) {
-	for i, pid := range []int{caddy.command.Process.Pid, os.Getpid()} {
+// clocks are the CPU times of the Caddy, and of the players and the token endpoint.
+func clocks(caddy, endpoint *process) (of, around time.Duration, err error) {
+	var t [3]time.Duration
+	for i, pid := range []int{caddy.command.Process.Pid, os.Getpid(), endpoint.command.Process.Pid} {
 		if t[i], err = cpuTime(pid); err != nil {
-			return t, err
+			return 0, 0, err
 		}
 	}
-	return t, nil
+	return t[0], t[1] + t[2], nil
+}
+
+// asEndpoint in the environment makes this program a token endpoint at which each login takes so long. It is a process of its own,
+// because it would wait behind 50,000 players otherwise.
+const asEndpoint = "SMAPI_BENCH_ENDPOINT"
+
+func startEndpoint(each time.Duration) (p *process, address string, err error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, "", err
+	}
+	command := exec.Command(self)
+	command.Env = append(os.Environ(), asEndpoint+"="+each.String())
+	said, err := command.StdoutPipe()
+	if err != nil {
+		return nil, "", err
+	}
+	if err := command.Start(); err != nil {
+		return nil, "", err
+	}
+	p = &process{command: command}
+	if _, err := fmt.Fscanln(said, &address); err != nil {
+		p.stop()
+		return nil, "", fmt.Errorf("the token endpoint does not start: %w", err)
+	}
+	return p, address, nil
+}
+
+// beEndpoint says its address, and serves until the process is killed.
+func beEndpoint(duration string) error {
+	each, err := time.ParseDuration(duration)
+	if err != nil {
+		return err
+	}
+	places := make(chan struct{}, inFlight)
+	_, address, err := serve(func(out http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		places <- struct{}{}
+		time.Sleep(each)
+		<-places
+		_, _ = io.WriteString(out, tokens)
+	})
+	if err != nil {
+		return err
+	}
+	fmt.Println(address)
+	select {}
 }
 
 // upgradeOf is the upgrade call of an account.

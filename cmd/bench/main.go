@@ -26,6 +26,10 @@ func main() {
 		caddycmd.Main()
 		return
 	}
+	if each := os.Getenv(asEndpoint); each != "" {
+		fmt.Fprintln(os.Stderr, "bench:", beEndpoint(each))
+		os.Exit(1)
+	}
 	rounds := flag.Int("rounds", 100, "how many times each pair is measured, in turn")
 	slice := flag.Duration("slice", 100*time.Millisecond, "how long one measurement takes")
 	only := flag.Int("only", 0, "measure this row alone, -1 for none")
