@@ -81,6 +81,7 @@ func writeGolden(t *testing.T, root string) {
 }
 
 func TestInFilesAsEverywhere(t *testing.T) {
+	t.Parallel()
 	root, keys, oauth := t.TempDir(), newKeys(t), newServer()
 	oauth.takes = 50 * time.Millisecond
 	instances := [3]*Vault{}

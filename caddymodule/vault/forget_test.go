@@ -16,6 +16,7 @@ import (
 const day = 24 * time.Hour
 
 func TestRecordsThatNobodyUsesAreForgottenWithinADay(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s, oauth, keys := newStorage(), newServer(), newKeys(t)
 		v := open(t, keys, s)
@@ -77,6 +78,7 @@ func forgetFor(t *testing.T, v *Vault, hours int) (total Forgotten) {
 }
 
 func TestOneInstanceForgetsAtATimeAndTheNextGoesOnWhereItStopped(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s, oauth, keys := newStorage(), newServer(), newKeys(t)
 		instances := [3]*Vault{open(t, keys, s), open(t, keys, s), open(t, keys, s)}
@@ -277,6 +279,7 @@ func TestRecordsAreCountedByHowTheyCame(t *testing.T) {
 }
 
 func TestALargeVaultIsOpenedOnlyInPart(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s, oauth, keys := newStorage(), newServer(), newKeys(t)
 		v := open(t, keys, s)

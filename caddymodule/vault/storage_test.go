@@ -115,7 +115,8 @@ func (s *memoryStorage) Delete(ctx context.Context, key string) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	maps.DeleteFunc(s.objects, func(k string, _ memoryObject) bool { return k == key || strings.HasPrefix(k, key+"/") })
+	prefix := key + "/"
+	maps.DeleteFunc(s.objects, func(k string, _ memoryObject) bool { return k == key || strings.HasPrefix(k, prefix) })
 	return nil
 }
 
@@ -130,15 +131,14 @@ func (s *memoryStorage) List(ctx context.Context, folder string, _ bool) (keys [
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	prefix, children := folder+"/", map[string]bool{}
 	for key := range s.objects {
-		if rest, ok := strings.CutPrefix(key, folder+"/"); ok {
+		if rest, ok := strings.CutPrefix(key, prefix); ok {
 			child, _, _ := strings.Cut(rest, "/")
-			if key = folder + "/" + child; !slices.Contains(keys, key) {
-				keys = append(keys, key)
-			}
+			children[prefix+child] = true
 		}
 	}
-	return keys, nil
+	return slices.Collect(maps.Keys(children)), nil
 }
 
 func (s *memoryStorage) Stat(ctx context.Context, key string) (certmagic.KeyInfo, error) {
