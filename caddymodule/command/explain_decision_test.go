@@ -1,4 +1,4 @@
-package diagnose
+package command
 
 import (
 	"bytes"
@@ -11,10 +11,12 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/diagnose"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/diagnose/capture"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/diagnose/configuration"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
+	"github.com/smapi-tools/caddy-smapi-upgrade/internal/caddytest"
 )
 
 const anyEndpoint = `"token_endpoint":"https://token-endpoint.invalid","client_id":"client","client_secret":"client-secret"`
@@ -27,10 +29,10 @@ const everyKind = `{` + anyEndpoint + `,"expire_session_ids":true,"refresh_auth_
 	{"credentials":"anonymous","param":{"home":["{smapi.household_id}"]}}]}`
 
 // What the requests have that is about a listener, and the client's secret.
-var listeners = []string{"testuser", "12345", "Sonos_abc123", "old-session", "old-token", "old-key", "other-token", "other-key", "client-secret"}
+var ofListeners = []string{"testuser", "12345", "Sonos_abc123", "old-session", "old-token", "old-key", "other-token", "other-key", "client-secret"}
 
 func TestWhatIsExplainedIsWhatIsDecidedAndShowsNoSecret(t *testing.T) {
-	files, err := filepath.Glob("../../testdata/requests/*.xml")
+	files, err := filepath.Glob(filepath.Join(caddytest.Testdata, "requests", "*.xml"))
 	if err != nil || len(files) == 0 {
 		t.Fatal("no requests", err)
 	}
@@ -60,7 +62,7 @@ func TestWhatIsExplainedIsWhatIsDecidedAndShowsNoSecret(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				all, err := Explain(asked, []configuration.Handler{c})
+				all, err := diagnose.Explain(asked, []configuration.Handler{c})
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -69,7 +71,7 @@ func TestWhatIsExplainedIsWhatIsDecidedAndShowsNoSecret(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				for _, secret := range listeners {
+				for _, secret := range ofListeners {
 					if strings.Contains(string(shown), secret) {
 						t.Errorf("it shows %s: %s", secret, shown)
 					}
@@ -80,7 +82,7 @@ func TestWhatIsExplainedIsWhatIsDecidedAndShowsNoSecret(t *testing.T) {
 }
 
 // checkDecision compares an explanation with what a handler decides.
-func checkDecision(t *testing.T, x *Explained, p *flow.Policy, envelope []byte, methods []smapi.Method) {
+func checkDecision(t *testing.T, x *diagnose.Explained, p *flow.Policy, envelope []byte, methods []smapi.Method) {
 	t.Helper()
 	r, err := http.NewRequest(http.MethodPost, "/", bytes.NewReader(envelope))
 	if err != nil {

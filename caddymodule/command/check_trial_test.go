@@ -1,4 +1,4 @@
-package diagnose
+package command
 
 import (
 	"context"
@@ -12,9 +12,7 @@ import (
 	"sync"
 	"testing"
 
-	_ "github.com/caddyserver/caddy/v2/modules/filestorage"
-
-	_ "github.com/smapi-tools/caddy-smapi-upgrade/caddymodule"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/diagnose"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
 )
 
@@ -70,18 +68,18 @@ func (a *authorization) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // tried is the report of a check of one handler with these options more.
-func (a *authorization) tried(t *testing.T, options string) *Checked {
+func (a *authorization) tried(t *testing.T, options string) *diagnose.Checked {
 	t.Helper()
 	return a.triedWith(t, options, "right")
 }
 
-func (a *authorization) triedWith(t *testing.T, options, password string) *Checked {
+func (a *authorization) triedWith(t *testing.T, options, password string) *diagnose.Checked {
 	t.Helper()
 	a.Server = httptest.NewServer(a)
 	defer a.Close()
 	config := fmt.Sprintf(`{"admin":{"disabled":true},"storage":{"module":"file_system","root":%q},"apps":{"http":{"servers":{"srv0":{"listen":["127.0.0.1:0"],
 		"routes":[{"handle":[{"handler":"smapi_upgrade","token_endpoint":"%s/token","client_id":"client"%s}]}]}}}}}`, t.TempDir(), a.URL, options)
-	trial, err := Prepare([]byte(config), "", smapi.Login)
+	trial, err := diagnose.Prepare([]byte(config), "", smapi.Login)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -89,7 +87,7 @@ func (a *authorization) triedWith(t *testing.T, options, password string) *Check
 	if got, want := trial.WithSecret(), strings.Contains(options, "client_secret"); got != want {
 		t.Errorf("a client secret is tried is %v, want %v", got, want)
 	}
-	r := trial.Run(context.Background(), Tries{
+	r := trial.Run(context.Background(), diagnose.Tries{
 		Account: smapi.Credentials{Kind: smapi.Login, Username: "user", Password: password},
 		Locked:  &smapi.Credentials{Kind: smapi.Login, Username: "mallory", Password: "right"},
 	})
@@ -101,7 +99,7 @@ func (a *authorization) triedWith(t *testing.T, options, password string) *Check
 }
 
 // finding is the one of a check, as a line.
-func (x *Checked) finding(check string) string {
+func finding(x *diagnose.Checked, check string) string {
 	for _, f := range x.Checks {
 		if f.Check == check {
 			return fmt.Sprintf("%s: %s => %s", f.State, f.Says, f.Fix)
@@ -130,7 +128,7 @@ func TestCheckTriesCharactersBeyondASCIIAtTheCostOfOneFailedLogin(t *testing.T) 
 		t.Run(test.name, func(t *testing.T) {
 			a := &authorization{wrongPassword: invalidGrant, locked: invalidGrant, latin1: test.latin1, utf8: test.utf8}
 			x := a.triedWith(t, `,"client_auth":"none"`+test.options, beyond)
-			if got := x.finding(test.check); !strings.Contains(got, test.wants) {
+			if got := finding(x, test.check); !strings.Contains(got, test.wants) {
 				t.Errorf("no %q in: %s", test.wants, got)
 			}
 			if !slices.Equal(a.asked, test.asked) {
@@ -191,7 +189,7 @@ func TestCheckSaysWhatARefusalWouldDoToListeners(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			a := &authorization{wrongPassword: test.password, wrongSecret: test.secret, locked: test.locked}
 			x := a.tried(t, test.options)
-			got := x.finding(test.check)
+			got := finding(x, test.check)
 			for _, want := range test.wants {
 				if !strings.Contains(got, want) {
 					t.Errorf("no %q in: %s", want, got)
@@ -210,7 +208,7 @@ func TestCheckSaysWhatARefusalWouldDoToListeners(t *testing.T) {
 func TestOnlyAClientWithASecretIsTriedWithAWrongOne(t *testing.T) {
 	a := &authorization{wrongPassword: invalidGrant, locked: invalidGrant}
 	x := a.tried(t, `,"client_auth":"none"`)
-	if got := x.finding("wrong secret"); got != "" || x.WrongSecret != nil {
+	if got := finding(x, "wrong secret"); got != "" || x.WrongSecret != nil {
 		t.Error(got)
 	}
 	if want := []string{"right", "wrong password", "locked"}; !slices.Equal(a.asked, want) {
