@@ -32,6 +32,7 @@ var slowBodies = []struct {
 }
 
 func TestStrangersWithSlowBodiesAreInNobodysWay(t *testing.T) {
+	t.Parallel()
 	var failed atomic.Int32
 	judge := caddytest.Passwords(&failed)
 	endpoint := func() *caddytest.Server {
@@ -56,7 +57,7 @@ func TestStrangersWithSlowBodiesAreInNobodysWay(t *testing.T) {
 				caddytest.Directive(at, old, "refresh_auth_tokens", "timeout "+timeout.String()))
 		}
 	}
-	s := caddytest.Run(t, strings.TrimSuffix(text, "}\n"))
+	s := caddytest.Apart(t, strings.TrimSuffix(text, "}\n"))
 	var all sync.WaitGroup
 	for i, slow := range slowBodies {
 		all.Go(func() {

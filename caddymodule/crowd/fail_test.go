@@ -67,8 +67,9 @@ func TestStrangersAtWhoseAccountsTheEndpointFailsOpenNoBreaker(t *testing.T) {
 
 // A short outage has opened the breaker, and a stranger goes on making the endpoint fail by one account.
 func TestStrangersKeepNoBreakerOpen(t *testing.T) {
+	t.Parallel()
 	var outage atomic.Bool
-	s := caddytest.Run(t, caddytest.Directive(caddytest.Serve(t, failsFor("unstorable", &outage)), caddytest.OldService(t), "refresh_auth_tokens"))
+	s := caddytest.Apart(t, caddytest.Directive(caddytest.Serve(t, failsFor("unstorable", &outage)), caddytest.OldService(t), "refresh_auth_tokens"))
 	l := &listeners{Site: s}
 	l.upgrade(t)
 	outage.Store(true)

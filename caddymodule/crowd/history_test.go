@@ -14,14 +14,14 @@ import (
 
 // What the page draws is kept in the vault when a process ends, and the accounts that other instances have seen are added.
 func TestTheHistoryOutlivesTheProcessAndHasTheAccountsOfAllInstances(t *testing.T) {
+	t.Parallel()
 	endpoint, old, keys, storage := caddytest.Rotate(t, 3600), caddytest.OldService(t), caddytest.VaultFile(t), t.TempDir()
 	dataOf := map[string]string{"one": t.TempDir(), "another": t.TempDir()} // where Caddy has the name of the instance
 	// during runs an instance, and ends it as an operator does.
 	during := func(instance string, do func(s *caddytest.Site, page func() dashboard.Endpoint)) {
 		t.Helper()
-		t.Setenv("XDG_DATA_HOME", dataOf[instance])
 		address, admin := loopback.FreeAddress(), loopback.FreeAddress()
-		node := caddytest.Node(t, fmt.Sprintf("http://%s {\nbind 127.0.0.1\n%s\n}", address, caddytest.WithVault(endpoint, old, keys)),
+		node := caddytest.NodeWith(t, []string{"XDG_DATA_HOME=" + dataOf[instance]}, fmt.Sprintf("http://%s {\nbind 127.0.0.1\n%s\n}", address, caddytest.WithVault(endpoint, old, keys)),
 			"storage file_system "+storage, "admin "+admin)
 		caddytest.Reachable(t, address)
 		do(&caddytest.Site{URL: "http://" + address}, func() dashboard.Endpoint {

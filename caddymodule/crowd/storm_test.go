@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -54,10 +55,11 @@ func TestAWaveIsServedAtThePaceOfTheTokenEndpoint(t *testing.T) {
 
 // The endpoint is so slow that every machine is faster: it could serve half of the wave in time.
 func TestOfAWaveThatIsTooLargeWhatCanBeServedIs(t *testing.T) {
+	t.Parallel()
 	const accounts, places, each = 800, 16, 200 * time.Millisecond
 	const timeout = accounts / 2 / places * each
 	endpoint := caddytest.Count(t, caddytest.Takes(each, places))
-	s := caddytest.Run(t, caddytest.Directive(endpoint.Server, caddytest.OldService(t), "max_in_flight 16", "timeout "+timeout.String()))
+	s := caddytest.Apart(t, caddytest.Directive(endpoint.Server, caddytest.OldService(t), "max_in_flight 16", "timeout "+timeout.String()))
 	orders := map[string][]int{}
 	for i, became := range caddytest.Wave(t, s, accounts) {
 		orders[became] = append(orders[became], i)
@@ -217,36 +219,49 @@ http://%s {
 }
 
 func TestEveryKindOfOutagePasses(t *testing.T) {
+	t.Parallel()
+	type outage struct {
+		endpoint *caddytest.Counting
+		failing  atomic.Bool
+		site     *caddytest.Site
+	}
+	outages := map[string]*outage{}
+	text := "respond ok\n}\n"
 	for _, name := range []string{"500", "garbage", "hang", "reset", "cut"} {
-		fail := caddytest.Faults[name]
+		o, fail, address := new(outage), caddytest.Faults[name], loopback.FreeAddress()
+		o.endpoint = caddytest.Count(t, func(w http.ResponseWriter, r *http.Request) {
+			if o.failing.Load() {
+				fail(w, r)
+				return
+			}
+			caddytest.IssuesTokens(w, r)
+		})
+		o.site = &caddytest.Site{URL: "http://" + address}
+		text += fmt.Sprintf("http://%s {\nbind 127.0.0.1\n%s\n}\n", address, caddytest.Directive(o.endpoint.Server, caddytest.OldService(t), "timeout 3s"))
+		outages[name] = o
+	}
+	caddytest.Apart(t, strings.TrimSuffix(text, "}\n"))
+	for name, o := range outages {
 		t.Run(name, func(t *testing.T) {
-			var failing atomic.Bool
-			endpoint := caddytest.Count(t, func(w http.ResponseWriter, r *http.Request) {
-				if failing.Load() {
-					fail(w, r)
-					return
-				}
-				caddytest.IssuesTokens(w, r)
-			})
-			s := caddytest.Run(t, caddytest.Directive(endpoint.Server, caddytest.OldService(t), "timeout 3s"))
-			failing.Store(true)
-			for _, became := range caddytest.Wave(t, s, 3) {
+			o.failing.Store(true)
+			for _, became := range caddytest.Wave(t, o.site, 3) {
 				if became != "unavailable" {
 					t.Errorf("became %s", became)
 				}
 			}
-			if n := endpoint.Posts.Load(); n != 3 {
+			if n := o.endpoint.Posts.Load(); n != 3 {
 				t.Errorf("%d POSTs for 3 calls", n)
 			}
-			failing.Store(false)
+			o.failing.Store(false)
 			for i := range 3 { // at once, because so few are no outage of all
-				caddytest.CheckAnswer(t, s.Post(t, caddytest.Account(t, strconv.Itoa(i))), "upgraded.xml")
+				caddytest.CheckAnswer(t, o.site.Post(t, caddytest.Account(t, strconv.Itoa(i))), "upgraded.xml")
 			}
 		})
 	}
 }
 
 func TestAnOutageOfAllIsOverSoonAfterItEnds(t *testing.T) {
+	t.Parallel()
 	var failing atomic.Bool
 	endpoint := caddytest.Count(t, func(w http.ResponseWriter, r *http.Request) {
 		if failing.Load() {
@@ -255,7 +270,7 @@ func TestAnOutageOfAllIsOverSoonAfterItEnds(t *testing.T) {
 		}
 		caddytest.IssuesTokens(w, r)
 	})
-	s := caddytest.Run(t, caddytest.Directive(endpoint.Server, caddytest.OldService(t)))
+	s := caddytest.Apart(t, caddytest.Directive(endpoint.Server, caddytest.OldService(t)))
 	failing.Store(true)
 	began := time.Now()
 	for i := range 200 {
@@ -270,6 +285,7 @@ func TestAnOutageOfAllIsOverSoonAfterItEnds(t *testing.T) {
 		if time.Since(ended) > time.Minute {
 			t.Fatal("not over")
 		}
+		time.Sleep(10 * time.Millisecond)
 	}
 }
 
@@ -295,6 +311,7 @@ func TestATokenEndpointThatRefusesConnectionsIsTriedAgainByTheNextCall(t *testin
 }
 
 func TestRetryAfterHoldsEveryoneBack(t *testing.T) {
+	t.Parallel()
 	var asked atomic.Int64
 	endpoint := caddytest.Count(t, func(w http.ResponseWriter, r *http.Request) {
 		if asked.CompareAndSwap(0, time.Now().UnixNano()) {
@@ -304,7 +321,7 @@ func TestRetryAfterHoldsEveryoneBack(t *testing.T) {
 		}
 		caddytest.IssuesTokens(w, r)
 	})
-	s := caddytest.Run(t, caddytest.Directive(endpoint.Server, caddytest.OldService(t)))
+	s := caddytest.Apart(t, caddytest.Directive(endpoint.Server, caddytest.OldService(t)))
 	caddytest.CheckAnswer(t, s.Post(t, caddytest.Account(t, "first")), "service-unavailable.xml")
 	caddytest.CheckAnswer(t, s.Post(t, caddytest.Account(t, "second")), "upgraded.xml")
 	if waited := time.Since(time.Unix(0, asked.Load())); waited < 900*time.Millisecond {

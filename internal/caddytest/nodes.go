@@ -17,6 +17,12 @@ import (
 // Node starts a Caddy in a process of its own, with more global options.
 func Node(t *testing.T, caddyfile string, global ...string) *exec.Cmd {
 	t.Helper()
+	return NodeWith(t, nil, caddyfile, global...)
+}
+
+// NodeWith is Node with more of an environment.
+func NodeWith(t *testing.T, environment []string, caddyfile string, global ...string) *exec.Cmd {
+	t.Helper()
 	config := filepath.Join(t.TempDir(), "Caddyfile")
 	if err := os.WriteFile(config, []byte("{\nadmin off\npersist_config off\nlog {\nlevel ERROR\n}\n"+strings.Join(global, "\n")+"\n}\n"+caddyfile), 0o600); err != nil {
 		t.Fatal(err)
@@ -26,7 +32,7 @@ func Node(t *testing.T, caddyfile string, global ...string) *exec.Cmd {
 		t.Fatal(err)
 	}
 	cmd := exec.Command(self, "run", "--config", config, "--adapter", "caddyfile")
-	cmd.Env = append(os.Environ(), AsCaddy+"=1")
+	cmd.Env = append(append(os.Environ(), AsCaddy+"=1"), environment...)
 	var said bytes.Buffer
 	cmd.Stderr = &said
 	if err := cmd.Start(); err != nil {
@@ -40,6 +46,20 @@ func Node(t *testing.T, caddyfile string, global ...string) *exec.Cmd {
 		}
 	})
 	return cmd
+}
+
+// Apart is Run in a process of its own, so that a test which mostly waits can do so beside others.
+func Apart(t *testing.T, directives string) *Site {
+	t.Helper()
+	address := loopback.FreeAddress()
+	s := &Site{URL: "http://" + address, LogFile: filepath.Join(t.TempDir(), "log")}
+	Node(t, fmt.Sprintf("http://%s {\nbind 127.0.0.1\nlog\n%s\n}", address, directives),
+		"storage file_system "+t.TempDir(), fmt.Sprintf("log everything {\noutput file %s\nlevel DEBUG\n}", s.LogFile))
+	Eventually(t, "all sites are served", func() bool {
+		log, _ := os.ReadFile(s.LogFile) // there is none yet
+		return bytes.Contains(log, []byte(`"event","name":"started"`))
+	})
+	return s
 }
 
 // Reachable waits until somebody listens there.
