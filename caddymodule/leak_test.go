@@ -112,7 +112,8 @@ func TestNothingSecretGetsOut(t *testing.T) {
 				}
 				answer(w, r)
 			})
-			o := caddytest.Operate(t, "tracing {\nspan request\n}\n"+strings.NewReplacer("the-secret", "{file."+secret+"}", "the-id", name+mode).Replace(
+			storage := t.TempDir()
+			o := caddytest.OperateOn(t, storage, "tracing {\nspan request\n}\n"+strings.NewReplacer("the-secret", "{file."+secret+"}", "the-id", name+mode).Replace(
 				strings.Replace(caddytest.Directive(endpoint, caddytest.OldService(t), "mode "+mode, `expire_session_ids
 				refresh_auth_tokens
 				`+vaultOn+`
@@ -186,11 +187,11 @@ func TestNothingSecretGetsOut(t *testing.T) {
 			if err := caddy.Stop(); err != nil {
 				t.Fatal(err)
 			}
-			if kinds := checkStorage(t, o.Storage, secrets); kept && (kinds["records"] == 0 || kinds["history"] == 0) || !kept && len(kinds) > 0 {
+			if kinds := checkStorage(t, storage, secrets); kept && (kinds["records"] == 0 || kinds["history"] == 0) || !kept && len(kinds) > 0 {
 				t.Errorf("%s: the storage has %v", name, kinds)
 			}
 			if kept {
-				history := historyIn(t, o.Storage, keys)
+				history := historyIn(t, storage, keys)
 				checkNoMarker(t, name+", the history", history)
 				checkHasNone(t, name+", the history", history, secrets)
 			}

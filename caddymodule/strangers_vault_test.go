@@ -31,7 +31,8 @@ func TestStrangersWithMadeUpKeysAreInNoHandlesWay(t *testing.T) {
 		}
 		endpoint.Config.Handler.ServeHTTP(w, r)
 	})
-	s := caddytest.Operate(t, caddytest.Directive(front, caddytest.OldService(t), "refresh_auth_tokens", "vault "+caddytest.VaultFile(t), "replay off",
+	storage := t.TempDir()
+	s := caddytest.OperateOn(t, storage, caddytest.Directive(front, caddytest.OldService(t), "refresh_auth_tokens", "vault "+caddytest.VaultFile(t), "replay off",
 		"max_in_flight 8", "timeout 20s")) // a quarter of which refreshes have, and made-up keys another
 	owner, stranger := caddytest.From(t, "127.2.0.1"), caddytest.From(t, "127.1.0.1")
 	held, handle := caddytest.TokensOf(s.Upgrade(t))
@@ -94,7 +95,7 @@ func TestStrangersWithMadeUpKeysAreInNoHandlesWay(t *testing.T) {
 	caddytest.Eventually(t, "their places are taken", func() bool { return arrived.Load() == places })
 	homesAreServed("slow")
 	caddytest.Eventually(t, "those that wait have no locks at the storage", func() bool { // and the last home's is given back
-		locks, err := os.ReadDir(filepath.Join(s.Storage, "locks"))
+		locks, err := os.ReadDir(filepath.Join(storage, "locks"))
 		return err == nil && len(locks) == places
 	})
 

@@ -37,18 +37,23 @@ type Site struct {
 // Run runs a Caddy whose one site has these directives, until the test ends. It logs everything.
 func Run(t testing.TB, directives string) *Site {
 	t.Helper()
-	return RunOn(t, t.TempDir(), directives)
+	return run(t, newMemory(t), directives)
 }
 
-// RunOn is caddyRun on a storage that is kept.
-func RunOn(t testing.TB, storage, directives string) *Site {
+// RunOn is Run with a storage in the files of a folder.
+func RunOn(t testing.TB, folder, directives string) *Site {
+	t.Helper()
+	return run(t, "storage file_system "+folder, directives)
+}
+
+func run(t testing.TB, storage, directives string) *Site {
 	t.Helper()
 	address := loopback.FreeAddress()
 	s := &Site{URL: "http://" + address, LogFile: filepath.Join(t.TempDir(), "log")}
 	Load(t, fmt.Sprintf(`{
 	admin off
 	persist_config off
-	storage file_system %s
+	%s
 	log {
 		output file %s
 		level DEBUG

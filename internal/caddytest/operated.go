@@ -18,23 +18,32 @@ import (
 // Operated is a Caddy with an admin API, as an operator has it.
 type Operated struct {
 	*Site
-	Admin   *Site
-	Storage string
+	Admin *Site
 }
 
-// Operate runs a Caddy with an admin API that logs everything. Its sites are %s, %s, ... in the directives.
+// Operate is Run with an admin API.
 func Operate(t testing.TB, directives string) *Operated {
+	t.Helper()
+	return operate(t, newMemory(t), directives)
+}
+
+// OperateOn is RunOn with an admin API.
+func OperateOn(t testing.TB, folder, directives string) *Operated {
+	t.Helper()
+	return operate(t, "storage file_system "+folder, directives)
+}
+
+func operate(t testing.TB, storage, directives string) *Operated {
 	t.Helper()
 	admin, address := loopback.FreeAddress(), loopback.FreeAddress()
 	o := &Operated{
-		Site:    &Site{URL: "http://" + address, LogFile: filepath.Join(t.TempDir(), "log")},
-		Admin:   &Site{URL: "http://" + admin},
-		Storage: t.TempDir(),
+		Site:  &Site{URL: "http://" + address, LogFile: filepath.Join(t.TempDir(), "log")},
+		Admin: &Site{URL: "http://" + admin},
 	}
 	Load(t, fmt.Sprintf(`{
 	admin %s
 	persist_config off
-	storage file_system %s
+	%s
 	log {
 		output file %s
 		level DEBUG
@@ -45,7 +54,7 @@ http://%s {
 	bind 127.0.0.1
 	log
 	%s
-}`, admin, o.Storage, o.LogFile, address, directives))
+}`, admin, storage, o.LogFile, address, directives))
 	t.Cleanup(func() {
 		if err := caddy.Stop(); err != nil {
 			t.Error(err)
