@@ -8,8 +8,8 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/internal/caddytest"
 )
@@ -437,11 +437,13 @@ func TestTheTokenEndpointIsFoundByItsIssuer(t *testing.T) {
 }
 
 func TestAnOutageOfTheIssuerIsUnavailableUntilItEnds(t *testing.T) {
-	down := true
+	t.Parallel()
+	var down atomic.Bool
+	down.Store(true)
 	var auth *caddytest.Server
 	auth = caddytest.Serve(t, func(w http.ResponseWriter, r *http.Request) {
 		switch {
-		case down:
+		case down.Load():
 			w.WriteHeader(http.StatusBadGateway)
 		case r.Method == http.MethodGet:
 			fmt.Fprintf(w, `{"issuer":%q,"token_endpoint":%q}`, auth.URL, auth.URL+"/token")
@@ -449,17 +451,13 @@ func TestAnOutageOfTheIssuerIsUnavailableUntilItEnds(t *testing.T) {
 			caddytest.IssuesTokens(w, r)
 		}
 	})
-	s := caddytest.Run(t, fmt.Sprintf("smapi_upgrade {\nissuer %s\nclient_id id\nclient_auth none\n}", auth.URL))
+	s := caddytest.Apart(t, fmt.Sprintf("smapi_upgrade {\nissuer %s\nclient_id id\nclient_auth none\n}", auth.URL))
 	caddytest.CheckAnswer(t, s.Upgrade(t), "service-unavailable.xml")
 	if !strings.Contains(s.Log(t), `"outcome":"unavailable"`) {
 		t.Error("the log does not call it an outage")
 	}
-	down = false
-	for deadline := time.Now().Add(10 * time.Second); s.Upgrade(t).Status != http.StatusOK; {
-		if time.Now().After(deadline) {
-			t.Fatal("the outage does not end")
-		}
-	}
+	down.Store(false)
+	caddytest.Eventually(t, "the outage ends", func() bool { return s.Upgrade(t).Status == http.StatusOK })
 }
 
 // Two sites may share a token endpoint and a client, and differ in what they make of its answers.

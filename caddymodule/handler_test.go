@@ -209,9 +209,10 @@ func answeredLines(log string) (lines []string) {
 }
 
 func TestAFullTokenEndpointIsNoRejection(t *testing.T) {
+	t.Parallel()
 	endpoint, arrived, proceed := caddytest.Hanging(t)
 	defer proceed()
-	s := caddytest.Run(t, caddytest.Directive(endpoint, caddytest.OldService(t), "max_in_flight 1", "timeout 1s"))
+	s := caddytest.Apart(t, caddytest.Directive(endpoint, caddytest.OldService(t), "max_in_flight 1", "timeout 1s"))
 	first := make(chan caddytest.Answer)
 	go func() { first <- s.Post(t, caddytest.Account(t, "first")) }()
 	<-arrived

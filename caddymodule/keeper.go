@@ -17,7 +17,7 @@ var keepersPool = caddy.NewUsagePool()
 type keeper struct{ *history.Keeper }
 
 // lastLook is how long the end of the last configuration waits for the history to be written.
-const lastLook = 2 * time.Second
+var lastLook = 2 * time.Second
 
 // Destruct has the history written a last time.
 func (k keeper) Destruct() error {

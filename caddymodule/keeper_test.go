@@ -6,11 +6,13 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/certmagic"
 
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule"
 	"github.com/smapi-tools/caddy-smapi-upgrade/internal/caddytest"
 	"github.com/smapi-tools/caddy-smapi-upgrade/internal/loopback"
 )
@@ -52,6 +54,7 @@ func TestAHistoryThatHangsKeepsNoCallAndNoReloadWaiting(t *testing.T) {
 		caddytest.Reload(t, fmt.Sprintf("{\nadmin off\npersist_config off\nstorage test_no_history %s\nlog {\noutput discard\n}\n}\n%s {\nbind 127.0.0.1\nheader X-Load %d\n%s\n}",
 			storage, s.URL, n, caddytest.WithVault(endpoint, old, keys)), address)
 	}
+	t.Cleanup(caddymodule.SetLastLook(10 * time.Millisecond)) // which is for nothing here
 	t.Cleanup(func() { _ = caddy.Stop() })
 	load(0)
 	<-hanging

@@ -111,7 +111,7 @@ func (i *instance) reload(t *testing.T, storage string) {
 	}
 }
 
-func startInstances(t *testing.T, n int, storage, directives string) (all []*instance) {
+func startInstances(t *testing.T, n int, storage, directives, environment string) (all []*instance) {
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
@@ -121,7 +121,7 @@ func startInstances(t *testing.T, n int, storage, directives string) (all []*ins
 		i := &instance{Site: &caddytest.Site{URL: "http://" + address}, config: filepath.Join(t.TempDir(), "Caddyfile"), directives: directives}
 		i.write(t, storage)
 		i.process = exec.Command(self, "run", "--config", i.config, "--adapter", "caddyfile")
-		i.process.Env = append(os.Environ(), caddytest.AsCaddy+"=1")
+		i.process.Env = append(os.Environ(), caddytest.AsCaddy+"=1", environment)
 		if err := i.process.Start(); err != nil {
 			t.Fatal(err)
 		}
@@ -138,11 +138,12 @@ func startInstances(t *testing.T, n int, storage, directives string) (all []*ins
 // What else happens to a service in its life: every call is answered as the old service would have, and it sees no more
 // getSessionId than there are accounts at each instance.
 func TestAFleetBrowsesOnWhateverHappens(t *testing.T) {
+	t.Parallel()
 	const workers, life = 16, time.Hour
 	homes := *fleetHomes
-	step := stepClocks(t)
+	environment, step := stepClocks(t)
 	endpoint, old, storage := caddytest.Rotate(t, life.Seconds()), serveSessions(t), t.TempDir()
-	instances := startInstances(t, 3, storage, withOld(endpoint, old.Server, caddytest.VaultFile(t), "session_id"))
+	instances := startInstances(t, 3, storage, withOld(endpoint, old.Server, caddytest.VaultFile(t), "session_id"), environment)
 	tokens, player := make([][2]string, homes), caddytest.Player(t)
 	each := func(n int, do func(i int)) {
 		t.Helper()

@@ -170,10 +170,11 @@ func TestAnOldServiceThatIsDownIsAsThroughABareProxy(t *testing.T) {
 }
 
 func TestTokensThatRunOutAreRefreshedHereAndThePlayerSeesNothing(t *testing.T) {
+	t.Parallel()
 	const life = time.Hour
-	step := stepClocks(t)
+	environment, step := stepClocks(t)
 	endpoint, old, keys := caddytest.Rotate(t, life.Seconds()), caddytest.Strict(t, "login"), caddytest.VaultFile(t)
-	c := caddytest.StartCluster(t, 3, withOld(endpoint, old.Server, keys, "login"))
+	c := caddytest.StartCluster(t, 3, withOld(endpoint, old.Server, keys, "login"), environment)
 	authToken, key := c.Sites[0].UpgradeOf(t, "login")
 	for lives := range 2 {
 		step(life)

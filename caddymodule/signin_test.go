@@ -55,8 +55,9 @@ func (d *deviceServer) signIn(more ...string) string {
 }
 
 func TestAListenerSignsInAtTheAuthorizationServer(t *testing.T) {
+	t.Parallel()
 	oauth, old := newDeviceServer(t), caddytest.OldService(t)
-	s := caddytest.Run(t, caddytest.Directive(oauth.Server, old, "scope offline_access", "param audience api", oauth.signIn()))
+	s := caddytest.Apart(t, caddytest.Directive(oauth.Server, old, "scope offline_access", "param audience api", oauth.signIn()))
 	l := s.Link(t)
 	if l.URL != "https://auth.example.com/marker?user_code=MARK-ER01" || l.Code != "MARK-ER01" || !l.Show || len(l.DeviceID) > 1024 {
 		t.Errorf("the link is %+v", l)

@@ -29,16 +29,13 @@ func stepClock(t *testing.T) (step func(time.Duration)) {
 	return func(d time.Duration) { ahead.Add(int64(d)) }
 }
 
-// stepClocks does it at nodes, too, which are started afterwards.
-func stepClocks(t *testing.T) (step func(time.Duration)) {
+// stepClocks is stepClock at nodes, which have this in their environment.
+func stepClocks(t *testing.T) (environment string, step func(time.Duration)) {
 	t.Helper()
-	here := stepClock(t)
 	path := filepath.Join(t.TempDir(), "clock")
-	t.Setenv(clockFile, path)
 	var ahead time.Duration
-	return func(d time.Duration) {
+	return clockFile + "=" + path, func(d time.Duration) {
 		t.Helper()
-		here(d)
 		ahead += d
 		written := path + ".new" // a node finds the old one or the new one
 		if err := os.WriteFile(written, []byte(ahead.String()), 0o600); err != nil {

@@ -82,9 +82,10 @@ func TestKeysFromBeforeAreTakenInAndOthersAreLeftToTheOldService(t *testing.T) {
 }
 
 func TestAStorageThatFailsSignsOutNobody(t *testing.T) {
+	t.Parallel()
 	endpoint, old, keys := caddytest.Rotate(t, 3600), caddytest.OldService(t), caddytest.VaultFile(t)
 	storage := filepath.Join(t.TempDir(), "storage")
-	s := caddytest.RunOn(t, storage, caddytest.WithVault(endpoint, old, keys))
+	s := caddytest.ApartOn(t, storage, caddytest.WithVault(endpoint, old, keys))
 	authToken, handle := caddytest.TokensOf(s.Upgrade(t))
 	logins := endpoint.Logins.Load()
 

@@ -51,10 +51,16 @@ func NodeWith(t *testing.T, environment []string, caddyfile string, global ...st
 // Apart is Run in a process of its own, so that a test which mostly waits can do so beside others.
 func Apart(t *testing.T, directives string) *Site {
 	t.Helper()
+	return ApartOn(t, t.TempDir(), directives)
+}
+
+// ApartOn is RunOn in a process of its own.
+func ApartOn(t *testing.T, folder, directives string) *Site {
+	t.Helper()
 	address := loopback.FreeAddress()
 	s := &Site{URL: "http://" + address, LogFile: filepath.Join(t.TempDir(), "log")}
 	Node(t, fmt.Sprintf("http://%s {\nbind 127.0.0.1\nlog\n%s\n}", address, directives),
-		"storage file_system "+t.TempDir(), fmt.Sprintf("log everything {\noutput file %s\nlevel DEBUG\n}", s.LogFile))
+		"storage file_system "+folder, fmt.Sprintf("log everything {\noutput file %s\nlevel DEBUG\n}", s.LogFile))
 	Eventually(t, "all sites are served", func() bool {
 		log, _ := os.ReadFile(s.LogFile) // there is none yet
 		return bytes.Contains(log, []byte(`"event","name":"started"`))
@@ -84,13 +90,13 @@ type Cluster struct {
 	Storage string
 }
 
-// StartCluster runs so many Caddys whose site has these directives.
-func StartCluster(t *testing.T, size int, directives string) *Cluster {
+// StartCluster runs so many Caddys whose site has these directives, with more of an environment.
+func StartCluster(t *testing.T, size int, directives string, environment ...string) *Cluster {
 	t.Helper()
 	c := &Cluster{Storage: t.TempDir()}
 	for range size {
 		address := loopback.FreeAddress()
-		c.Nodes = append(c.Nodes, Node(t, fmt.Sprintf("http://%s {\nbind 127.0.0.1\n%s\n}", address, directives),
+		c.Nodes = append(c.Nodes, NodeWith(t, environment, fmt.Sprintf("http://%s {\nbind 127.0.0.1\n%s\n}", address, directives),
 			"storage file_system "+c.Storage))
 		c.Sites = append(c.Sites, &Site{URL: "http://" + address})
 	}
