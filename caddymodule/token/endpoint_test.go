@@ -211,12 +211,16 @@ func TestWhatCannotBeReachedIsUnavailable(t *testing.T) {
 }
 
 func TestADeadlineEndsAnExchange(t *testing.T) {
-	hang := make(chan struct{})
-	u, posts := server(t, func(http.ResponseWriter, *http.Request) { <-hang })
-	defer close(hang)
-	r := exchange(endpoint(u), time.Now().Add(2*time.Second), ella)
-	if r.Class != Unavailable || r.Cause != "no answer in time" || posts.Load() != 1 {
-		t.Errorf("%+v after %d POSTs", r, posts.Load())
+	for within := 200 * time.Millisecond; ; within *= 2 { // until it is long enough to be sent
+		hang := make(chan struct{})
+		u, posts := server(t, func(http.ResponseWriter, *http.Request) { <-hang })
+		r := exchange(endpoint(u), time.Now().Add(within), ella)
+		close(hang)
+		if n := posts.Load(); r.Class != Unavailable || r.Cause != "no answer in time" || n > 1 || n == 0 && within > 10*time.Second {
+			t.Fatalf("%+v after %d POSTs in %v", r, n, within)
+		} else if n == 1 {
+			return
+		}
 	}
 }
 
