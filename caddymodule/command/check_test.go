@@ -119,7 +119,6 @@ func TestCheckSaysWhetherItWouldWorkForPlayers(t *testing.T) {
 		{"redirect", func(w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, "/marker", http.StatusTemporaryRedirect)
 		}, byFile, "", 3, 1},
-		{"hangs", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, byFile + "timeout 2s\n", "", 3, 1},
 		{"session-id", knows(issues, rejects), byFile + "exchange session_id {\nparam subject_token {smapi.session_id}\n}\n", "--credentials session_id", 0, 3},
 		{"login-token", knows(issues, rejects), byFile + "exchange login_token {\nparam subject_token {smapi.token}\n}\n", "--credentials login_token", 0, 3},
 		{"anonymous", ofClient(issues), byFile + "exchange anonymous urn:x:household {\nparam household {smapi.household_id}\n}\n", "--credentials anonymous", 0, 2},

@@ -15,6 +15,7 @@ import (
 // What only a process shows: exit codes, flags, help, standard input and signals. The rest is tested in this process.
 
 func TestAProcessSaysTheSameAndEndsWithAStatus(t *testing.T) {
+	t.Parallel()
 	secret := caddytest.Write(t, filepath.Join(t.TempDir(), "secret"), "marker-secret")
 	checked := func(answer http.HandlerFunc, clientSecret string) []string {
 		endpoint := caddytest.Serve(t, answer)
@@ -57,6 +58,18 @@ func TestAProcessSaysTheSameAndEndsWithAStatus(t *testing.T) {
 		t.Run(test.golden, func(t *testing.T) {
 			checkSession(t, process(t, strings.NewReader(test.stdin), test.args...), test.code, test.golden, test.line)
 		})
+	}
+}
+
+// The time is that of the endpoint, and passes beside other processes.
+func TestCheckSaysThatAnEndpointHangs(t *testing.T) {
+	t.Parallel()
+	endpoint := caddytest.Serve(t, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
+	secret := caddytest.Write(t, filepath.Join(t.TempDir(), "secret"), "marker-secret")
+	config := configFile(t, fmt.Sprintf("smapi_upgrade %s/token?key=marker {\nclient_id the-id\nclient_secret {file.%s}\ntimeout 2s\n}", endpoint.URL, secret))
+	checkSession(t, process(t, strings.NewReader(testAccount["login"]), "check", "--config", config, "--yes"), 3, "check-hangs", "check --yes")
+	if n := len(endpoint.Asked()); n != 1 {
+		t.Errorf("the endpoint was asked %d times", n)
 	}
 }
 
@@ -109,6 +122,7 @@ func TestSimulateSumsUpWhenItIsInterrupted(t *testing.T) {
 }
 
 func TestTheStatusIsWatchedUntilItIsInterrupted(t *testing.T) {
+	t.Parallel()
 	address := admin(t, http.StatusOK, string(caddytest.File(t, "commands", "status.json")))
 	cmd := command(t, "status", "--watch", "--interval", "100ms", "--address", address)
 	out, err := cmd.StdoutPipe()

@@ -43,6 +43,7 @@ func pty(t *testing.T, columns uint16) (outside, inside *os.File) {
 }
 
 func TestATerminalShowsABarUntilTheSummary(t *testing.T) {
+	t.Parallel()
 	going := make(chan struct{}) // when the bar was drawn half full a few times
 	proceed := sync.OnceFunc(func() { close(going) })
 	defer proceed()
