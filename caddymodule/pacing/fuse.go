@@ -35,8 +35,11 @@ const (
 	fuseRecovers = 10 // that have to be tried before it can recover
 	fuseWindow   = 10 * time.Minute
 	fuseMost     = 512 // that are looked at
-	// fuseSlack is how many percent points below its share it recovers, so that it does not flutter.
+	// fuseSlack is how many percent points below its share a service can be for good: it does not blow by chance there, and
+	// below that it recovers, so that it does not flutter.
 	fuseSlack = 10
+	// fuseDeviations is how many standard deviations above that are no chance.
+	fuseDeviations = 3.5
 )
 
 // FuseStatus is a Fuse at one moment.
@@ -46,7 +49,7 @@ type FuseStatus struct {
 	// Percent is the share above which it blows, as last weighed with. 0 is not yet.
 	Percent float64
 
-	// FuseTries are those of the last ten minutes, since it has last blown or recovered.
+	// FuseTries are those since it has last blown or recovered, while it is whole of the last ten minutes.
 	FuseTries
 
 	// Blew are those upon which it has blown, zero while it is whole.
@@ -67,8 +70,9 @@ func NewFuse(changed func(FuseStatus), now func() time.Time) *Fuse {
 }
 
 // Weigh notes that an account was accepted or rejected, and reports whether a rejection is in doubt. The fuse blows when of
-// at least 20 accounts more than percent were rejected, or of the last 20 at most one was accepted; with more than 50
-// percent it takes a longer row of them. At 0 and at 100 it never blows.
+// at least 20 accounts more than percent were rejected, and more than may be by chance where 10 percent points less are; when
+// of at least 20 none was accepted; and when of the last 20 at most one was, or of some more where many were rejected
+// before them. At 0 and at 100 it never blows.
 func (f *Fuse) Weigh(percent float64, a Account, rejected bool, reason string) (doubted bool) {
 	if percent <= 0 || percent >= 100 {
 		return false
@@ -77,18 +81,19 @@ func (f *Fuse) Weigh(percent float64, a Account, rejected bool, reason string) (
 	defer f.mu.Unlock()
 	f.percent = percent
 	f.note(try{a.key(), f.now(), rejected, reason})
-	change := false
+	change, row := false, 0
 	if f.blown {
 		tried, refused := f.last(fuseAccounts)
-		change = tried >= fuseRecovers && share(refused, tried) <= max(0, percent-fuseSlack)
-	} else {
-		change = f.tries.Len() >= fuseAccounts && share(f.rejected, f.tries.Len()) > percent || f.row(percent)
+		change = tried >= fuseRecovers && share(refused, tried) <= f.usual()
+	} else if change = f.over(); !change {
+		row = f.row()
+		change = row > 0
 	}
 	if change {
 		f.blown, f.blew = !f.blown, FuseTries{}
 		if f.blown {
-			if f.blew = f.status().FuseTries; share(f.blew.Rejected, f.blew.Tried) <= percent { // it is the last few
-				f.blew.Tried, f.blew.Rejected = f.last(fuseRow(percent))
+			if f.blew = f.status().FuseTries; row > 0 {
+				f.blew.Tried, f.blew.Rejected = f.last(row)
 			}
 		}
 		if f.changed != nil {
@@ -102,7 +107,7 @@ func (f *Fuse) Weigh(percent float64, a Account, rejected bool, reason string) (
 }
 
 // note puts a try in the place of an earlier one of the same account, or else of the oldest one where there are enough,
-// and forgets what is too old.
+// and forgets what is too old. While it is blown nothing is: a service of which few accounts are tried recovers, too.
 func (f *Fuse) note(t try) {
 	e := f.known[t.account]
 	if e == nil && f.tries.Len() == fuseMost {
@@ -118,7 +123,7 @@ func (f *Fuse) note(t try) {
 	if t.rejected {
 		f.rejected++
 	}
-	for oldest := f.tries.Front(); t.at.Sub(oldest.Value.(*try).at) > fuseWindow; oldest = f.tries.Front() {
+	for oldest := f.tries.Front(); !f.blown && t.at.Sub(oldest.Value.(*try).at) > fuseWindow; oldest = f.tries.Front() {
 		f.uncount(oldest)
 		f.tries.Remove(oldest)
 	}
@@ -142,22 +147,40 @@ func (f *Fuse) last(n int) (tried, rejected int) {
 	return tried, rejected
 }
 
-// fuseRow is how many accounts in a row, of which at most one is accepted, are less than one in ten thousand by chance.
-func fuseRow(percent float64) int {
-	if percent <= 50 {
-		return fuseAccounts
-	}
-	return int(math.Ceil(fuseAccounts * math.Log(0.5) / math.Log(percent/100)))
-}
+// usual is the share in percent up to which rejections are usual.
+func (f *Fuse) usual() float64 { return max(0, f.percent-fuseSlack) }
 
-// row reports whether at the end hardly anybody was accepted.
-func (f *Fuse) row(percent float64) bool {
-	n := fuseRow(percent)
-	if f.rejected < n-1 {
+// over reports whether too many were rejected. A share by itself is not enough: of 20 accounts, 11 are rejected once in
+// eight times where 40 percent are.
+func (f *Fuse) over() bool {
+	tried := f.tries.Len()
+	if tried < fuseAccounts || share(f.rejected, tried) <= f.percent {
 		return false
 	}
-	tried, rejected := f.last(n)
-	return tried == n && rejected >= n-1
+	n, usual := float64(tried), f.usual()/100
+	return f.rejected == tried || float64(f.rejected)-n*usual > fuseDeviations*math.Sqrt(n*usual*(1-usual))
+}
+
+// row returns how many there are at the end of whom hardly anybody was accepted, 0 where that is not so. They are 20, or as
+// many as are as unlikely where more than half of those before them were rejected.
+func (f *Fuse) row() int {
+	if f.rejected < fuseAccounts-1 {
+		return 0
+	}
+	tried, rejected := f.last(fuseAccounts)
+	if tried < fuseAccounts || rejected < fuseAccounts-1 {
+		return 0
+	}
+	const few = 2 // accounts before them say little
+	before := (float64(f.rejected-rejected) + few*f.usual()/100) / (float64(f.tries.Len()-tried) + few)
+	row := fuseAccounts
+	if before = min(before, f.percent/100); before > 0.5 {
+		row = int(math.Ceil(fuseAccounts * math.Log(0.5) / math.Log(before)))
+	}
+	if tried, rejected = f.last(row); tried < row || rejected < row-1 {
+		return 0
+	}
+	return row
 }
 
 // Blown reports whether rejections are in doubt.

@@ -13,24 +13,35 @@ type weighed []try
 
 // over tells by the rule, as it is documented, whether a whole fuse has to blow.
 func (all weighed) over(percent float64, now time.Time) bool {
-	row := 20.0
-	for ; percent > 50 && math.Pow(percent/100, row) > math.Pow(0.5, 20); row++ {
-	}
+	var last []bool // whether they were rejected, the latest first
 	seen := map[uint64]bool{}
-	tried, rejected := 0, 0
-	for i := len(all) - 1; i >= 0 && tried < 512; i-- {
-		if seen[all[i].account] || now.Sub(all[i].at) > 10*time.Minute {
-			continue
-		}
-		seen[all[i].account] = true
-		if tried++; all[i].rejected {
-			rejected++
-		}
-		if float64(tried) == row && tried-rejected <= 1 {
-			return true
+	for i := len(all) - 1; i >= 0 && len(last) < 512; i-- {
+		if t := all[i]; !seen[t.account] && now.Sub(t.at) <= 10*time.Minute {
+			seen[t.account] = true
+			last = append(last, t.rejected)
 		}
 	}
-	return tried >= 20 && 100*float64(rejected)/float64(tried) > percent
+	if len(last) < 20 {
+		return false
+	}
+	rejected := func(some []bool) (n float64) {
+		for _, is := range some {
+			if is {
+				n++
+			}
+		}
+		return n
+	}
+	tried, usual := float64(len(last)), max(0, percent-10)/100
+	if n := rejected(last); n == tried ||
+		100*n/tried > percent && n > tried*usual+3.5*math.Sqrt(tried*usual*(1-usual)) {
+		return true
+	}
+	before := min(percent/100, (rejected(last[20:])+2*usual)/(tried-20+2))
+	row := 20
+	for ; math.Pow(before, float64(row)) > math.Pow(0.5, 20); row++ {
+	}
+	return len(last) >= row && rejected(last[:20]) >= 19 && rejected(last[:row]) >= float64(row-1)
 }
 
 // Whatever stays under the share does nothing, in any order; the first account beyond it blows the fuse.
@@ -76,26 +87,61 @@ func TestTheFuseBlowsBeyondItsShareAndNotBefore(t *testing.T) {
 	}
 }
 
-// How to choose a share: 20 percent points above that of the accounts which are truly refused, in whichever order they come.
-func TestAShareOf20PointsMoreLeavesTheFuseWhole(t *testing.T) {
-	for _, test := range []struct{ percent, refused float64 }{{50, 0.3}, {60, 0.4}, {90, 0.7}, {100, 1}} {
-		const services, accounts = 100, 1000
-		blown, doubted := 0, 0
-		for seed := range uint64(services) {
-			r := rand.New(rand.NewPCG(seed, 9))
-			w := &weighing{Fuse: NewFuse(nil, time.Now), percent: test.percent}
-			ever := false
-			for range accounts {
-				w.try(r.Float64() < test.refused)
-				ever = ever || w.Blown()
+// How to choose a share: 10 percent points above that of the accounts which are truly refused, in whichever order they come.
+func TestAShareOf10PointsMoreLeavesTheFuseWhole(t *testing.T) {
+	const services, accounts = 100, 1000
+	for _, test := range []struct{ percent, refused float64 }{{20, 0.1}, {30, 0.2}, {50, 0.4}, {60, 0.5}, {80, 0.7}, {100, 1}} {
+		for pause, most := range map[time.Duration]int{0: 3, 2 * time.Second: 3, 10 * time.Second: 15} { // the slower, the fewer to go by
+			blown, doubted := 0, 0
+			for seed := range uint64(services) {
+				r := rand.New(rand.NewPCG(seed, 9))
+				now := time.Unix(1e9, 0)
+				w := &weighing{Fuse: NewFuse(nil, func() time.Time { return now }), percent: test.percent}
+				ever := false
+				for range accounts {
+					w.try(r.Float64() < test.refused)
+					ever = ever || w.Blown()
+					now = now.Add(pause)
+				}
+				if doubted += w.doubted; ever {
+					blown++
+				}
 			}
-			if doubted += w.doubted; ever {
-				blown++
+			t.Logf("fuse %v%%, %v refused, one in %v: blown in %d of %d services, %d of %d accounts doubted",
+				test.percent, test.refused, pause, blown, services, doubted, services*accounts)
+			if blown > most || doubted > services*accounts/1000 {
+				t.Errorf("fuse %v%%, %v refused, one in %v: blown in %d services, %d accounts doubted", test.percent, test.refused, pause, blown, doubted)
 			}
 		}
-		t.Logf("fuse %v%%, %v refused: blown in %d of %d services, %d of %d accounts doubted", test.percent, test.refused, blown, services, doubted, services*accounts)
-		if blown > services/10 || doubted > services*accounts/1000 {
-			t.Errorf("fuse %v%%, %v refused: blown in %d services, %d accounts doubted", test.percent, test.refused, blown, doubted)
+	}
+}
+
+// A mixture comes in bursts, too: of each 30 accounts 12 in a row are refused.
+func TestBurstsOfRefusedAccountsLeaveTheFuseWhole(t *testing.T) {
+	for _, first := range []int{0, 9, 18} {
+		w := &weighing{Fuse: NewFuse(nil, time.Now), percent: 50}
+		for i := range 2000 {
+			if w.try(i%30 >= first && i%30 < first+12); w.Blown() {
+				t.Fatalf("refused are those from %d on: it blows at account %d", first, i)
+			}
+		}
+	}
+}
+
+// Whatever the share, a server that refuses everybody signs out 20 homes at most, however many it has accepted before.
+func TestAHighShareSignsNoMoreOut(t *testing.T) {
+	for _, percent := range []float64{1, 10, 30, 50, 70, 80, 90, 95, 99} {
+		for _, accepted := range []int{0, 2, 5, 10, 25, 100, 1000} {
+			w := &weighing{Fuse: NewFuse(nil, time.Now), percent: percent}
+			for range accepted {
+				w.try(false)
+			}
+			for range 1000 {
+				w.try(true)
+			}
+			if w.told > 20 || !w.Blown() {
+				t.Errorf("fuse %v%%, %d accepted before: %d homes were told a rejection", percent, accepted, w.told)
+			}
 		}
 	}
 }

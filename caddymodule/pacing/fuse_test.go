@@ -93,6 +93,44 @@ func TestAMixtureBelowTheShareIsBelieved(t *testing.T) {
 	}
 }
 
+// Few accounts are tried at night, and what is too old to blow a fuse is not too old to mend it.
+func TestAServiceOfFewAccountsRecoversToo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &weighing{Fuse: NewFuse(nil, time.Now), percent: 50}
+		for range fuseAccounts {
+			w.try(true)
+		}
+		for range fuseRecovers {
+			if !w.Blown() {
+				t.Fatal("it is whole before there is anything to go by")
+			}
+			time.Sleep(12 * time.Minute)
+			w.try(false)
+		}
+		if w.Blown() {
+			t.Errorf("it is blown yet: %+v", w.Status())
+		}
+	})
+}
+
+// Time by itself is no reason to believe a server again.
+func TestNoFuseRecoversByTimeAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &weighing{Fuse: NewFuse(nil, time.Now), percent: 50}
+		for range 25 {
+			w.try(true)
+		}
+		told := w.told
+		for range 200 {
+			time.Sleep(time.Hour)
+			w.try(true)
+		}
+		if !w.Blown() || w.told > told {
+			t.Errorf("blown %v, %d more homes were told a rejection", w.Blown(), w.told-told)
+		}
+	})
+}
+
 // No order of answers has a rejection told while the fuse is blown.
 func TestNothingIsRejectedWhileTheFuseIsBlown(t *testing.T) {
 	for seed := range uint64(200) {

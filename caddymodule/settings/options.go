@@ -100,10 +100,11 @@ type Options struct {
 	FailedLogins *value.FailedLogins `json:"failed_logins,omitempty"`
 
 	// The share of accounts above which rejections are doubted, such as `50%`, or `off`. A fuse blows when at least 20
-	// accounts were tried within ten minutes and more than that share was rejected, or when at most one of the last 20
-	// was accepted. While it is blown, accepted accounts get tokens as before, and a rejected player may ask again
-	// later (`doubted`). It recovers when the share of rejected accounts is 10 percentage points below this value
-	// again. Upgrades and refreshes have one each, which outlive configuration reloads, in memory only. Default: `50%`.
+	// accounts were tried within ten minutes and more than that share was rejected, by more than chance explains where
+	// the usual share is 10 percentage points lower, or when at most one of the last 20 was accepted. While it is
+	// blown, accepted accounts get tokens as before, and a rejected player may ask again later (`doubted`). It recovers
+	// when the share of rejected accounts is 10 percentage points below this value again. Upgrades and refreshes have
+	// one each, which outlive configuration reloads, in memory only. Default: `50%`.
 	Fuse value.Fuse `json:"fuse,omitempty"`
 
 	// The HTTP transport to the token endpoint, as in `reverse_proxy`: certificate authorities, client
