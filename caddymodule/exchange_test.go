@@ -496,3 +496,27 @@ func TestPlayersWithoutAnAccountAreToldApartByTheirHomes(t *testing.T) {
 		t.Errorf("%d POSTs to an endpoint that fails for 20 homes", n)
 	}
 }
+
+// What is sent as a refresh token tells one account from others, wherever the exchange has it from.
+func TestWhoUpgradesByARefreshTokenGetsNobodyElsesTokens(t *testing.T) {
+	endpoint := caddytest.Serve(t, func(w http.ResponseWriter, r *http.Request) {
+		caddytest.Says(http.StatusOK, `{"access_token":"of-`+r.PostFormValue("refresh_token")+`","refresh_token":"next"}`)(w, r)
+	})
+	s := caddytest.Run(t, caddytest.Directive(endpoint, caddytest.OldService(t), "refresh_auth_tokens", `exchange session_id refresh_token {
+			param refresh_token {smapi.session_id}
+		}
+		exchange login_token refresh_token {
+			param refresh_token {smapi.token}
+		}`))
+	for _, test := range []struct{ request, old string }{{"session-id", "old-session"}, {"login-token", "old-token"}} {
+		for _, mine := range []string{"mine", "yours", "mine"} {
+			body := bytes.ReplaceAll(caddytest.File(t, "requests", test.request+".xml"), []byte(test.old), []byte(mine))
+			if authToken, _ := caddytest.TokensOf(s.Post(t, body)); authToken != "of-"+mine {
+				t.Errorf("%s: %s gets the token %q", test.request, mine, authToken)
+			}
+		}
+	}
+	if n := len(endpoint.Asked()); n != 2 {
+		t.Errorf("%d POSTs for two refresh tokens", n)
+	}
+}

@@ -301,6 +301,31 @@ func TestAStrangerWhoBlowsTheFusesHarmsNoGoodAccount(t *testing.T) {
 	}
 }
 
+// By distinct accounts: neither a name that is spelled otherwise, in another home, with another password, nor a refresh token
+// beside another authToken is another account.
+func TestOneAccountAgainAndAgainBlowsNoFuse(t *testing.T) {
+	endpoint := caddytest.Serve(t, caddytest.Says(http.StatusBadRequest, `{"error":"invalid_grant"}`))
+	o := caddytest.Operate(t, caddytest.Directive(endpoint, caddytest.OldService(t), "refresh_auth_tokens", "failed_logins off", "remember_rejected off"))
+	const tries = 30
+	names := []string{"ella", "Ella", "ELLA ", " élla"}
+	for i := range tries {
+		answer := o.Site.Post(t, caddytest.Tries(t, names[i%len(names)], fmt.Sprint("password ", i), fmt.Sprint("Sonos_", i)))
+		if strings.Contains(answer.Body, "Server.ServiceUnavailable") {
+			t.Fatalf("upgrade %d is told to ask later", i)
+		}
+		refused := o.Site.Refresh(t, fmt.Sprint("token ", i), "a dead key")
+		if strings.Contains(refused.Body, "Server.ServiceUnavailable") {
+			t.Fatalf("refresh %d is told to ask later", i)
+		}
+	}
+	if n := len(endpoint.Asked()); n != 2*tries {
+		t.Errorf("%d POSTs", n)
+	}
+	if s := caddytest.OnlyEndpoint(t, o); s.LoginFuse.Blown || s.RefreshFuse.Blown || s.LoginFuse.Tried != 1 || s.RefreshFuse.Tried != 1 {
+		t.Errorf("%+v, %+v", s.LoginFuse, s.RefreshFuse)
+	}
+}
+
 // A service of which many accounts are truly refused: players come again until they are served or told a rejection.
 func TestAServiceWithManyRefusedAccountsMigrates(t *testing.T) {
 	for _, test := range []struct {

@@ -154,9 +154,16 @@ func (x *Rule) Request(call *smapi.Call, lookup Lookup) Request {
 		g.RejectionIdentity = g.Identity[1:] // all but the home
 	}
 	for _, p := range x.Params {
-		if value := p.Value.Fill(call, lookup); value != "" {
+		value := p.Value.Fill(call, lookup)
+		if value != "" {
 			g.Params = append(g.Params, token.Param{Name: p.Name, Value: value})
 		}
+		if x.GrantType == token.Refresh && x.passes(p) {
+			g.Identity = append(g.Identity, value)
+		}
+	}
+	if x.GrantType == token.Refresh {
+		g.Account = strings.Join(g.Identity, "\x00")
 	}
 	for _, p := range x.Header {
 		// What a player sent may be no header, and is no reason to fail.
@@ -190,12 +197,17 @@ func (q *Request) With(refreshToken string, ready func() bool) *Request {
 	return &asked
 }
 
+// passes reports whether a parameter has something of the account's credentials.
+func (x *Rule) passes(p Param) bool {
+	return slices.ContainsFunc(x.credentials, p.Value.has)
+}
+
 // identity is the account and the home, since a token stands for one user in one household, and not the device. A
-// refresh token is enough, because servers that rotate them take its second use for a theft.
+// refresh token is enough, because servers that rotate them take its second use for a theft: what is sent as one is it.
 func (x *Rule) identity(call *smapi.Call) []string {
 	c := &call.Credentials
 	if x.GrantType == token.Refresh {
-		return []string{c.Key}
+		return nil
 	}
 	return []string{call.HouseholdID, x.variant, string(c.Kind), c.Username, c.Password, c.SessionID, c.Token, c.Key}
 }
