@@ -145,6 +145,7 @@ func TestARefusalAtAnotherInstanceIsWeighedToo(t *testing.T) {
 	}
 	s := caddytest.Run(t, strings.TrimSuffix("respond ok\n}\n"+site(first, "first")+site(second, "second"), "}\n"))
 	const accounts = 60
+	doubted := 0
 	for _, address := range []string{first, second} {
 		s.URL = "http://" + address
 		became := map[string]int{}
@@ -154,9 +155,40 @@ func TestARefusalAtAnotherInstanceIsWeighedToo(t *testing.T) {
 		if became["blank"] > 19 || became["blank"]+became["unavailable"] != accounts {
 			t.Errorf("%v", became)
 		}
+		if address == first {
+			doubted = became["unavailable"]
+		}
 	}
-	if n := len(endpoint.Asked()); n != accounts {
-		t.Errorf("%d were asked for", n)
+	if n := len(endpoint.Asked()); n != accounts+doubted {
+		t.Errorf("%d were asked for, and %d are in doubt at the first", n, doubted)
+	}
+}
+
+// Who is in doubt at one instance is not refused at another for it: that one asks again.
+func TestADoubtIsNoRefusalAtAnotherInstance(t *testing.T) {
+	var broken atomic.Bool
+	endpoint, old := caddytest.Serve(t, func(w http.ResponseWriter, r *http.Request) {
+		if broken.Load() {
+			caddytest.Says(400, `{"error":"invalid_grant"}`)(w, r)
+			return
+		}
+		caddytest.IssuesTokens(w, r)
+	}), caddytest.OldService(t)
+	c := caddytest.StartCluster(t, 2, caddytest.Directive(endpoint, old, "refresh_auth_tokens", "vault "+caddytest.VaultFile(t)))
+	broken.Store(true)
+	const accounts = 30
+	told := func(site, i int) string {
+		return caddytest.Told(t, c.Sites[site].Post(t, caddytest.Tries(t, fmt.Sprint("account", i), "right", "home")))
+	}
+	for i := range accounts {
+		told(0, i)
+	}
+	broken.Store(false)
+	if was := told(0, accounts-1); was != "unavailable" {
+		t.Errorf("a doubt is remembered as %s", was)
+	}
+	if is := told(1, accounts-1); is != "upgraded" {
+		t.Errorf("the other instance says %s", is)
 	}
 }
 

@@ -209,7 +209,8 @@ func (x *Exchanger) lead(ctx context.Context, deadline time.Time, call, rejectio
 		x.State.Calls.Land(call, rejection, f, l, keep)
 	}()
 	account := x.Digest(q)
-	l = x.fly(ctx, deadline, call, account, f, q)
+	guard := x.guard(q, account)
+	l, refused := x.fly(ctx, deadline, call, account, &guard, f, q)
 	r = x.judged(q, l)
 	accepted := r.Class == token.Issued && len(r.Fields) > 0 // and not an answer to something else
 	// Weighed before it is told, also where another instance was.
@@ -223,7 +224,9 @@ func (x *Exchanger) lead(ctx context.Context, deadline time.Time, call, rejectio
 		keep.Rejected = x.RememberRejected
 	}
 	r = x.doubt(q, l, r)
-	l.Doubted = r.Class == InDoubt
+	if l.Doubted = r.Class == InDoubt; refused {
+		guard.tell(ctx, l.Doubted)
+	}
 	return r
 }
 
@@ -246,15 +249,16 @@ func (x *Exchanger) follow(ctx context.Context, deadline time.Time, call replay.
 }
 
 // fly takes a flight to the token endpoint when there is a place. A leader who leaves the queue keeps its place
-// for those who follow.
-func (x *Exchanger) fly(ctx context.Context, deadline time.Time, call replay.Digest, account pacing.Account, f *replay.Flight[*Landed], q *Request) *Landed {
+// for those who follow. It reports whether the credentials were refused, whatever is made of that.
+func (x *Exchanger) fly(
+	ctx context.Context, deadline time.Time, call replay.Digest, account pacing.Account, guard *guard, f *replay.Flight[*Landed], q *Request,
+) (l *Landed, refused bool) {
 	calls := x.State.Calls
-	guard := x.guard(q, account)
 	if unsent := guard.look(ctx, deadline); unsent != nil {
-		return &Landed{Unsent: unsent}
+		return &Landed{Unsent: unsent}, false
 	}
 	if !guard.open() {
-		return &Landed{Unsent: &token.Failure{Class: AccountGuarded, Cause: causeGuarded}}
+		return &Landed{Unsent: &token.Failure{Class: AccountGuarded, Cause: causeGuarded}}, false
 	}
 	pacer, places := x.pacer(q)
 	endpoint := x.endpoint(q)
@@ -269,8 +273,7 @@ func (x *Exchanger) fly(ctx context.Context, deadline time.Time, call replay.Dig
 		Leave:     func() { calls.Leave(call, f) },
 		Abandoned: f.Abandoned,
 	}
-	refused := false
-	l := &Landed{Unsent: gone}
+	l = &Landed{Unsent: gone}
 	admission, waited := pacer.Pass(&trial, func() pacing.Report {
 		failed := false
 		defer func() { guard.end(failed) }() // even if the transport panics
@@ -299,13 +302,10 @@ func (x *Exchanger) fly(ctx context.Context, deadline time.Time, call replay.Dig
 		return report(&v, &answer)
 	})
 	l.Waited = waited
-	if refused {
-		guard.tell(ctx)
-	}
 	if unsent := turnedAway(admission); unsent != nil {
 		l.Unsent = unsent
 	}
-	return l
+	return l, refused
 }
 
 // report is what the pacing learns from an answer.

@@ -98,11 +98,18 @@ func (g *guard) end(failed bool) {
 	}
 }
 
-// tell has the other instances know of a failed login. Where that fails, they count one less.
-func (g *guard) tell(ctx context.Context) {
+// inDoubt begins a proof that is like no other.
+const inDoubt = "x"
+
+// tell has the other instances know of a failed login. Where that fails, they count one less. What is in doubt here is not
+// remembered there as a rejection.
+func (g *guard) tell(ctx context.Context, doubted bool) {
 	if g.vault != nil {
-		now := time.Now()
-		_ = g.vault.Failed(ctx, g.name, vault.Failure{At: now, Proof: g.proof, Network: g.from},
+		now, proof := time.Now(), g.proof
+		if doubted {
+			proof = inDoubt + proof
+		}
+		_ = g.vault.Failed(ctx, g.name, vault.Failure{At: now, Proof: proof, Network: g.from},
 			now.Add(-2*max(g.budget.Window, g.remember)))
 	}
 }
