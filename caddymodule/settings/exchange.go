@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -226,7 +227,15 @@ func (r *resolver) onError(field string, byError OnError) OnError {
 	return byError
 }
 
-// isOAuthError reports whether a text can be one: RFC 6749 section 5.2.
+// notOneStatus is what is meant for several statuses, or for one and a suberror.
+var notOneStatus = regexp.MustCompile(`(?i)^\d(xx|\d\d[^0-9a-z_]).*$`)
+
+// isOAuthError reports whether a text can be one (RFC 6749 section 5.2), also with a suberror behind a slash. Placeholders are
+// not replaced in it.
 func isOAuthError(text string) bool {
+	name, suberror, with := strings.Cut(text, "/")
+	if name == "" || with && suberror == "" || strings.Contains(suberror, "/") || strings.ContainsAny(text, "{}") || notOneStatus.MatchString(text) {
+		return false
+	}
 	return text != "" && strings.TrimSpace(text) == text && !strings.ContainsFunc(text, func(c rune) bool { return c < ' ' || c > '~' || c == '"' || c == '\\' })
 }
