@@ -89,9 +89,9 @@ func TestTheFuseBlowsBeyondItsShareAndNotBefore(t *testing.T) {
 
 // How to choose a share: 10 percent points above that of the accounts which are truly refused, in whichever order they come.
 func TestAShareOf10PointsMoreLeavesTheFuseWhole(t *testing.T) {
-	const services, accounts = 100, 1000
+	const services, accounts = 40, 1000
 	for _, test := range []struct{ percent, refused float64 }{{20, 0.1}, {30, 0.2}, {50, 0.4}, {60, 0.5}, {80, 0.7}, {100, 1}} {
-		for pause, most := range map[time.Duration]int{0: 3, 2 * time.Second: 3, 10 * time.Second: 15} { // the slower, the fewer to go by
+		for pause, most := range map[time.Duration]int{0: 2, 2 * time.Second: 2, 10 * time.Second: 8} { // the slower, the fewer to go by
 			blown, doubted := 0, 0
 			for seed := range uint64(services) {
 				r := rand.New(rand.NewPCG(seed, 9))

@@ -93,6 +93,28 @@ func TestAMixtureBelowTheShareIsBelieved(t *testing.T) {
 	}
 }
 
+// One account that is accepted is no proof that others are: ten have to be tried.
+func TestTheFuseRecoversByTenAccounts(t *testing.T) {
+	w := &weighing{Fuse: NewFuse(nil, time.Now), percent: 50}
+	for range 20 {
+		w.try(true)
+	}
+	for i := range 10 {
+		if !w.Blown() {
+			t.Fatalf("it is whole after %d", i)
+		}
+		for range 5 { // again and again is once
+			w.Weigh(50, name("ella"), false, "")
+		}
+		if i > 0 {
+			w.try(false)
+		}
+	}
+	if w.Blown() {
+		t.Error("it is blown yet")
+	}
+}
+
 // Few accounts are tried at night, and what is too old to blow a fuse is not too old to mend it.
 func TestAServiceOfFewAccountsRecoversToo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
