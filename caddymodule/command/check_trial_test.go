@@ -174,6 +174,10 @@ func TestCheckSaysWhatARefusalWouldDoToListeners(t *testing.T) {
 		{"Dex", denied, invalidClient, invalidGrant, basic, "wrong credentials", []string{"fix: misconfigured", "=> on_error access_denied rejected"}},
 		{"an error for all", denied, denied, invalidGrant, basic, "wrong credentials", []string{"fix: misconfigured", "invalid_grant. Do not name it by on_error"}},
 		{"a status for all", says{403, ""}, says{403, ""}, invalidGrant, basic, "wrong credentials", []string{"fix: misconfigured", "invalid_grant. Do not name it by on_error"}},
+		{"a page", says{403, "<html>"}, invalidClient, invalidGrant, basic, "wrong credentials", []string{"fix: misconfigured", "on_error cannot name"}},
+		{"a page for another client", says{403, ""}, says{403, "<html>"}, invalidGrant, basic, "wrong credentials", []string{"=> on_error 403 rejected"}},
+		{"a number", says{400, `{"error":"17003"}`}, invalidClient, invalidGrant, basic, "wrong credentials", []string{"=> on_error 17003 rejected"}},
+		{"a number of no error", says{400, `{"error":"99"}`}, invalidClient, invalidGrant, basic, "wrong credentials", []string{"on_error cannot name"}},
 		{"no name", says{400, `{"error":"wrong password"}`}, invalidClient, invalidGrant, basic, "wrong credentials", []string{"fix: misconfigured", "other, status 400", "on_error cannot name"}},
 
 		{"as a wrong password", invalidGrant, invalidClient, invalidGrant, basic, "locked account", []string{"ok: rejected", "keep failed_logins below"}},

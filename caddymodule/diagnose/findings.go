@@ -90,6 +90,8 @@ type Tried struct {
 	Posts      int     `json:"posts"`
 	AuthToken  int     `json:"auth_token_length,omitempty"`
 	PrivateKey int     `json:"private_key_length,omitempty"`
+
+	ofStatus bool // on_error can name it by its status
 }
 
 func (x *Checked) say(s State, check, says string, fixes ...string) {
@@ -160,7 +162,7 @@ func (x *Checked) try(ctx context.Context, as *exchange.Exchanger, method smapi.
 	result := d.Result
 	t := &Tried{
 		Told: tell(&x.settings.Policy, &d, ""), Status: result.Status, Error: result.Error, Cause: result.Cause, Fix: result.Fix,
-		Seconds: result.Took.Seconds(), Posts: x.tap.Count(),
+		Seconds: result.Took.Seconds(), Posts: x.tap.Count(), ofStatus: result.OfStatus,
 	}
 	if result.Class == token.Issued {
 		t.AuthToken = utf8.RuneCountInString(result.Fields.Get(x.settings.Policy.AuthToken))

@@ -7,17 +7,21 @@ import (
 	"strconv"
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/settings"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/token"
 )
 
-// named is by what on_error names an answer: its OAuth error, or its status where it has none. Blank is by nothing.
+// named is by what on_error names an answer: its OAuth error, or its status where it has none and is no page of what stands in
+// front of the server. Blank is by nothing.
 func (t *Tried) named() string {
 	switch {
 	case t == nil || t.Error == "other":
 		return ""
-	case t.Error == "" && t.Status >= 400:
+	case t.Error == "" && t.ofStatus:
 		return strconv.Itoa(t.Status)
+	case (settings.OnError{t.Error: token.Rejected}).Check() != nil: // such as a number that would be a status
+		return ""
 	}
 	return t.Error
 }

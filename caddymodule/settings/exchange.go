@@ -220,7 +220,8 @@ func (r *resolver) onError(field string, byError OnError) OnError {
 			r.fail(field, fmt.Errorf("%w%s", errStatus, value.Meant(string(class), string(token.Rejected), string(token.Unavailable), string(token.Misconfigured))))
 		}
 		status, err := strconv.Atoi(name)
-		if err == nil && (status < 300 || status > 599 || strconv.Itoa(status) != name) || !isOAuthError(name) {
+		ofStatus := err == nil && len(name) < 5 // WSO2's errors are longer numbers
+		if ofStatus && (status < 300 || status > 599 || strconv.Itoa(status) != name) || !isOAuthError(name) {
 			r.fail(field, errStatus)
 		}
 	}

@@ -62,8 +62,8 @@ type Verdict struct {
 	// where there is nothing to say.
 	Cause, Fix string
 
-	// ByOnError is true where OnError has decided.
-	ByOnError bool
+	// ByOnError is true where OnError has decided, OfStatus where it can by the HTTP status.
+	ByOnError, OfStatus bool
 
 	// Refused is true where the credentials were refused, whatever OnError makes of that.
 	Refused bool
@@ -96,8 +96,8 @@ func judge(g *Grant, auth ClientAuth, a *Answer) Verdict {
 	}
 	// An error with a meaning is more than its status: a refused client must not be taken for a listener
 	// because both are a 401. And a firewall's page is nothing that the server says.
-	class := g.OnError[strconv.Itoa(status)]
-	if class != "" && !success && !a.RetryAfter && (a.Empty || a.Object) && (!meaningful(code) || code == "server_error") {
+	v.OfStatus = !success && !a.RetryAfter && (a.Empty || a.Object) && (!meaningful(code) || code == "server_error")
+	if class := g.OnError[strconv.Itoa(status)]; class != "" && v.OfStatus {
 		return v.byOnError(class)
 	}
 
