@@ -93,8 +93,12 @@ type Exchanger struct {
 	Replay, RememberRejected time.Duration
 }
 
-// refreshReplay is for how long the same refresh token gets the same pair again.
-const refreshReplay = 60 * time.Second
+// refreshReplay is for how long the same refresh token gets the same pair again, and chained for how long the new one is known to
+// be of the same account.
+const (
+	refreshReplay = 60 * time.Second
+	chained       = 2 * time.Hour
+)
 
 func (x *Exchanger) replayFor(grantType string) time.Duration {
 	switch grantType {
@@ -209,6 +213,11 @@ func (x *Exchanger) lead(ctx context.Context, deadline time.Time, call, rejectio
 		x.State.Calls.Land(call, rejection, f, l, keep)
 	}()
 	account := x.Digest(q)
+	if q.Type == token.Refresh {
+		if before, known := x.State.chains.Get(call); known {
+			account = before
+		}
+	}
 	guard := x.guard(q, account)
 	l, refused := x.fly(ctx, deadline, call, account, &guard, f, q)
 	r = x.judged(q, l)
@@ -220,6 +229,9 @@ func (x *Exchanger) lead(ctx context.Context, deadline time.Time, call, rejectio
 	switch r.Class {
 	case token.Issued:
 		keep.Accepted = x.replayFor(q.Type)
+		if next := r.Fields.Get(token.Refresh); q.Type == token.Refresh && next != "" {
+			x.State.chains.Put(x.digest(token.Refresh, []string{next}), account, chained)
+		}
 	case token.Rejected:
 		keep.Rejected = x.RememberRejected
 	}

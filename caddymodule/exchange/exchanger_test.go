@@ -482,7 +482,7 @@ func TestWhatIsOffIsForgottenWhateverItWas(t *testing.T) {
 func refreshOf(old string) Request {
 	return Request{
 		Grant:    token.Grant{Type: token.Refresh, Params: []token.Param{{Name: "refresh_token", Value: old}}},
-		Identity: []string{old},
+		Identity: []string{old}, Account: old,
 	}
 }
 

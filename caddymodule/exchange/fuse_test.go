@@ -113,6 +113,37 @@ func TestADoubtOutlivesTheBlownFuse(t *testing.T) {
 	})
 }
 
+// A home that refreshes again and again is one account, also where each refresh token is new: neither does it mend a fuse that
+// others have blown, nor keep it whole.
+func TestAHomeWhoseTokensRotateIsOneAccount(t *testing.T) {
+	next := 0
+	e := at(stub(func(form url.Values) (int, http.Header, string) {
+		if form.Get("refresh_token") != "good"+strconv.Itoa(next) {
+			return 400, nil, `{"error":"invalid_grant"}`
+		}
+		next++
+		return 200, nil, `{"access_token":"new","refresh_token":"good` + strconv.Itoa(next) + `"}`
+	}), halved)
+	rotate := func(n int) {
+		for range n {
+			if r := e.Exchange(context.Background(), soon(), refreshOf("good"+strconv.Itoa(next))); r.Class != token.Issued {
+				t.Fatalf("%+v", r)
+			}
+		}
+	}
+	rotate(60)
+	for i := range 30 {
+		e.Exchange(context.Background(), soon(), refreshOf("dead"+strconv.Itoa(i)))
+	}
+	if !e.State.RefreshFuse.Blown() {
+		t.Fatal("one account has kept the fuse whole")
+	}
+	rotate(60)
+	if !e.State.RefreshFuse.Blown() {
+		t.Error("one account has mended the fuse")
+	}
+}
+
 // An answer without a token, as of a status page, accepts nobody.
 func TestAnAnswerWithoutATokenMendsNoFuse(t *testing.T) {
 	body := `{"error":"invalid_grant"}`

@@ -38,6 +38,9 @@ type State struct {
 	// Renewals are the records that were lately tried to be refreshed while they can be served without.
 	Renewals *replay.Memory[struct{}]
 
+	// chains has the accounts of refresh tokens that were got by refreshes: who refreshes again and again is one account.
+	chains *replay.Memory[pacing.Account]
+
 	held atomic.Int64 // bytes of bodies that may yet be forwarded, whoever waits for whom
 }
 
@@ -80,6 +83,7 @@ func NewState(watch pacing.Watch, fuse func(pacing.FuseStatus), now func() time.
 		LoginFuse: pacing.NewFuse(fuse, now), RefreshFuse: pacing.NewFuse(fuse, now), OldFuse: pacing.NewFuse(fuse, now),
 		UpgradeAccounts: pacing.NewAccounts(), RefreshAccounts: pacing.NewAccounts(), OldAccounts: pacing.NewAccounts(),
 		Renewals: replay.NewMemory[struct{}](maxTried, now),
+		chains:   replay.NewMemory[pacing.Account](maxIssued, now),
 		Calls:    replay.New[*Landed](replay.NewMemory[*Landed](maxIssued, now), replay.NewMemory[*Landed](maxRejected, now)),
 	}
 }

@@ -128,6 +128,17 @@ func TestBurstsOfRefusedAccountsLeaveTheFuseWhole(t *testing.T) {
 	}
 }
 
+func TestAFuseThatIsOffNeverBlows(t *testing.T) {
+	for _, percent := range []float64{0, 100} {
+		w := &weighing{Fuse: NewFuse(nil, time.Now), percent: percent}
+		for i := range 1000 {
+			if w.try(i >= 100); w.Blown() || w.doubted > 0 {
+				t.Fatalf("fuse %v%%: it blows at account %d", percent, i)
+			}
+		}
+	}
+}
+
 // Whatever the share, a server that refuses everybody signs out 20 homes at most, however many it has accepted before.
 func TestAHighShareSignsNoMoreOut(t *testing.T) {
 	for _, percent := range []float64{1, 10, 30, 50, 70, 80, 90, 95, 99} {
