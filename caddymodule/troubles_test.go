@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -328,15 +329,28 @@ func TestOneAccountAgainAndAgainBlowsNoFuse(t *testing.T) {
 
 // A service of which many accounts are truly refused: players come again until they are served or told a rejection.
 func TestAServiceWithManyRefusedAccountsMigrates(t *testing.T) {
+	const accounts = 400
+	// Neighbours are not of a kind: 7 is prime to 10.
+	inTurn := make([]int, accounts)
+	for i := range inTurn {
+		inTurn[i] = i * 7 % accounts
+	}
+	inAnyOrder := func(seed uint64) []int { return rand.New(rand.NewPCG(seed, 12)).Perm(accounts) }
 	for _, test := range []struct {
 		option  string
 		refused int // of ten
+		order   []int
 		blown   bool
 	}{
-		{"", 4, false}, // fuse 50%
-		{"fuse 80%", 7, false},
-		{"fuse off", 10, false},
-		{"", 7, true},
+		{"", 4, inTurn, false}, // fuse 50%
+		{"", 4, inAnyOrder(1), false},
+		{"", 4, inAnyOrder(2), false},
+		{"", 4, inAnyOrder(3), false},
+		{"fuse 80%", 7, inTurn, false},
+		{"fuse 80%", 7, inAnyOrder(1), false},
+		{"fuse 80%", 7, inAnyOrder(2), false},
+		{"fuse off", 10, inTurn, false},
+		{"", 7, inTurn, true},
 	} {
 		t.Run(fmt.Sprint(test.refused, "0% with ", test.option), func(t *testing.T) {
 			step := stepClock(t)
@@ -350,11 +364,9 @@ func TestAServiceWithManyRefusedAccountsMigrates(t *testing.T) {
 			})
 			s := caddytest.Run(t, caddytest.Directive(endpoint, caddytest.OldService(t), test.option))
 			h := &homes{s, caddytest.Player(t)}
-			const accounts = 400
 			became := map[string]int{}
-			for i := range accounts {
-				// Neighbours are not of a kind: 7 is prime to 10.
-				became[h.ask(t, upgrades, fmt.Sprint("account", i*7%accounts))]++
+			for _, i := range test.order {
+				became[h.ask(t, upgrades, fmt.Sprint("account", i))]++
 				step(time.Second)
 			}
 			want := map[string]int{"served": accounts * (10 - test.refused) / 10, "rejected": accounts * test.refused / 10}
