@@ -160,6 +160,16 @@ func TestOnErrorByStatusIsForABodyThatIsEmptyOrAnObject(t *testing.T) {
 	}
 }
 
+// A wrong password is a failed login at the server, whatever the operator has it mean.
+func TestARefusalIsOneWhateverOnErrorMakesOfIt(t *testing.T) {
+	g := &Grant{Type: password, OnError: map[string]Class{"invalid_grant": Unavailable, "account_locked": Unavailable, "bad_login": Rejected}}
+	for code, refused := range map[string]bool{"invalid_grant": true, "bad_login": true, "mfa_required": true, "account_locked": false, "invalid_client": false} {
+		if v := judged(g, Basic, 400, `{"error":"`+code+`"}`); v.Refused != refused {
+			t.Errorf("%s: %+v", code, v)
+		}
+	}
+}
+
 func TestASuberrorGoesBeforeItsError(t *testing.T) {
 	const body = `{"error":"invalid_grant","suberror":"consent_required"}`
 	for _, test := range []struct {
