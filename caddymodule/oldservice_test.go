@@ -261,7 +261,8 @@ func TestAPasswordThatTheOldServiceNoLongerTakesHasTheListenerSignIn(t *testing.
 
 func TestThatTheOldServiceRefusesMostAccountsIsDoubted(t *testing.T) {
 	endpoint, old := caddytest.Rotate(t, 3600), caddytest.Strict(t, "login")
-	s := caddytest.Run(t, withOld(endpoint, old.Server, caddytest.VaultFile(t), "login"))
+	o := caddytest.Operate(t, withOld(endpoint, old.Server, caddytest.VaultFile(t), "login"))
+	s := o.Site
 	var pairs [][2]string
 	for i := range 40 {
 		body := strings.ReplaceAll(string(caddytest.File(t, "requests", "upgrade.xml")), "Sonos_abc123", fmt.Sprint("Sonos_", i))
@@ -277,6 +278,9 @@ func TestThatTheOldServiceRefusesMostAccountsIsDoubted(t *testing.T) {
 	}
 	if expired == 0 || expired >= 20 {
 		t.Errorf("%d of %d were told to sign in again", expired, len(pairs))
+	}
+	if n := o.Scrape(t)["caddy_smapi_upgrade_fuses_blown"]; n != 1 {
+		t.Errorf("%v fuses are blown", n)
 	}
 }
 
