@@ -12,8 +12,11 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/diagnose"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/token"
 )
 
 // says is what an authorization server answers.
@@ -217,5 +220,26 @@ func TestOnlyAClientWithASecretIsTriedWithAWrongOne(t *testing.T) {
 	}
 	if want := []string{"right", "wrong password", "locked"}; !slices.Equal(a.asked, want) {
 		t.Errorf("the server was asked for %q, want %q", a.asked, want)
+	}
+}
+
+// What check says to add is an option that loads, whatever the server calls its errors.
+func TestTheOnErrorThatCheckSaysToAddLoads(t *testing.T) {
+	for name, says := range map[string]bool{
+		"account_locked": true, "account-locked": true, "a.b": true, "17003": true, "e0000011": true, "2fa": true, "403": true,
+		"99": false, "0403": false, "4xx": false, "401-1": false, "other": false, "": true,
+	} {
+		tried := diagnose.Tried{Error: name, Status: 403, OfStatus: true}
+		line := tried.OnError(token.Rejected)
+		if (line != "") != says {
+			t.Errorf("of %q it says %q", name, line)
+		}
+		if line == "" {
+			continue
+		}
+		text := "example.com {\n\tsmapi_upgrade https://a.example/token {\n\t\tclient_id id\n\t\tclient_auth none\n\t\t" + line + "\n\t}\n}\n"
+		if _, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(text), nil); err != nil {
+			t.Errorf("%s: %v", line, err)
+		}
 	}
 }

@@ -91,7 +91,8 @@ type Tried struct {
 	AuthToken  int     `json:"auth_token_length,omitempty"`
 	PrivateKey int     `json:"private_key_length,omitempty"`
 
-	ofStatus bool // on_error can name it by its status
+	// OfStatus tells that on_error can name it by its status.
+	OfStatus bool `json:"-"`
 }
 
 func (x *Checked) say(s State, check, says string, fixes ...string) {
@@ -162,7 +163,7 @@ func (x *Checked) try(ctx context.Context, as *exchange.Exchanger, method smapi.
 	result := d.Result
 	t := &Tried{
 		Told: tell(&x.settings.Policy, &d, ""), Status: result.Status, Error: result.Error, Cause: result.Cause, Fix: result.Fix,
-		Seconds: result.Took.Seconds(), Posts: x.tap.Count(), ofStatus: result.OfStatus,
+		Seconds: result.Took.Seconds(), Posts: x.tap.Count(), OfStatus: result.OfStatus,
 	}
 	if result.Class == token.Issued {
 		t.AuthToken = utf8.RuneCountInString(result.Fields.Get(x.settings.Policy.AuthToken))

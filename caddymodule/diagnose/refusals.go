@@ -18,7 +18,7 @@ func (t *Tried) named() string {
 	switch {
 	case t == nil || t.Error == "other":
 		return ""
-	case t.Error == "" && t.ofStatus:
+	case t.Error == "" && t.OfStatus:
 		return strconv.Itoa(t.Status)
 	case (settings.OnError{t.Error: token.Rejected}).Check() != nil: // such as a number that would be a status
 		return ""
@@ -27,7 +27,7 @@ func (t *Tried) named() string {
 }
 
 // onError is the option that gives a refusal another meaning, blank where the server says the same of others.
-func (t *Tried) onError(means token.Class, others ...*Tried) string {
+func (t *Tried) OnError(means token.Class, others ...*Tried) string {
 	name := t.named()
 	for _, other := range others {
 		if other.named() == name {
@@ -61,7 +61,7 @@ func (x *Checked) checkWrong(ctx context.Context, account smapi.Credentials) {
 func (x *Checked) sayWrong(d *flow.Decision) {
 	const check = "wrong credentials"
 	t, says := x.Wrong, x.Wrong.gets()+". It has to be rejected"
-	onError := t.onError(token.Rejected, x.WrongSecret)
+	onError := t.OnError(token.Rejected, x.WrongSecret)
 	switch {
 	case d.Outcome == flow.Rejected:
 		x.say(Well, check, t.gets())
@@ -91,7 +91,7 @@ func (x *Checked) sayWrongSecret(d *flow.Decision) {
 		x.say(Well, check, t.gets()+". It is no rejection: a secret that is changed signs nobody out")
 	default:
 		says := t.gets() + ". A secret that is changed or runs out would sign listeners out"
-		fix := t.onError(token.Misconfigured, x.Wrong)
+		fix := t.OnError(token.Misconfigured, x.Wrong)
 		switch {
 		case fix == "":
 			fix = "have the server say invalid_client of it, and not what it says of a wrong password or what on_error cannot name. Until then leave fuse on"
@@ -107,7 +107,7 @@ func (x *Checked) checkLocked(ctx context.Context, account smapi.Credentials) {
 	const check = "locked account"
 	d, t := x.try(ctx, x.exchanger, smapi.GetDeviceAuthToken, account)
 	x.Locked = t
-	fix := t.onError(token.Unavailable, x.Wrong, x.WrongSecret)
+	fix := t.OnError(token.Unavailable, x.Wrong, x.WrongSecret)
 	switch {
 	case d.Rule == nil:
 		x.say(Fix, check, "nothing is exchanged: "+d.Reason.Says, "give an account that the server has locked")
