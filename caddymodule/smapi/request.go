@@ -105,23 +105,33 @@ func understand(r *http.Request, action Method, body []byte, methods []Method) (
 }
 
 // mayCall tells by HTTP method and headers alone why r cannot be a call of one of the methods or, if the headers
-// say so, of which one it can be.
+// say so, of which one it can be. What rules out most requests comes first.
 func mayCall(r *http.Request, methods []Method) (action Method, why error) {
-	if why = mayRead(r); why == noPost {
-		return "", why
+	if !mayHaveBody(r) {
+		return "", noPost
 	}
 	action, ok := actionOf(r.Header["Soapaction"], methods)
 	if !ok {
 		return "", otherAction
 	}
-	return action, why
+	return action, mayBeXML(r)
 }
 
 // mayRead tells by HTTP method and headers alone why the body of r cannot be a call of any method.
 func mayRead(r *http.Request) (why error) {
-	switch {
-	case r.Method != http.MethodPost || r.ContentLength == 0 || r.ContentLength > MaxBody:
+	if !mayHaveBody(r) {
 		return noPost
+	}
+	return mayBeXML(r)
+}
+
+func mayHaveBody(r *http.Request) bool {
+	return r.Method == http.MethodPost && r.ContentLength != 0 && r.ContentLength <= MaxBody
+}
+
+// mayBeXML tells by its headers why a body cannot be XML that is understood.
+func mayBeXML(r *http.Request) (why error) {
+	switch {
 	case !typeAllows(r.Header["Content-Type"]):
 		return otherType
 	case !encodingAllows(r.Header["Content-Encoding"]):
