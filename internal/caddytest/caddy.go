@@ -15,6 +15,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 
+	"github.com/smapi-tools/caddy-smapi-upgrade/internal/caddytest/memory"
 	"github.com/smapi-tools/caddy-smapi-upgrade/internal/loopback"
 )
 
@@ -37,7 +38,7 @@ type Site struct {
 // Run runs a Caddy whose one site has these directives, until the test ends. It logs everything.
 func Run(t testing.TB, directives string) *Site {
 	t.Helper()
-	return run(t, newMemory(t), directives)
+	return run(t, memory.New(t), directives)
 }
 
 // RunOn is Run with a storage in the files of a folder.

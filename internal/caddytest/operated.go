@@ -12,6 +12,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/smapi-tools/caddy-smapi-upgrade/internal/caddytest/memory"
 	"github.com/smapi-tools/caddy-smapi-upgrade/internal/loopback"
 )
 
@@ -24,7 +25,7 @@ type Operated struct {
 // Operate is Run with an admin API.
 func Operate(t testing.TB, directives string) *Operated {
 	t.Helper()
-	return operate(t, newMemory(t), directives)
+	return operate(t, memory.New(t), directives)
 }
 
 // OperateOn is RunOn with an admin API.

@@ -1,4 +1,5 @@
-package caddytest
+// Package memory is a storage of Caddy's in memory, for tests.
+package memory
 
 import (
 	"context"
@@ -16,9 +17,9 @@ import (
 	"github.com/caddyserver/certmagic"
 )
 
-// memory is a storage of this process, for tests that look at no file of it. One in files waits for the disk at each write
+// storage is one of this process, for tests that look at no file of it. One in files waits for the disk at each write
 // and each lock, which takes longer than all else that many tests do.
-type memory struct {
+type storage struct {
 	mu      sync.Mutex
 	objects map[string]object
 	locks   map[string]chan struct{}
@@ -32,41 +33,41 @@ type object struct {
 // memories has each by its name.
 var memories sync.Map
 
-// newMemory is the global option for a storage in memory that has nothing yet.
-func newMemory(t testing.TB) string {
-	m := &memory{objects: map[string]object{}, locks: map[string]chan struct{}{}}
+// New is the global option for a storage that has nothing yet, until the test ends.
+func New(t testing.TB) string {
+	m := &storage{objects: map[string]object{}, locks: map[string]chan struct{}{}}
 	name := fmt.Sprintf("%p", m)
 	memories.Store(name, m)
 	t.Cleanup(func() { memories.Delete(name) })
 	return "storage test_memory " + name
 }
 
-// memoryModule is how a configuration names one.
-type memoryModule struct {
+// module is how a configuration names one.
+type module struct {
 	Name string `json:"name"`
 }
 
-func init() { caddy.RegisterModule(new(memoryModule)) }
+func init() { caddy.RegisterModule(new(module)) }
 
-func (*memoryModule) CaddyModule() caddy.ModuleInfo {
-	return caddy.ModuleInfo{ID: "caddy.storage.test_memory", New: func() caddy.Module { return new(memoryModule) }}
+func (*module) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "caddy.storage.test_memory", New: func() caddy.Module { return new(module) }}
 }
 
-func (m *memoryModule) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+func (m *module) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next()
 	d.Args(&m.Name)
 	return nil
 }
 
-func (m *memoryModule) CertMagicStorage() (certmagic.Storage, error) {
-	storage, ok := memories.Load(m.Name)
+func (m *module) CertMagicStorage() (certmagic.Storage, error) {
+	found, ok := memories.Load(m.Name)
 	if !ok {
 		return nil, fmt.Errorf("no storage %s in this process", m.Name)
 	}
-	return storage.(*memory), nil
+	return found.(*storage), nil
 }
 
-func (m *memory) Load(_ context.Context, key string) ([]byte, error) {
+func (m *storage) Load(_ context.Context, key string) ([]byte, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	o, ok := m.objects[key]
@@ -76,14 +77,14 @@ func (m *memory) Load(_ context.Context, key string) ([]byte, error) {
 	return slices.Clone(o.content), nil
 }
 
-func (m *memory) Store(_ context.Context, key string, content []byte) error {
+func (m *storage) Store(_ context.Context, key string, content []byte) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.objects[key] = object{slices.Clone(content), time.Now()}
 	return nil
 }
 
-func (m *memory) Delete(_ context.Context, key string) error {
+func (m *storage) Delete(_ context.Context, key string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	folder := key + "/"
@@ -91,13 +92,13 @@ func (m *memory) Delete(_ context.Context, key string) error {
 	return nil
 }
 
-func (m *memory) Exists(ctx context.Context, key string) bool {
+func (m *storage) Exists(ctx context.Context, key string) bool {
 	_, err := m.Stat(ctx, key)
 	return err == nil
 }
 
 // List names folders, too, as of files, and there is no folder with nothing in it.
-func (m *memory) List(_ context.Context, path string, recursive bool) ([]string, error) {
+func (m *storage) List(_ context.Context, path string, recursive bool) ([]string, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	folder, found := strings.TrimSuffix(path, "/")+"/", map[string]bool{}
@@ -117,7 +118,7 @@ func (m *memory) List(_ context.Context, path string, recursive bool) ([]string,
 	return slices.Sorted(maps.Keys(found)), nil
 }
 
-func (m *memory) Stat(_ context.Context, key string) (certmagic.KeyInfo, error) {
+func (m *storage) Stat(_ context.Context, key string) (certmagic.KeyInfo, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if o, ok := m.objects[key]; ok {
@@ -131,7 +132,7 @@ func (m *memory) Stat(_ context.Context, key string) (certmagic.KeyInfo, error) 
 	return certmagic.KeyInfo{}, fs.ErrNotExist
 }
 
-func (m *memory) lock(name string) chan struct{} {
+func (m *storage) lock(name string) chan struct{} {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.locks[name] == nil {
@@ -140,7 +141,7 @@ func (m *memory) lock(name string) chan struct{} {
 	return m.locks[name]
 }
 
-func (m *memory) Lock(ctx context.Context, name string) error {
+func (m *storage) Lock(ctx context.Context, name string) error {
 	select {
 	case m.lock(name) <- struct{}{}:
 		return nil
@@ -149,7 +150,7 @@ func (m *memory) Lock(ctx context.Context, name string) error {
 	}
 }
 
-func (m *memory) TryLock(_ context.Context, name string) (bool, error) {
+func (m *storage) TryLock(_ context.Context, name string) (bool, error) {
 	select {
 	case m.lock(name) <- struct{}{}:
 		return true, nil
@@ -158,7 +159,7 @@ func (m *memory) TryLock(_ context.Context, name string) (bool, error) {
 	}
 }
 
-func (m *memory) Unlock(_ context.Context, name string) error {
+func (m *storage) Unlock(_ context.Context, name string) error {
 	select {
 	case <-m.lock(name):
 		return nil
@@ -168,8 +169,8 @@ func (m *memory) Unlock(_ context.Context, name string) error {
 }
 
 var (
-	_ certmagic.Storage      = (*memory)(nil)
-	_ certmagic.TryLocker    = (*memory)(nil)
-	_ caddyfile.Unmarshaler  = (*memoryModule)(nil)
-	_ caddy.StorageConverter = (*memoryModule)(nil)
+	_ certmagic.Storage      = (*storage)(nil)
+	_ certmagic.TryLocker    = (*storage)(nil)
+	_ caddyfile.Unmarshaler  = (*module)(nil)
+	_ caddy.StorageConverter = (*module)(nil)
 )
