@@ -26,7 +26,7 @@ func (t *Tried) named() string {
 	return t.Error
 }
 
-// onError is the option that gives a refusal another meaning, blank where the server says the same of others.
+// OnError is the option that gives a refusal another meaning, blank where the server says the same of others.
 func (t *Tried) OnError(means token.Class, others ...*Tried) string {
 	name := t.named()
 	for _, other := range others {
