@@ -113,8 +113,8 @@ func TestADoubtOutlivesTheBlownFuse(t *testing.T) {
 	})
 }
 
-// A home that refreshes again and again is one account, also where each refresh token is new: neither does it mend a fuse that
-// others have blown, nor keep it whole.
+// A home that refreshes again and again is one account, also where each refresh token is new. A fuse that others have blown does
+// not recover by it alone.
 func TestAHomeWhoseTokensRotateIsOneAccount(t *testing.T) {
 	next := 0
 	e := at(stub(func(form url.Values) (int, http.Header, string) {
@@ -140,7 +140,7 @@ func TestAHomeWhoseTokensRotateIsOneAccount(t *testing.T) {
 	}
 	rotate(60)
 	if !e.State.RefreshFuse.Blown() {
-		t.Error("one account has mended the fuse")
+		t.Error("the fuse has recovered by one account")
 	}
 }
 

@@ -115,7 +115,7 @@ func TestTheFuseRecoversByTenAccounts(t *testing.T) {
 	}
 }
 
-// Few accounts are tried at night, and what is too old to blow a fuse is not too old to mend it.
+// Few accounts are tried at night, and what is too old to blow a fuse is not too old for it to recover.
 func TestAServiceOfFewAccountsRecoversToo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &weighing{Fuse: NewFuse(nil, time.Now), percent: 50}
