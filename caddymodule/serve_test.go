@@ -22,12 +22,12 @@ func TestAnotherMethodCostsNoAllocation(t *testing.T) {
 	r := soapRequest(request(t, "upgrade.xml"))
 	r.Header.Set("SOAPAction", `"http://www.sonos.com/Services/1.1#getMetadata"`)
 	w := discard{http.Header{}}
-	if n := testing.AllocsPerRun(100, func() { _ = h.ServeHTTP(w, r, ignore) }); n != 0 {
+	if n := testing.AllocsPerRun(100, func() { _ = h.ServeHTTP(w, r, drain) }); n != 0 {
 		t.Errorf("%v allocations", n)
 	}
 }
 
-func TestAPeekedCallCostsAtMostThreeAllocations(t *testing.T) {
+func TestAPeekedCallCostsAtMostTwoAllocations(t *testing.T) {
 	h := provisioned(t, roundTrip(issues))
 	envelope := bytes.ReplaceAll(request(t, "forward-get-metadata.xml"), []byte("getDeviceAuthToken"), []byte("root"))
 	content := body{bytes.NewReader(envelope)}
@@ -38,10 +38,10 @@ func TestAPeekedCallCostsAtMostThreeAllocations(t *testing.T) {
 		least = min(least, testing.AllocsPerRun(100, func() {
 			content.Reset(envelope)
 			r.Body = content
-			_ = h.ServeHTTP(w, r, ignore)
+			_ = h.ServeHTTP(w, r, drain)
 		}))
 	}
-	if least > 3 {
+	if least > 2 {
 		t.Errorf("%v allocations", least)
 	}
 }

@@ -28,13 +28,14 @@ func peek(w http.ResponseWriter, r *http.Request, slow Then) (body []byte, late 
 	p.w, p.r, p.from, p.slow = w, r, r.Body, slow
 	p.timer.Reset(bodyTimeout)
 	body, late, err := p.readAll(r.ContentLength)
+	lent := p.lent
 	if p.timer.Stop() {
 		p.release()
 	}
 	if late != nil {
 		return nil, late, nil
 	}
-	r.Body = &replay{unread: body, err: err, rest: r.Body}
+	r.Body = &replay{unread: body, err: err, rest: r.Body, lent: lent}
 	if err != io.EOF {
 		return body, nil, otherBody
 	}
@@ -49,6 +50,7 @@ type peeking struct {
 	r    *http.Request
 	from io.ReadCloser
 	slow Then
+	lent *buffer // what is read into, nil for one that is not kept
 
 	mu   sync.Mutex
 	read []byte // so far
@@ -75,8 +77,6 @@ func (l *lateRead) await() error {
 	return l.result
 }
 
-// peeks are kept for reuse, but not their buffers: a transport may read on after the handler has returned, and
-// must not meet another listener's password there.
 var peeks = sync.Pool{New: func() any {
 	p := new(peeking)
 	p.timer = time.AfterFunc(time.Hour, p.expire)
@@ -85,9 +85,15 @@ var peeks = sync.Pool{New: func() any {
 }}
 
 func (p *peeking) release() {
-	p.w, p.r, p.from, p.slow, p.read, p.over = nil, nil, nil, nil, nil, false
+	p.w, p.r, p.from, p.slow, p.lent, p.read, p.over = nil, nil, nil, nil, nil, nil, false
 	peeks.Put(p)
 }
+
+// buffer is room for most bodies. It is kept for reuse once all of its body has been read again or dropped, and not
+// before: a transport may read on after the handler has returned, and must not meet another listener's password there.
+type buffer [2 << 10]byte
+
+var buffers = sync.Pool{New: func() any { return new(buffer) }}
 
 // expire has the request go on without the Read that is under way.
 func (p *peeking) expire() {
@@ -135,7 +141,12 @@ func (p *peeking) readAll(size int64) (body []byte, late *lateRead, err error) {
 		size = 1 << 10
 	}
 	// One byte more than promised, so that the end is seen without another allocation.
-	body = make([]byte, 0, min(size, firstRead)+1)
+	if size < int64(len(buffer{})) {
+		p.lent = buffers.Get().(*buffer)
+		body = p.lent[: 0 : size+1]
+	} else {
+		body = make([]byte, 0, min(size, firstRead)+1)
+	}
 	first, n := 0, 0
 	for over := false; !over; {
 		if len(body) == cap(body) {
@@ -183,6 +194,7 @@ func skipBlank(body []byte, first int) int {
 type replay struct {
 	mu     sync.Mutex // of Read
 	unread []byte
+	lent   *buffer // of unread; nil for one that is not kept
 	err    error
 	late   *lateRead // comes behind unread; nil without one
 	joined bool      // late is among unread and err now
@@ -200,7 +212,7 @@ func (b *replay) Read(p []byte) (int, error) {
 	if len(b.unread) > 0 {
 		n := copy(p, b.unread)
 		if b.unread = b.unread[n:]; len(b.unread) == 0 {
-			b.unread = nil
+			b.done()
 		}
 		return n, nil
 	}
@@ -223,13 +235,29 @@ func (b *replay) Close() error {
 	return b.rest.Close()
 }
 
+// done lets go of what has been read.
+func (b *replay) done() {
+	if b.unread = nil; b.lent != nil {
+		clear(b.lent[:])
+		buffers.Put(b.lent)
+		b.lent = nil
+	}
+}
+
+// keep has the buffer of a body outlive its reading, for who goes on using it.
+func keep(r *http.Request) {
+	if b, ok := r.Body.(*replay); ok {
+		b.lent = nil
+	}
+}
+
 // Drop lets go of the body of a request that Read has returned a call for. It is for who answers the request: a Call
 // holds nothing of the body, and may wait for seconds. From then on the body reads as if it had been read to its
 // end, and closes as ever.
 func Drop(r *http.Request) {
 	if b, ok := r.Body.(*replay); ok && b.err == io.EOF {
 		b.mu.Lock()
-		b.unread = nil
+		b.done()
 		b.mu.Unlock()
 	}
 }

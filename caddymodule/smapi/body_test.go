@@ -321,6 +321,26 @@ func TestALengthAloneReservesLittle(t *testing.T) {
 	}
 }
 
+func TestABufferIsKeptForReuseOnlyWhenItsBodyIsOver(t *testing.T) {
+	for name, over := range map[string]func(r *http.Request){
+		"read":    func(r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) },
+		"dropped": Drop,
+	} {
+		r := post(requestFile(t, "upgrade.xml"))
+		if call, _, err := Read(r, upgrades); call == nil {
+			t.Fatal(err)
+		}
+		b := r.Body.(*replay)
+		kept := b.lent
+		if _, err := r.Body.Read(make([]byte, 100)); err != nil || b.lent == nil || !bytes.Contains(kept[:], []byte("</")) {
+			t.Errorf("%s: gone before its time, with %v", name, err)
+		}
+		if over(r); b.lent != nil || *kept != (buffer{}) {
+			t.Errorf("%s: a password stays behind", name)
+		}
+	}
+}
+
 func TestACallHoldsNothingOfABodyThatIsDropped(t *testing.T) {
 	for _, file := range []string{"upgrade.xml", "upgrade-cdata.xml", "login-token.xml", "session-id.xml", "refresh-auth-token.xml", "get-session-id.xml"} {
 		original := &body{Reader: bytes.NewReader(requestFile(t, file))}

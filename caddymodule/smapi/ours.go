@@ -66,6 +66,9 @@ func (o Ours) Serve(w http.ResponseWriter, r *http.Request, methods []Method, th
 	}
 	if clear := o(body) || o.authorizes(r); clear || mayHide(body) {
 		bearing, refuse := o.find(r, body, clear)
+		if bearing != nil {
+			keep(r)
+		}
 		switch {
 		case refuse != nil:
 			call, why = nil, refuse
