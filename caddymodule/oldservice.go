@@ -48,6 +48,7 @@ func (h *Handler) translate(w http.ResponseWriter, r *http.Request, next caddyht
 	smapi.Drop(r)
 	old := oldcall.Service{Policy: &h.settings.Policy, Exchanger: h.exchanger, Sessions: h.shared.sessions, Logger: h.logger}
 	account, err := old.Put(w, r, next, call, account, lookup(r))
+	call.Bearing.Done()
 	switch {
 	case errors.Is(err, smapi.ErrNotWritable):
 		d = flow.NotWritable(call)

@@ -138,9 +138,9 @@ func (o *OldService) missing(kept map[string]string) string {
 	return ""
 }
 
-// credentials are the old ones of an account.
-func (o *OldService) credentials(kept map[string]string) smapi.Credentials {
-	c := smapi.Credentials{Kind: o.Kind}
+// fill sets c to the old credentials of an account.
+func (o *OldService) fill(c *smapi.Credentials, kept map[string]string) {
+	c.Kind = o.Kind
 	for _, p := range o.parts {
 		text := ""
 		for _, piece := range p.value { // mostly one, which is no new string
@@ -150,9 +150,8 @@ func (o *OldService) credentials(kept map[string]string) smapi.Credentials {
 				text += kept[piece.Placeholder]
 			}
 		}
-		*p.of(&c) = text
+		*p.of(c) = text
 	}
-	return c
 }
 
 // OldAccount is an account at the old service. Its credentials are secrets; of a session they are what begins it.

@@ -71,7 +71,9 @@ func (p *Policy) OpenOld(ctx context.Context, x *exchange.Exchanger, call *smapi
 	if d.Differs = households.Compare(o.Household, call.HouseholdID); d.Differs != households.None {
 		d.TokenOf = o.Household
 	}
-	return &OldAccount{Credentials: p.OldService.credentials(o.Fields), HouseholdID: o.Household, opened: o}, d
+	account := &OldAccount{HouseholdID: o.Household, opened: o}
+	p.OldService.fill(&account.Credentials, o.Fields)
+	return account, d
 }
 
 // lookUp opens the record of a call in the storage, if it has to. Without a record the decision is made.

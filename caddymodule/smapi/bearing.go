@@ -5,8 +5,10 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"unicode/utf8"
 )
 
@@ -21,7 +23,10 @@ type Bearing struct {
 	body  []byte
 	ascii bool // is declared, so that nothing else can be written
 
-	name     string // of the element credentials, with its prefix
+	lent *buffer    // of body; nil for one that is not kept
+	made []*spliced // out of body
+
+	name     []byte // of the element credentials, with its prefix
 	from, to int    // of the loginToken, which is cut out
 	at       int    // where the other credentials go
 	empty    bool   // credentials is an empty element, whose "/>" is from at
@@ -76,10 +81,10 @@ func precedes(name string) bool {
 }
 
 // tagName is the name in a start tag, with its prefix.
-func tagName(tag []byte) string {
+func tagName(tag []byte) []byte {
 	r := reader{tag[len("<"):]}
 	_, _, _ = r.name()
-	return string(tag[len("<") : len(tag)-len(r.rest)])
+	return tag[len("<") : len(tag)-len(r.rest)]
 }
 
 // leaves reports whether a token of ours is left in the body without the account, or comes about where that is cut out.
@@ -105,31 +110,50 @@ var ErrNotWritable = errors.New("the old credentials have characters that XML ca
 // Every other byte of the body stays. The header Authorization goes, and the length is set. It may be called for any number
 // of clones of a request. Its error is ErrNotWritable, and then r is as it was.
 func (b *Bearing) Translate(r *http.Request, c *Credentials, householdID string) error {
-	body, err := b.with(c, householdID)
+	parts, err := b.with(c, householdID)
 	if err != nil {
 		return err
 	}
 	length := 0
-	for _, part := range body {
+	for _, part := range parts {
 		length += len(part)
 	}
+	body := &spliced{parts: parts}
+	b.made = append(b.made, body)
 	r.Header.Del("Authorization")
 	r.Header.Set("Content-Length", strconv.Itoa(length))
 	r.ContentLength, r.TransferEncoding = int64(length), nil
-	r.Body = &body
+	r.Body = body
 	return nil
 }
 
-// spliced is a body in parts, so that nothing of a call is copied.
-type spliced [4][]byte
+// Done lets go of the body, for reuse once all requests that Translate has made of it have been read. Translate must not be
+// called any more.
+func (b *Bearing) Done() {
+	lent := b.lent
+	if b.lent, b.body = nil, nil; lent != nil && !slices.ContainsFunc(b.made, (*spliced).unread) {
+		lent.done()
+	}
+}
+
+// parts of a body, so that nothing of a call is copied.
+type parts [4][]byte
+
+// spliced is a body that is read in parts.
+type spliced struct {
+	mu    sync.Mutex
+	parts parts
+}
 
 func (b *spliced) Read(p []byte) (n int, err error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
-	for i := range b {
-		copied := copy(p[n:], b[i])
-		n, b[i] = n+copied, b[i][copied:]
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for i, part := range b.parts {
+		copied := copy(p[n:], part)
+		n, b.parts[i] = n+copied, part[copied:]
 	}
 	if n == 0 {
 		err = io.EOF
@@ -137,13 +161,19 @@ func (b *spliced) Read(p []byte) (n int, err error) {
 	return n, err
 }
 
+func (b *spliced) unread() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slices.ContainsFunc(b.parts[:], func(part []byte) bool { return len(part) > 0 })
+}
+
 func (*spliced) Close() error { return nil }
 
 // with is the body with other credentials.
-func (b *Bearing) with(c *Credentials, householdID string) (spliced, error) {
+func (b *Bearing) with(c *Credentials, householdID string) (parts, error) {
 	prefix := ""
-	if colon := strings.IndexByte(b.name, ':'); colon >= 0 {
-		prefix = b.name[:colon+1]
+	if colon := bytes.IndexByte(b.name, ':'); colon >= 0 {
+		prefix = string(b.name[:colon+1])
 	}
 	w := writer{out: make([]byte, 0, 128), prefix: prefix, ascii: b.ascii}
 	if b.empty { // <credentials/> becomes <credentials>...</credentials>
@@ -167,18 +197,18 @@ func (b *Bearing) with(c *Credentials, householdID string) (spliced, error) {
 		w.shut("loginToken")
 	}
 	if w.broken {
-		return spliced{}, ErrNotWritable
+		return parts{}, ErrNotWritable
 	}
 	switch {
 	case b.empty && len(w.out) == len(">"):
-		return spliced{b.body}, nil
+		return parts{b.body}, nil
 	case b.empty:
-		w.write("</", b.name, ">")
-		return spliced{b.body[:b.at], w.out, b.body[b.at+len("/>"):]}, nil
+		w.write("</", string(b.name), ">")
+		return parts{b.body[:b.at], w.out, b.body[b.at+len("/>"):]}, nil
 	case b.at <= b.from:
-		return spliced{b.body[:b.at], w.out, b.body[b.at:b.from], b.body[b.to:]}, nil
+		return parts{b.body[:b.at], w.out, b.body[b.at:b.from], b.body[b.to:]}, nil
 	}
-	return spliced{b.body[:b.from], b.body[b.to:b.at], w.out, b.body[b.at:]}, nil
+	return parts{b.body[:b.from], b.body[b.to:b.at], w.out, b.body[b.at:]}, nil
 }
 
 // writer writes elements of Sonos's with a prefix that is in force.
@@ -221,17 +251,4 @@ func (w *writer) element(name, text string) {
 		}
 	}
 	w.shut(name)
-}
-
-// declaresASCII reports whether a body says that it is ASCII.
-func declaresASCII(types []string, body []byte) bool {
-	if len(types) == 1 && strings.Contains(strings.ToLower(types[0]), ascii) {
-		return true
-	}
-	rest, declares := bytes.CutPrefix(bytes.TrimPrefix(body, byteOrderMark), []byte("<?xml"))
-	if !declares {
-		return false
-	}
-	declaration, _, _ := bytes.Cut(rest, []byte("?>"))
-	return bytes.Contains(bytes.ToLower(declaration), []byte(ascii))
 }

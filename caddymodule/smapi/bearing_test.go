@@ -114,6 +114,44 @@ func TestACallOfAnUpgradedHomeBecomesTheNativeOneByteForByte(t *testing.T) {
 	t.Log(calls, "calls")
 }
 
+// A transport may go on reading when the old service has answered already.
+func TestATranslatedBodyIsLetGoOnlyWhenAllOfItHasBeenRead(t *testing.T) {
+	s := spellings[0]
+	old := Credentials{Kind: SessionID, SessionID: "1"}
+	for name, whole := range map[string]bool{"read": true, "being read": false} {
+		r := everydayPost("getMetadata", "", s.Call(s.Text, "getMetadata", places[0].Account(&s)))
+		call, why := readOurs(r, upgrades)
+		if call == nil || call.Bearing.lent == nil {
+			t.Fatal(why)
+		}
+		kept := call.Bearing.lent
+		var bodies []io.Reader
+		for range 2 {
+			to := r.Clone(t.Context())
+			if err := call.Bearing.Translate(to, &old, ""); err != nil {
+				t.Fatal(err)
+			}
+			bodies = append(bodies, to.Body)
+		}
+		first, err := io.ReadAll(bodies[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		begun := make([]byte, len(first))
+		if !whole {
+			begun = begun[:10]
+		}
+		_, _ = io.ReadFull(bodies[1], begun)
+		Drop(r)
+		if call.Bearing.Done(); (*kept == buffer{}) != whole {
+			t.Errorf("%s: the body is kept: %t", name, !whole)
+		}
+		if rest, err := io.ReadAll(bodies[1]); err != nil || !bytes.Equal(append(begun, rest...), first) {
+			t.Errorf("%s: goes on with %q, %v", name, rest, err)
+		}
+	}
+}
+
 func squeezed(text []byte) []byte { return bytes.Join(bytes.Fields(text), nil) }
 
 func TestAnEmptyCredentialsElementTakesTheOldOnes(t *testing.T) {

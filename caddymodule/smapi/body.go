@@ -95,6 +95,11 @@ type buffer [2 << 10]byte
 
 var buffers = sync.Pool{New: func() any { return new(buffer) }}
 
+func (b *buffer) done() {
+	clear(b[:])
+	buffers.Put(b)
+}
+
 // expire has the request go on without the Read that is under way.
 func (p *peeking) expire() {
 	p.mu.Lock()
@@ -238,17 +243,17 @@ func (b *replay) Close() error {
 // done lets go of what has been read.
 func (b *replay) done() {
 	if b.unread = nil; b.lent != nil {
-		clear(b.lent[:])
-		buffers.Put(b.lent)
+		b.lent.done()
 		b.lent = nil
 	}
 }
 
-// keep has the buffer of a body outlive its reading, for who goes on using it.
-func keep(r *http.Request) {
+// take has the buffer of a body outlive its reading, for who goes on using it.
+func take(r *http.Request) (lent *buffer) {
 	if b, ok := r.Body.(*replay); ok {
-		b.lent = nil
+		lent, b.lent = b.lent, nil
 	}
+	return lent
 }
 
 // Drop lets go of the body of a request that Read has returned a call for. It is for who answers the request: a Call

@@ -67,7 +67,7 @@ func (o Ours) Serve(w http.ResponseWriter, r *http.Request, methods []Method, th
 	if clear := o(body) || o.authorizes(r); clear || mayHide(body) {
 		bearing, refuse := o.find(r, body, clear)
 		if bearing != nil {
-			keep(r)
+			bearing.Bearing.lent = take(r)
 		}
 		switch {
 		case refuse != nil:
@@ -134,7 +134,7 @@ func (o Ours) find(r *http.Request, body []byte, clear bool) (*Call, error) {
 	if err != nil {
 		return nil, refuseEnvelope(err)
 	}
-	call.Bearing.ascii = declaresASCII(r.Header["Content-Type"], body)
+	call.Bearing.ascii = s.ascii || typeSaysASCII(r.Header["Content-Type"])
 	return call, nil
 }
 

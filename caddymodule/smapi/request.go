@@ -220,9 +220,13 @@ func typeAllows(values []string) bool {
 	return true
 }
 
-// encodingFits reports whether a body is ASCII where that is declared.
+// encodingFits reports whether a body is ASCII where its content type says so.
 func encodingFits(types []string, body []byte) bool {
-	return len(types) == 0 || !strings.Contains(strings.ToLower(types[0]), ascii) || !bytes.ContainsFunc(body, notASCII)
+	return !typeSaysASCII(types) || !bytes.ContainsFunc(body, notASCII)
+}
+
+func typeSaysASCII(types []string) bool {
+	return len(types) > 0 && strings.Contains(strings.ToLower(types[0]), ascii)
 }
 
 const ascii = "us-ascii"

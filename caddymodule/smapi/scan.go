@@ -83,7 +83,9 @@ type scanner struct {
 	open     []opened
 	bindings []binding
 
-	size int // of the body
+	size  int  // of the body
+	plain bool // what is between tags stands for itself: there is no reference, no CDATA section and no carriage return
+	ascii bool // is declared
 
 	steps, attributes, references int // so far
 
@@ -120,7 +122,7 @@ func (s *scanner) release() {
 	clear(s.openSpace[:])
 	clear(s.bindingSpace[:])
 	s.reader, s.elements, s.open, s.bindings = reader{}, nil, nil, nil
-	s.size, s.steps, s.attributes, s.references = 0, 0, 0, 0
+	s.size, s.plain, s.ascii, s.steps, s.attributes, s.references = 0, false, false, 0, 0, 0
 	scanners.Put(s)
 }
 
@@ -131,6 +133,7 @@ func (s *scanner) scan(body []byte) (document, error) {
 	if err := checkCharacters(body); err != nil {
 		return nil, err
 	}
+	s.plain = bytes.IndexByte(body, '&') < 0 && bytes.IndexByte(body, ']') < 0 && bytes.IndexByte(body, '\r') < 0
 	s.rest = body
 	s.elements = append(s.elementSpace[:0], element{})
 	s.open = append(s.openSpace[:0], opened{})
@@ -229,8 +232,8 @@ func (s *scanner) declaration() error {
 			position = 1
 		case position == 1 && name == "encoding":
 			position = 2
-			if !charsetAllowed(string(a.value)) ||
-				strings.EqualFold(string(a.value), ascii) && bytes.ContainsFunc(s.rest, notASCII) {
+			s.ascii = strings.EqualFold(string(a.value), ascii)
+			if !charsetAllowed(string(a.value)) || s.ascii && bytes.ContainsFunc(s.rest, notASCII) {
 				return errEncoding
 			}
 		case (position == 1 || position == 2) && name == "standalone" && (string(a.value) == "yes" || string(a.value) == "no"):
@@ -280,16 +283,22 @@ func (s *scanner) step() error {
 
 // characters adds text to the element around it.
 func (s *scanner) characters(text []byte) error {
-	text = lines(text)
+	if !s.plain {
+		text = lines(text)
+	}
 	if allBlank(text) { // as between any two elements
 		s.add(text, false)
 		return nil
 	}
-	if bytes.Contains(text, []byte("]]>")) {
-		return errMalformed
-	}
 	if len(s.open) == 1 {
 		return errStrayText
+	}
+	if s.plain {
+		s.add(text, true)
+		return nil
+	}
+	if bytes.Contains(text, []byte("]]>")) {
+		return errMalformed
 	}
 	text, err := s.unescape(text)
 	if err != nil {

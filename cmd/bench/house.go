@@ -257,6 +257,7 @@ func (h *house) pairs() []pair {
 	poll := "<ns:getDeviceAuthToken>" + household + "<ns:linkCode>ABC-123</ns:linkCode></ns:getDeviceAuthToken>"
 	upgrade := "<ns:getDeviceAuthToken>" + household + "</ns:getDeviceAuthToken>"
 	upload := strings.Repeat("x", 10_000_000)
+	translated := h.translated(soap("getDeviceAuthToken", upgrade)(h.oldAddr), metadata)
 	form := "grant_type=password&username=" + account + "&password=12345&scope=offline_access"
 	return []pair{
 		both("another method, by SOAPAction", soap("getMetadata", metadata)),
@@ -280,8 +281,8 @@ func (h *house) pairs() []pair {
 		},
 		{
 			name: "a call of an upgraded home, put to the old service",
-			bare: load{h.bareAddr, soap("getMetadata", metadata)(h.bareAddr), "<ok/>"},
-			with: load{h.oldAddr, h.translated(soap("getDeviceAuthToken", upgrade)(h.oldAddr), metadata), "<ok/>"},
+			bare: load{h.bareAddr, translated, "<ok/>"},
+			with: load{h.oldAddr, translated, "<ok/>"},
 		},
 		{
 			name: "a call of another home, with an old service",
