@@ -23,8 +23,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/smapi-tools/caddy-smapi-upgrade/cmd/sandbox/authserver"
 	"github.com/smapi-tools/caddy-smapi-upgrade/internal/caddytest"
+	"github.com/smapi-tools/caddy-smapi-upgrade/internal/sandbox/authserver"
 )
 
 // testAccount is the account that is right, as a line of each kind.

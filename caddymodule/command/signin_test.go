@@ -11,8 +11,8 @@ import (
 	"testing"
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
-	"github.com/smapi-tools/caddy-smapi-upgrade/cmd/sandbox/authserver"
 	"github.com/smapi-tools/caddy-smapi-upgrade/internal/caddytest"
+	"github.com/smapi-tools/caddy-smapi-upgrade/internal/sandbox/authserver"
 )
 
 const deviceCode = `{"device_code":"marker-device-code","user_code":"ABCD-EFGH","verification_uri":"https://auth.example.com/device",` +

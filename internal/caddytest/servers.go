@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/smapi-tools/caddy-smapi-upgrade/cmd/sandbox/authserver"
+	"github.com/smapi-tools/caddy-smapi-upgrade/internal/sandbox/authserver"
 )
 
 // Faults are the ways in which a token endpoint fails, one after the other.
