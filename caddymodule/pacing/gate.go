@@ -200,13 +200,18 @@ func (g *gate) holdBack(pause time.Duration) {
 func (g *gate) clear() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.turnAway(func(*waiting, int) bool { return true }, Failing)
+	g.turnAway(func(*waiting, int) verdict { return away }, Failing)
 }
 
 // admit lets in who is next, and sends away who would be too late.
 func (g *gate) admit(now time.Time) {
 	if g.hold.After(now) {
-		g.turnAway(func(w *waiting, _ int) bool { return g.hold.After(w.deadline) }, Held)
+		g.turnAway(func(w *waiting, _ int) verdict {
+			if g.hold.After(w.deadline) {
+				return away
+			}
+			return stay
+		}, Held)
 		return
 	}
 	for g.inFlight < g.places {
@@ -226,27 +231,46 @@ func (g *gate) admit(now time.Time) {
 	if now.Sub(g.swept) >= sweepInterval {
 		g.swept = now
 		each := g.pace.atBest(g.places, now)
-		g.turnAway(func(w *waiting, ahead int) bool {
-			waited := now.Sub(w.since) > w.deadline.Sub(w.since)/patience
-			return (waited || w.rank > 0) && g.tooLate(each, ahead, now, w.deadline)
+		g.turnAway(func(w *waiting, ahead int) verdict {
+			switch {
+			case w.rank == 0 && now.Sub(w.since) <= w.deadline.Sub(w.since)/patience:
+				return allStay // who is behind has come later
+			case g.tooLate(each, ahead, now, w.deadline):
+				return away
+			}
+			return stay
 		}, Late)
 	}
 }
 
-// turnAway sends away those in the queue of whom it is true, given how many stay ahead of them.
-func (g *gate) turnAway(whom func(w *waiting, ahead int) bool, why Admission) {
-	ahead := 0
+// verdict is what is to become of one who waits.
+type verdict int
+
+const (
+	stay    verdict = iota
+	away            // it is sent away
+	allStay         // so do those behind it of the same rank
+)
+
+// turnAway sends away whom it is told to, given how many stay ahead of each.
+func (g *gate) turnAway(whom func(w *waiting, ahead int) verdict, why Admission) {
+	before := 0 // in the queues before
 	for i := range g.queues {
+		ahead := before
 		for el := g.queues[i].Front(); el != nil; {
-			next := el.Next()
-			if w := el.Value.(*waiting); whom(w, ahead) {
+			w, next := el.Value.(*waiting), el.Next()
+			switch whom(w, ahead) {
+			case away:
 				g.remove(w)
 				w.admitted <- why
-			} else {
+			case stay:
 				ahead++
+			case allStay:
+				next = nil
 			}
 			el = next
 		}
+		before += g.queues[i].Len()
 	}
 }
 

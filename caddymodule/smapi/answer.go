@@ -182,6 +182,24 @@ var (
 // Envelope is the fault as a player gets it. The reference ends up in Sonos's logs, where it leads support
 // to the same event in the operator's.
 func (f Fault) Envelope(reference string) []byte {
+	parts, known := faults[f]
+	if !known {
+		return f.write(reference)
+	}
+	return []byte(strings.Join(parts, escape.Replace(reference)))
+}
+
+// faults are those above before, between and behind their references: a wave turns away thousands a second.
+var faults = func() map[Fault][]string {
+	const reference = "$reference"
+	all := make(map[Fault][]string)
+	for _, f := range [...]Fault{AuthTokenExpired, NotLinkedFailure, NotLinkedRetry, LinkFailed, ServiceUnavailable} {
+		all[f] = strings.Split(string(f.write(reference)), reference)
+	}
+	return all
+}()
+
+func (f Fault) write(reference string) []byte {
 	return envelope(func(body *etree.Element) {
 		fault := body.CreateElement("soap:Fault")
 		fault.CreateElement("faultcode").SetText(f.Code)

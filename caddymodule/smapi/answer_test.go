@@ -117,3 +117,13 @@ func TestOnlyTokensThatPlayersCanTakeAreFit(t *testing.T) {
 		}
 	}
 }
+
+func TestEveryFaultBearsItsReference(t *testing.T) {
+	for _, f := range []Fault{AuthTokenExpired, NotLinkedFailure, NotLinkedRetry, LinkFailed, ServiceUnavailable, {Code: "Server.Own", Text: "$reference"}} {
+		for _, reference := range []string{"ABCDEFGH", "", "<&>", "$reference"} {
+			if got, want := f.Envelope(reference), f.write(reference); !bytes.Equal(got, want) {
+				t.Errorf("%s, %q:\n got %s\nwant %s", f.Code, reference, got, want)
+			}
+		}
+	}
+}
