@@ -27,7 +27,7 @@ func TestAnotherMethodCostsNoAllocation(t *testing.T) {
 	}
 }
 
-func TestAPeekedCallCostsAtMostTwoAllocations(t *testing.T) {
+func TestAPeekedCallCostsAtMostThreeAllocations(t *testing.T) {
 	h := provisioned(t, roundTrip(issues))
 	envelope := bytes.ReplaceAll(request(t, "forward-get-metadata.xml"), []byte("getDeviceAuthToken"), []byte("root"))
 	content := body{bytes.NewReader(envelope)}
@@ -41,7 +41,7 @@ func TestAPeekedCallCostsAtMostTwoAllocations(t *testing.T) {
 			_ = h.ServeHTTP(w, r, drain)
 		}))
 	}
-	if least > 2 {
+	if least > 3 { // two, but the race detector has pools forget things
 		t.Errorf("%v allocations", least)
 	}
 }
