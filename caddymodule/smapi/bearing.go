@@ -12,7 +12,8 @@ import (
 	"unicode/utf8"
 )
 
-// Bearing is where a call has a token of ours, so that other credentials can be put in its place. It holds the body.
+// Bearing is where a call has a token of ours, so that other credentials can be put in its place. It holds the body. It is not
+// safe for concurrent use, but the requests that it translates are.
 type Bearing struct {
 	// Only tells that no more is known of the call: it is none of the methods that were asked for.
 	Only bool
