@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault/seal"
+	"github.com/smapi-tools/caddy-smapi-upgrade/internal/loopback"
 )
 
 // house is what stands around the Caddy: the old service and the token endpoint, in this process, and the
@@ -72,9 +73,7 @@ func newHouse() (*house, error) {
 		return nil, err
 	}
 	for _, address := range []*string{&h.bareAddr, &h.withAddr, &h.tokenSite, &h.vaultAddr, &h.oldAddr} {
-		if *address, err = freeAddress(); err != nil {
-			return nil, err
-		}
+		*address = loopback.FreeAddress()
 	}
 	return h, nil
 }
@@ -87,15 +86,6 @@ func serve(handler http.HandlerFunc) (*http.Server, string, error) {
 	server := &http.Server{Handler: handler}
 	go func() { _ = server.Serve(listener) }()
 	return server, listener.Addr().String(), nil
-}
-
-func freeAddress() (string, error) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	defer listener.Close()
-	return listener.Addr().String(), nil
 }
 
 func (h *house) close() {

@@ -10,6 +10,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/smapi-tools/caddy-smapi-upgrade/internal/loopback"
 )
 
 // Waiting is the memory that a Caddy takes at most for each player who waits for a place at the token endpoint, and for each
@@ -57,10 +59,7 @@ func (w *Waiting) measure(site func(service, token string) string) (kib float64,
 		return 0, err
 	}
 	defer slow.Close()
-	admin, err := freeAddress()
-	if err != nil {
-		return 0, err
-	}
+	admin := loopback.FreeAddress()
 	caddy, err := h.launch(admin, fmt.Sprintf("\nhttp://%s {\nbind 127.0.0.1\n%s\n}", h.withAddr, site(address, address)), h.withAddr, admin)
 	if err != nil {
 		return 0, err

@@ -1,4 +1,4 @@
-// Package loopback finds addresses for the servers of tests.
+// Package loopback finds addresses for the servers of tests, the sandbox and the benchmarks.
 package loopback
 
 import (

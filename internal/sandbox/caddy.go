@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -15,6 +14,7 @@ import (
 	_ "github.com/caddyserver/caddy/v2/modules/standard"
 
 	_ "github.com/smapi-tools/caddy-smapi-upgrade"
+	"github.com/smapi-tools/caddy-smapi-upgrade/internal/loopback"
 )
 
 // sandboxed is a Caddy in this process, of a Caddyfile with SMAPI_SITE on a free loopback port, and with its own files in dir.
@@ -25,15 +25,7 @@ type sandboxed struct {
 
 // newCaddy sets the environment of a Caddyfile. Run runs it.
 func newCaddy(file, dir string, env map[string]string) (*sandboxed, error) {
-	site, err := freePort()
-	if err != nil {
-		return nil, err
-	}
-	admin, err := freePort()
-	if err != nil {
-		return nil, err
-	}
-	c := &sandboxed{file: file, dir: dir, url: "http://" + site, admin: admin}
+	c := &sandboxed{file: file, dir: dir, url: "http://" + loopback.FreeAddress(), admin: loopback.FreeAddress()}
 	env["SMAPI_SITE"] = c.url
 	env["XDG_DATA_HOME"] = dir
 	for name, value := range env {
@@ -117,13 +109,3 @@ func confine(adapted []byte, address, admin, dir string) ([]byte, error) {
 
 // logFile is where the module's log lines are.
 func logFile(dir string) string { return filepath.Join(dir, "smapi_upgrade.log") }
-
-// freePort returns a loopback address that nothing listens on.
-func freePort() (string, error) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	defer listener.Close()
-	return listener.Addr().String(), nil
-}

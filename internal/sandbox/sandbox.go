@@ -21,6 +21,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault/seal"
+	"github.com/smapi-tools/caddy-smapi-upgrade/internal/loopback"
 	"github.com/smapi-tools/caddy-smapi-upgrade/internal/sandbox/authserver"
 	"github.com/smapi-tools/caddy-smapi-upgrade/internal/sandbox/legacy"
 )
@@ -158,10 +159,6 @@ func run(ctx context.Context, config string, once, services bool) error {
 
 // explain prints how to run a Caddy in front of the services: with a copy of the Caddyfile that listens on loopback only.
 func explain(env map[string]string, config, dir string) error {
-	site, err := freePort()
-	if err != nil {
-		return err
-	}
 	text, err := os.ReadFile(config)
 	if err != nil {
 		return err
@@ -174,6 +171,7 @@ func explain(env map[string]string, config, dir string) error {
 	if err := os.WriteFile(file, []byte("{\n\tdefault_bind 127.0.0.1\n"+local), 0o600); err != nil {
 		return err
 	}
+	site := loopback.FreeAddress()
 	env["SMAPI_SITE"] = "http://" + site
 	env["SMAPI_ADMIN_SOCKET"] = filepath.Join(dir, "admin.sock")
 	fmt.Print("The old service and the OAuth server are up, until Ctrl-C. In a second terminal, run Caddy:\n\n")
