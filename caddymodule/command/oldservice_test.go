@@ -1,9 +1,11 @@
 package command
 
 import (
+	"bytes"
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -73,6 +75,10 @@ func TestCheckCallsTheOldServiceAsAnUpgradedHome(t *testing.T) {
 			}
 			if test.code == 0 && heard != `"http://www.sonos.com/Services/1.1#getSessionId""http://www.sonos.com/Services/1.1#getMetadata"` {
 				t.Errorf("the old service heard %s", heard)
+			}
+			stacks := make([]byte, 1<<20)
+			if stacks = stacks[:runtime.Stack(stacks, true)]; bytes.Contains(stacks, []byte("history.(*Keeper).run")) {
+				t.Error("a history is still kept, which will write into the folder that was removed")
 			}
 			for _, folder := range []string{temporary, storage} {
 				err := filepath.WalkDir(folder, func(path string, entry fs.DirEntry, err error) error {

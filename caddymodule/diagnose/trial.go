@@ -39,10 +39,11 @@ func Prepare(config []byte, endpoint string, kind smapi.Kind) (*Trial, error) {
 	if err != nil {
 		return nil, err
 	}
-	ctx, err := configuration.Provision(config)
+	ctx, done, err := configuration.Provision(config)
 	if err != nil {
 		return nil, fmt.Errorf("the configuration does not load: %w", err)
 	}
+	defer done() // before anything is tried, which is no part of the history of who serves
 	t := &Trial{config: config, states: make(map[string]*exchange.State)}
 	seen := map[string]bool{}
 	for _, one := range all {

@@ -25,10 +25,11 @@ func Of(config []byte) (all []Vault, err error) {
 	if err != nil {
 		return nil, err
 	}
-	ctx, err := configuration.Provision(config)
+	ctx, done, err := configuration.Provision(config)
 	if err != nil {
 		return nil, err
 	}
+	defer done()
 	seen := map[string]bool{}
 	for _, c := range configured {
 		o, err := c.Options()

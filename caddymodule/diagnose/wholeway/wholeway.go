@@ -33,10 +33,11 @@ func Try(ctx context.Context, config []byte, at string, a player.Account) (upgra
 	if err != nil {
 		return upgrade, everyday, err
 	}
-	loaded, err := configuration.Provision(n.config)
+	loaded, done, err := configuration.Provision(n.config)
 	if err != nil {
 		return upgrade, everyday, err
 	}
+	defer done() // or the history would be kept in the storage when that is gone
 	app, err := loaded.App("http")
 	if err != nil {
 		return upgrade, everyday, err
