@@ -191,11 +191,13 @@ func (h *Handler) warn() {
 
 // ServeHTTP answers the calls that concern a move to OAuth and forwards everything else.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
-	if !h.ours.MayCall(r, h.settings.Methods) { // most requests, so that they cost no allocation
-		h.forwarded()
+	arrived := time.Now()
+	candidate, may := h.ours.MayCall(r, h.settings.Methods)
+	if !may { // most requests, so that they cost no allocation
+		h.forwarded(arrived)
 		return next.ServeHTTP(w, r)
 	}
-	return h.ours.Serve(w, r, h.settings.Methods, func(call *smapi.Call, peeked int, why error) error {
+	return candidate.Serve(w, arrived, func(call *smapi.Call, peeked int, why error) error {
 		metrics.peeked.Add(float64(peeked))
 		if call == nil {
 			switch why.(type) {
@@ -205,7 +207,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 			default:
 				h.logger.Debug("forwarded an ambiguous call", zap.NamedError("cause", why))
 			}
-			return h.forward(w, r, next)
+			return h.forward(w, r, arrived, next)
 		}
 		observes := h.settings.Policy.Mode == flow.ModeObserve
 		if call.Bearing != nil && (call.Bearing.Only || call.Method == smapi.GetDeviceAuthToken || observes) {
@@ -311,9 +313,9 @@ func (h *Handler) record(d *flow.Decision) {
 }
 
 // forwarded counts a request that is no call.
-func (h *Handler) forwarded() {
+func (h *Handler) forwarded(arrived time.Time) {
 	counts.Forwarded()
-	h.shared.history.Add(flow.Forwarded, time.Now())
+	h.shared.history.Add(flow.Forwarded, arrived)
 }
 
 // Interface guards

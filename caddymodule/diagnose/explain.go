@@ -181,16 +181,13 @@ func explain(c *configuration.Handler, asked *capture.Request) (x Explained, err
 // readOurs reads a call with a token of ours, or says why one is refused. It returns nothing of a request without one.
 func readOurs(asked *capture.Request, s *settings.Settings) (call *smapi.Call, peeked int, refused error) {
 	request, _ := asked.Make()
-	_ = smapi.Ours(seal.Bears).Serve(nil, request, s.Methods, func(c *smapi.Call, n int, why error) error {
-		peeked = n
-		if _, refuse := why.(smapi.Refuse); refuse {
-			refused = why
-		}
-		if c != nil && c.Bearing != nil && (c.Bearing.Only || c.Method == smapi.GetDeviceAuthToken || s.Policy.Mode == flow.ModeObserve) {
-			call = c
-		}
-		return nil
-	})
+	c, peeked, why := smapi.Ours(seal.Bears).Read(request, s.Methods)
+	if _, refuse := why.(smapi.Refuse); refuse {
+		refused = why
+	}
+	if c != nil && c.Bearing != nil && (c.Bearing.Only || c.Method == smapi.GetDeviceAuthToken || s.Policy.Mode == flow.ModeObserve) {
+		call = c
+	}
 	return call, peeked, refused
 }
 

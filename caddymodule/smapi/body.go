@@ -21,21 +21,19 @@ var bodyTimeout = 3 * time.Second
 // at MaxBody and at a first byte that begins no XML.
 //
 // A Read that waits for the sender cannot be called off: the errors of net/http's readers stay, and one of a connection
-// ends its request. So at bodyTimeout, while that Read goes on, slow is called in a goroutine of its own to forward r,
-// and peek returns late. Reading in a goroutine of its own instead would cost every call two hand-overs.
-func peek(w http.ResponseWriter, r *http.Request, slow Then) (body []byte, late *lateRead, why error) {
+// ends its request. So bodyTimeout after r arrived, while that Read goes on, slow is called in a goroutine of its own to
+// forward r, and peek returns late. Reading in a goroutine of its own instead would cost every call two hand-overs.
+func peek(w http.ResponseWriter, r *http.Request, arrived time.Time, slow Then) (body []byte, late *lateRead, why error) {
 	p := peeks.Get().(*peeking)
 	p.w, p.r, p.from, p.slow = w, r, r.Body, slow
-	p.timer.Reset(bodyTimeout)
+	p.begin(arrived)
 	body, late, err := p.readAll(r.ContentLength)
-	lent := p.lent
-	if p.timer.Stop() {
-		p.release()
-	}
 	if late != nil {
 		return nil, late, nil
 	}
-	r.Body = &replay{unread: body, err: err, rest: r.Body, lent: lent}
+	r.Body = &replay{unread: body, err: err, rest: r.Body, lent: p.lent}
+	p.w, p.r, p.from, p.slow, p.lent, p.read = nil, nil, nil, nil, nil, nil
+	peeks.Put(p)
 	if err != io.EOF {
 		return body, nil, otherBody
 	}
@@ -44,18 +42,19 @@ func peek(w http.ResponseWriter, r *http.Request, slow Then) (body []byte, late 
 
 // peeking is a body that is being read.
 type peeking struct {
-	timer *time.Timer // calls expire
-
 	w    http.ResponseWriter
 	r    *http.Request
 	from io.ReadCloser
 	slow Then
 	lent *buffer // what is read into, nil for one that is not kept
 
-	mu   sync.Mutex
-	read []byte // so far
-	over bool   // no Read is under way
-	late *lateRead
+	mu    sync.Mutex
+	timer *time.Timer // calls expire
+	due   time.Time   // when timer does, as it was set for this body or one before; zero for never
+	until time.Time   // bodyTimeout
+	over  bool        // no Read is under way
+	read  []byte      // so far
+	late  *lateRead
 }
 
 // lateRead is a Read that was under way at bodyTimeout, and what is done about the request meanwhile.
@@ -84,9 +83,16 @@ var peeks = sync.Pool{New: func() any {
 	return p
 }}
 
-func (p *peeking) release() {
-	p.w, p.r, p.from, p.slow, p.lent, p.read, p.over = nil, nil, nil, nil, nil, nil, false
-	peeks.Put(p)
+// begin has expire called at bodyTimeout. A timer that runs for a body that is over is left to run: most bodies come at once,
+// and setting it costs more than reading them.
+func (p *peeking) begin(arrived time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.until, p.over = arrived.Add(bodyTimeout), false
+	if p.due.IsZero() || p.until.Before(p.due) {
+		p.due = p.until
+		p.timer.Reset(time.Until(p.due))
+	}
 }
 
 // buffer is room for most bodies. It is kept for reuse once all of its body has been read again or dropped, and not
@@ -103,7 +109,13 @@ func (b *buffer) done() {
 // expire has the request go on without the Read that is under way.
 func (p *peeking) expire() {
 	p.mu.Lock()
-	if p.over {
+	p.due = time.Time{}
+	left := time.Until(p.until)
+	if !p.over && left > 0 {
+		p.due = p.until
+		p.timer.Reset(left)
+	}
+	if p.over || left > 0 || p.late != nil {
 		p.mu.Unlock()
 		return
 	}

@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"testing"
 	"testing/iotest"
+	"testing/synctest"
 	"time"
 	"weak"
 )
@@ -52,11 +53,19 @@ func postSlow(b *slow) *http.Request {
 	return r
 }
 
+func serve(w http.ResponseWriter, r *http.Request, then Then) error {
+	c, why := Ours(nil).candidate(r, upgrades)
+	if why != nil {
+		return then(nil, 0, why)
+	}
+	return c.Serve(w, time.Now(), then)
+}
+
 // serveSlowly serves a request whose body is late.
 func serveSlowly(t *testing.T, r *http.Request, forward func()) {
 	t.Helper()
 	calls := 0
-	if err := Serve(httptest.NewRecorder(), r, upgrades, func(call *Call, _ int, why error) error {
+	if err := serve(httptest.NewRecorder(), r, func(call *Call, _ int, why error) error {
 		if calls++; call != nil || why != slowBody {
 			t.Errorf("%v, %v", call, why)
 		}
@@ -106,7 +115,7 @@ func TestAPanicOfWhoForwardsASlowBodyIsThatOfWhoServes(t *testing.T) {
 			t.Error("another panic, or none")
 		}
 	}()
-	_ = Serve(httptest.NewRecorder(), postSlow(b), upgrades, func(*Call, int, error) error {
+	_ = serve(httptest.NewRecorder(), postSlow(b), func(*Call, int, error) error {
 		defer close(b.rest)
 		panic(http.ErrAbortHandler)
 	})
@@ -194,12 +203,52 @@ func TestWhatComesLateIsReadIntoABufferOfItsOwn(t *testing.T) {
 	})
 }
 
+// The timer of one body runs on for the next ones.
+func TestABodyIsLateByItsOwnTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := peeks.New().(*peeking)
+		begin := func(arrived time.Time) (late chan time.Duration) {
+			late = make(chan time.Duration, 1)
+			r := post(nil)
+			p.r, p.from = r, r.Body
+			p.slow = func(*Call, int, error) error {
+				late <- time.Since(arrived)
+				return nil
+			}
+			p.begin(arrived)
+			return late
+		}
+		end := func(late chan time.Duration) {
+			if len(late) > 0 || p.note(nil, true) != nil {
+				t.Error("late")
+			}
+		}
+		const most = 3*time.Second - 1
+		for range 3 {
+			late := begin(time.Now())
+			time.Sleep(most)
+			end(late)
+		}
+		time.Sleep(time.Minute)
+		for _, ago := range []time.Duration{0, 2 * time.Second} {
+			end(begin(time.Now()))
+			time.Sleep(time.Second)
+			late := begin(time.Now().Add(-ago))
+			if took := <-late; took != bodyTimeout {
+				t.Errorf("late after %v", took)
+			}
+			close(p.late.done)
+			p = peeks.New().(*peeking)
+		}
+	})
+}
+
 func TestASlowBodyIsForwardedOverEveryProtocol(t *testing.T) {
 	waitFor(t, 20*time.Millisecond)
 	const start, rest = "<getDeviceAuthToken>", "</getDeviceAuthToken>"
 	given := make(chan error, 1)
 	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		_ = Serve(w, r, upgrades, func(_ *Call, _ int, err error) error {
+		_ = serve(w, r, func(_ *Call, _ int, err error) error {
 			given <- err
 			body, err := io.ReadAll(r.Body)
 			if err != nil {
@@ -272,7 +321,7 @@ func TestAnEarlyAnswerDoesNotWaitForASlowBody(t *testing.T) {
 	waitFor(t, time.Millisecond)
 	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_ = http.NewResponseController(w).EnableFullDuplex()
-		_ = Serve(w, r, upgrades, func(*Call, int, error) error {
+		_ = serve(w, r, func(*Call, int, error) error {
 			_, err := io.WriteString(w, "no")
 			return err
 		})

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"time"
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
 )
@@ -16,10 +17,15 @@ const upgrade = `<s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/"
 </s:Body></s:Envelope>`
 
 // A handler that upgrades accounts, and leaves everything else to another one.
-func ExampleServe() {
+func ExampleCandidate() {
 	old := http.NotFoundHandler()
 	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		_ = smapi.Serve(w, r, []smapi.Method{smapi.GetDeviceAuthToken}, func(call *smapi.Call, _ int, _ error) error {
+		candidate, may := smapi.MayCall(r, []smapi.Method{smapi.GetDeviceAuthToken})
+		if !may {
+			old.ServeHTTP(w, r)
+			return
+		}
+		_ = candidate.Serve(w, time.Now(), func(call *smapi.Call, _ int, _ error) error {
 			if call == nil { // r is as if unread
 				old.ServeHTTP(w, r)
 				return nil

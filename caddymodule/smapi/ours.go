@@ -34,13 +34,41 @@ const (
 // ErrTokenInBody ends the body of a request in which a token of ours comes that could not be looked for before.
 var ErrTokenInBody = errors.New("a token of ours in a body that is not understood")
 
-// Serve is like the function Serve, and finds the calls of every method whose credentials are a token of ours. They have a
-// Bearing. A request that has such a token in it and is not understood is a Refuse, which must not be forwarded. Of one
-// that is forwarded without having been read as a whole, the body ends with ErrTokenInBody where such a token comes.
-func (o Ours) Serve(w http.ResponseWriter, r *http.Request, methods []Method, then Then) error {
-	if o == nil {
-		return Serve(w, r, methods, then)
+// MayCall is like the function MayCall, and tells of the calls of every method whose credentials are a token of ours, too.
+func (o Ours) MayCall(r *http.Request, methods []Method) (c Candidate, may bool) {
+	c, why := o.candidate(r, methods)
+	return c, why == nil
+}
+
+// Read is like the function Read, and finds the calls of every method whose credentials are a token of ours, too.
+func (o Ours) Read(r *http.Request, methods []Method) (call *Call, peeked int, why error) {
+	c, why := o.candidate(r, methods)
+	if why != nil {
+		return nil, 0, why
 	}
+	_ = c.Serve(nil, time.Now(), func(c *Call, n int, err error) error {
+		call, peeked, why = c, n, err
+		return nil
+	})
+	return call, peeked, why
+}
+
+func (o Ours) candidate(r *http.Request, methods []Method) (c Candidate, why error) {
+	c = Candidate{r: r, methods: methods, ours: o}
+	switch {
+	case o == nil:
+		c.action, why = mayCall(r, methods)
+	case r.ContentLength == 0 && !o.authorizes(r):
+		why = noPost
+	}
+	return c, why
+}
+
+// serveOurs is Serve where there are tokens of ours. The calls that have one have a Bearing. A request that has such a token in
+// it and is not understood is a Refuse, which must not be forwarded. Of one that is forwarded without having been read as a
+// whole, the body ends with ErrTokenInBody where such a token comes.
+func (c Candidate) serveOurs(w http.ResponseWriter, arrived time.Time, then Then) error {
+	o, r, methods := c.ours, c.r, c.methods
 	unread := func(_ *Call, peeked int, why error) error {
 		if o.authorizes(r) {
 			return then(nil, peeked, refuseBody)
@@ -51,8 +79,7 @@ func (o Ours) Serve(w http.ResponseWriter, r *http.Request, methods []Method, th
 	if why := mayRead(r); why != nil {
 		return unread(nil, 0, why)
 	}
-	arrived := time.Now()
-	body, late, why := peek(w, r, unread)
+	body, late, why := peek(w, r, arrived, unread)
 	if late != nil {
 		return late.await()
 	}
@@ -85,14 +112,6 @@ func (o Ours) Serve(w http.ResponseWriter, r *http.Request, methods []Method, th
 		call.Arrived = arrived
 	}
 	return then(call, len(body), why)
-}
-
-// MayCall tells whether Serve would do more than hand r on, by its HTTP method and headers alone.
-func (o Ours) MayCall(r *http.Request, methods []Method) bool {
-	if o == nil {
-		return MayCall(r, methods)
-	}
-	return r.ContentLength != 0 || o.authorizes(r)
 }
 
 // authorizes reports whether a token of ours stands in the header Authorization.

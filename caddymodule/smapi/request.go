@@ -32,52 +32,53 @@ const (
 // many bytes of its body have been read to find that out.
 type Then func(call *Call, peeked int, why error) error
 
-// Serve finds the call that r makes, if it is one of these methods (Poll only beside GetDeviceAuthToken), calls then with it once, and returns what that
-// returns.
+// Candidate is a request that may be a call, by its HTTP method and headers.
+type Candidate struct {
+	r       *http.Request
+	methods []Method
+	action  Method // that the headers name, blank for none
+	ours    Ours
+}
+
+// MayCall tells by the HTTP method and headers of r alone whether it can be the call of one of these methods (Poll only beside
+// GetDeviceAuthToken). It allocates nothing.
+func MayCall(r *http.Request, methods []Method) (c Candidate, may bool) {
+	return Ours(nil).MayCall(r, methods)
+}
+
+// Serve finds the call that a request makes, calls then with it once, and returns what that returns.
 //
-// Otherwise then gets why r is none: a NoCall, or another error where r resembles such a call but is malformed or
-// can be understood in more than one way. No error holds anything of the request. Either way r is as it came and
-// can be forwarded: the body is not read at all where the HTTP method or the headers rule a call out, and what
-// was read of it otherwise is read again by the next handler, with the error that ended it.
+// Otherwise then gets why it is none: a NoCall, or another error where it resembles such a call but is malformed or
+// can be understood in more than one way. No error holds anything of the request. Either way the request is as it came and
+// can be forwarded: what was read of its body is read again by the next handler, with the error that ended it.
 //
-// Serve waits for a body for at most 3 s. Then it calls then in a goroutine of its own, and a panic there is its own. A Read
-// of the body that is under way goes on, and the next handler gets what it returns; Serve returns when both are done. When
-// then is, it closes the body or, over HTTP/1, flushes w.
+// Serve waits for a body until 3 s after it arrived. Then it calls then in a goroutine of its own, and a panic there is its own.
+// A Read of the body that is under way goes on, and the next handler gets what it returns; Serve returns when both are done.
+// When then is, it closes the body or, over HTTP/1, flushes w.
 //
 // The call holds nothing of the body: see Drop.
-func Serve(w http.ResponseWriter, r *http.Request, methods []Method, then Then) error {
-	action, why := mayCall(r, methods)
-	if why != nil {
-		return then(nil, 0, why)
+func (c Candidate) Serve(w http.ResponseWriter, arrived time.Time, then Then) error {
+	if c.ours != nil {
+		return c.serveOurs(w, arrived, then)
 	}
-	arrived := time.Now()
-	body, late, why := peek(w, r, then)
+	body, late, why := peek(w, c.r, arrived, then)
 	if late != nil {
 		return late.await()
 	}
 	if why != nil {
 		return then(nil, len(body), why)
 	}
-	call, why := understand(r, action, body, methods)
+	call, why := understand(c.r, c.action, body, c.methods)
 	if call != nil {
 		call.Arrived = arrived
 	}
 	return then(call, len(body), why)
 }
 
-// Read is Serve for who has nothing to serve: it returns when the body is over, however long that takes.
+// Read is MayCall and Serve for who has nothing to serve: it returns when the body is over, however long that takes. The body is
+// not read at all where the HTTP method or the headers rule a call out.
 func Read(r *http.Request, methods []Method) (call *Call, peeked int, why error) {
-	_ = Serve(nil, r, methods, func(c *Call, n int, err error) error {
-		call, peeked, why = c, n, err
-		return nil
-	})
-	return call, peeked, why
-}
-
-// MayCall tells whether Serve would read the body of r, by its HTTP method and headers alone. It allocates nothing.
-func MayCall(r *http.Request, methods []Method) bool {
-	_, why := mayCall(r, methods)
-	return why == nil
+	return Ours(nil).Read(r, methods)
 }
 
 // understand returns the call that a body makes, which the headers of r say is of that method if it is not blank.
@@ -200,6 +201,9 @@ const maxType = 1 << 10
 func typeAllows(values []string) bool {
 	if len(values) != 1 {
 		return len(values) == 0
+	}
+	if values[0] == "text/xml; charset=utf-8" || values[0] == `text/xml; charset="utf-8"` { // nearly all, so that it costs little
+		return true
 	}
 	if len(values[0]) > maxType {
 		return false
