@@ -24,8 +24,10 @@ type Bearing struct {
 	body  []byte
 	ascii bool // is declared, so that nothing else can be written
 
-	lent *buffer    // of body; nil for one that is not kept
-	made []*spliced // out of body
+	lent  *buffer // of body; nil for one that is not kept
+	made  bool    // there is a first
+	first spliced // that was made out of body
+	more  []*spliced
 
 	name     []byte // of the element credentials, with its prefix
 	from, to int    // of the loginToken, which is cut out
@@ -33,28 +35,25 @@ type Bearing struct {
 	empty    bool   // credentials is an empty element, whose "/>" is from at
 }
 
-// before are the elements that stand before an account's in credentials, by Sonos's schema.
-var before = [...]string{"zonePlayerId", "deviceId", "deviceProvider", "deviceCert"}
-
 // places finds where the account is in credentials, 0 where there is none, and where it should be: behind the elements that
 // the schema has before it. Old services that go by the schema's order drop what is elsewhere.
-func (d document) places(body []byte, credentials, account int) *Bearing {
-	el := &d[credentials]
-	b := &Bearing{body: body, name: tagName(body[el.from:])}
+func (b *Bearing) places(d *document, credentials, account int) {
+	el := &d.elements[credentials]
+	b.body, b.name = d.body, tagName(d.body[el.from:])
 	if el.open == el.to {
 		b.empty, b.at = true, int(el.to)-len("/>")
-		return b
+		return
 	}
 	last, unknown := 0, false // unknown: there is something between the last of them and the account
 	for i := range d.children(credentials) {
 		switch {
 		case i == account:
 			account = 0
-			b.from, b.to = int(d[i].from), int(d[i].to)
+			b.from, b.to = int(d.elements[i].from), int(d.elements[i].to)
 			if !unknown {
 				b.at = b.from
 			}
-		case d[i].namespace == sonos && precedes(string(d[i].local)):
+		case d.elements[i].namespace == sonos && d.elements[i].name >= firstBefore && d.elements[i].name <= lastBefore:
 			last, unknown, b.at = i, false, 0
 		default:
 			unknown = true
@@ -63,22 +62,12 @@ func (d document) places(body []byte, credentials, account int) *Bearing {
 	switch {
 	case b.at != 0:
 	case last != 0:
-		b.at = int(d[last].to)
+		b.at = int(d.elements[last].to)
 	case b.from != 0:
 		b.at = b.from
 	default:
 		b.at = int(el.open)
 	}
-	return b
-}
-
-func precedes(name string) bool {
-	for _, b := range before {
-		if b == name {
-			return true
-		}
-	}
-	return false
 }
 
 // tagName is the name in a start tag, with its prefix.
@@ -119,8 +108,12 @@ func (b *Bearing) Translate(r *http.Request, c *Credentials, householdID string)
 	for _, part := range parts {
 		length += len(part)
 	}
-	body := &spliced{parts: parts}
-	b.made = append(b.made, body)
+	body := &b.first
+	if b.made {
+		body = new(spliced)
+		b.more = append(b.more, body)
+	}
+	body.parts, b.made = parts, true
 	r.Header.Del("Authorization")
 	r.Header.Set("Content-Length", strconv.Itoa(length))
 	r.ContentLength, r.TransferEncoding = int64(length), nil
@@ -132,7 +125,7 @@ func (b *Bearing) Translate(r *http.Request, c *Credentials, householdID string)
 // called any more.
 func (b *Bearing) Done() {
 	lent := b.lent
-	if b.lent, b.body = nil, nil; lent != nil && !slices.ContainsFunc(b.made, (*spliced).unread) {
+	if b.lent, b.body = nil, nil; lent != nil && !b.first.unread() && !slices.ContainsFunc(b.more, (*spliced).unread) {
 		lent.done()
 	}
 }

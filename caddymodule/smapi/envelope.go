@@ -45,12 +45,12 @@ func parse(body []byte, methods []Method) (*Call, error) {
 	if err != nil {
 		return nil, err
 	}
-	el := d[content].first
-	if el == 0 || d[el].next != 0 || d.strayText(content) {
+	el := int(d.elements[content].first)
+	if el == 0 || d.elements[el].next != 0 || d.strayText(content) {
 		return nil, errEnvelope
 	}
 	for _, m := range known {
-		if !d.is(el, sonos, string(m.name.element())) || !slices.Contains(methods, m.name) {
+		if !d.is(el, sonos, m.element) || !slices.Contains(methods, m.name) {
 			continue
 		}
 		switch err := d.poll(); {
@@ -73,8 +73,8 @@ func parse(body []byte, methods []Method) (*Call, error) {
 }
 
 // household returns the householdId in an element, blank where there is none.
-func (d document) household(parent int) (string, error) {
-	text, err := d.childText(parent, "householdId")
+func (d *document) household(parent int) (string, error) {
+	text, err := d.childText(parent, householdIDName)
 	if err != nil {
 		return "", err
 	}
@@ -88,84 +88,70 @@ func (d document) household(parent int) (string, error) {
 }
 
 // envelope finds the header, 0 where there is none, and the body.
-func (d document) envelope() (header, body int, err error) {
-	root := d[0].first
-	if !d.is(root, soap, "Envelope") {
+func (d *document) envelope() (header, body int, err error) {
+	root := int(d.elements[0].first)
+	if !d.is(root, soap, envelopeName) {
 		return 0, 0, errNotSOAP
 	}
-	body = d[root].first
-	if body != 0 && d.is(body, soap, "Header") {
-		header, body = body, d[body].next
+	body = int(d.elements[root].first)
+	if body != 0 && d.is(body, soap, headerName) {
+		header, body = body, int(d.elements[body].next)
 	}
-	if body == 0 || d[body].next != 0 || d.strayText(root) || !d.is(body, soap, "Body") {
+	if body == 0 || d.elements[body].next != 0 || d.strayText(root) || !d.is(body, soap, bodyName) {
 		return 0, 0, errEnvelope
 	}
 	return header, body, nil
 }
 
 // poll finds a linkCode of any namespace anywhere, because a lenient service might take it for one.
-func (d document) poll() error {
-	for i := range d {
-		if string(d[i].local) != "linkCode" {
-			continue
-		}
-		if d[i].first == 0 && len(bytes.TrimSpace(d[i].text)) == 0 {
-			return errBlankLinkCode
-		}
-		return poll
+func (d *document) poll() error {
+	if d.met[linkCodeName] == 0 {
+		return nil
 	}
-	return nil
+	i := slices.IndexFunc(d.elements, func(e element) bool { return e.name == linkCodeName })
+	if d.elements[i].first == 0 && len(bytes.TrimSpace(d.text(i))) == 0 {
+		return errBlankLinkCode
+	}
+	return poll
 }
 
 // repeats reports whether a call has twice what it can have once, wherever that stands and whatever its namespace: the second
 // one might be the one that the old service looks at. The same holds for calls.
-func (d document) repeats() bool {
-	var credentials, username, password, linkCode, linkDeviceID, calls int
-	for i := range d {
-		switch string(d[i].local) {
-		case "credentials":
-			credentials++
-		case "username":
-			username++
-		case "password":
-			password++
-		case "linkCode":
-			linkCode++
-		case "linkDeviceId":
-			linkDeviceID++
-		default:
-			for _, m := range known {
-				if m.name != Poll && string(d[i].local) == string(m.name) {
-					calls++
-				}
-			}
+func (d *document) repeats() bool {
+	for _, n := range []name{credentialsName, usernameName, passwordName, linkCodeName, linkDeviceIDName} {
+		if d.met[n] > 1 {
+			return true
 		}
 	}
-	return max(credentials, username, password, linkCode, linkDeviceID, calls) > 1
+	calls := 0
+	for n := firstMethod; n <= lastMethod; n++ {
+		calls += int(d.met[n])
+	}
+	return calls > 1
 }
 
 // credentials reads the credentials of a header, and returns the element that they are in.
-func (d document) credentials(header int) (c Credentials, account int, err error) {
+func (d *document) credentials(header int) (c Credentials, account int, err error) {
 	if header == 0 {
 		return c, 0, errNoHeader
 	}
-	el, err := d.child(header, "credentials")
+	el, err := d.child(header, credentialsName)
 	if err != nil {
 		return c, 0, err
 	}
 	if el == 0 {
 		return c, 0, errNoCredentials
 	}
-	err = d.childTexts(el, maxID, errLongDevice, field{"deviceId", &c.DeviceID}, field{"deviceProvider", &c.DeviceProvider})
+	err = d.childTexts(el, maxID, errLongDevice, field{deviceIDName, &c.DeviceID}, field{deviceProviderName, &c.DeviceProvider})
 	if err != nil {
 		return c, 0, err
 	}
 	c.Kind = Anonymous
 	for i := range d.children(el) {
-		if d[i].namespace != sonos {
+		if d.elements[i].namespace != sonos {
 			continue
 		}
-		kind := kindOf(d[i].local)
+		kind := d.elements[i].name.kind()
 		if kind == "" {
 			continue
 		}
@@ -177,61 +163,38 @@ func (d document) credentials(header int) (c Credentials, account int, err error
 			return c, 0, err
 		}
 	}
-	if n := d.accounts(); n > 1 || n == 1 && account == 0 {
+	// One that is out of place, or of another namespace, might be the one that the old service looks at.
+	if n := d.met[loginName] + d.met[loginTokenName] + d.met[sessionIDName]; n > 1 || n == 1 && account == 0 {
 		return c, 0, errTwoCredentials
 	}
 	return c, account, nil
 }
 
-// accounts counts what may be the credentials of an account, wherever it stands and whatever its namespace: one that is out
-// of place might be the one that the old service looks at.
-func (d document) accounts() (n int) {
-	for i := range d {
-		if kindOf(d[i].local) != "" {
-			n++
-		}
-	}
-	return n
-}
-
-// kindOf is the kind of the credentials in an element of this name, blank for one that has none.
-func kindOf(local []byte) Kind {
-	switch string(local) {
-	case "login":
-		return Login
-	case "loginToken":
-		return LoginToken
-	case "sessionId":
-		return SessionID
-	}
-	return ""
-}
-
 // account reads the credentials of an account.
-func (d document) account(el int, c *Credentials) error {
+func (d *document) account(el int, c *Credentials) error {
 	switch c.Kind {
 	case Login:
 		return d.login(el, c)
 	case LoginToken:
-		return d.childTexts(el, maxCredential, errLongCredential, field{"token", &c.Token}, field{"key", &c.Key})
+		return d.childTexts(el, maxCredential, errLongCredential, field{tokenName, &c.Token}, field{keyName, &c.Key})
 	case SessionID:
-		if d[el].first != 0 {
+		if d.elements[el].first != 0 {
 			return errStrayText
 		}
-		if len(d[el].text) == 0 {
+		if len(d.text(el)) == 0 {
 			return errBlank
 		}
-		if utf8.RuneCount(d[el].text) > maxCredential {
+		if utf8.RuneCount(d.text(el)) > maxCredential {
 			return errLongCredential
 		}
-		c.SessionID = string(d[el].text)
+		c.SessionID = string(d.text(el))
 	}
 	return nil
 }
 
 // login reads the user name and the password in an element.
-func (d document) login(el int, c *Credentials) error {
-	if err := d.childTexts(el, maxCredential, errLongCredential, field{"username", &c.Username}, field{"password", &c.Password}); err != nil {
+func (d *document) login(el int, c *Credentials) error {
+	if err := d.childTexts(el, maxCredential, errLongCredential, field{usernameName, &c.Username}, field{passwordName, &c.Password}); err != nil {
 		return err
 	}
 	if c.Username == "" || c.Password == "" {
@@ -240,21 +203,21 @@ func (d document) login(el int, c *Credentials) error {
 	return nil
 }
 
-func (d document) is(i int, in namespace, local string) bool {
-	return d[i].namespace == in && string(d[i].local) == local
+func (d *document) is(i int, in namespace, as name) bool {
+	return d.elements[i].namespace == in && d.elements[i].name == as
 }
 
 // strayText reports whether there is more than white space between the elements in an element.
-func (d document) strayText(i int) bool { return d[i].stray }
+func (d *document) strayText(i int) bool { return d.elements[i].stray }
 
 // child returns the one child that has this name of Sonos's, 0 where there is none.
-func (d document) child(parent int, name string) (int, error) {
+func (d *document) child(parent int, as name) (int, error) {
 	if d.strayText(parent) {
 		return 0, errStrayText
 	}
 	found := 0
 	for i := range d.children(parent) {
-		if !d.is(i, sonos, name) {
+		if !d.is(i, sonos, as) {
 			continue
 		}
 		if found != 0 {
@@ -266,24 +229,24 @@ func (d document) child(parent int, name string) (int, error) {
 }
 
 // childText returns the text of that child exactly, nil where there is none.
-func (d document) childText(parent int, name string) ([]byte, error) {
-	i, err := d.child(parent, name)
+func (d *document) childText(parent int, as name) ([]byte, error) {
+	i, err := d.child(parent, as)
 	if i == 0 || err != nil {
 		return nil, err
 	}
-	if d[i].first != 0 {
+	if d.elements[i].first != 0 {
 		return nil, errStrayText
 	}
-	return d[i].text, nil
+	return d.text(i), nil
 }
 
 type field struct {
-	name string
+	name name
 	to   *string
 }
 
 // childTexts sets fields to the texts of children, of at most so many characters each.
-func (d document) childTexts(parent, most int, long error, fields ...field) error {
+func (d *document) childTexts(parent, most int, long error, fields ...field) error {
 	for _, f := range fields {
 		text, err := d.childText(parent, f.name)
 		if err != nil {

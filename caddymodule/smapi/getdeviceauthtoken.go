@@ -4,8 +4,9 @@ package smapi
 const GetDeviceAuthToken Method = "getDeviceAuthToken"
 
 var getDeviceAuthToken = method{
-	name: GetDeviceAuthToken,
-	read: func(d document, header, el int) (call Call, err error) {
+	name:    GetDeviceAuthToken,
+	element: getDeviceAuthTokenName,
+	read: func(d *document, header, el int) (call Call, err error) {
 		if call.HouseholdID, err = d.household(el); err != nil {
 			return call, err
 		}

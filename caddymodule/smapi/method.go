@@ -13,11 +13,12 @@ func (m Method) element() Method {
 
 // method is how a SMAPI method is read and answered.
 type method struct {
-	name Method
+	name    Method
+	element name // that a call of it is
 
 	// read says what a call of it says: el is its element in the body, header that of the envelope, 0 where there
 	// is none.
-	read func(d document, header, el int) (Call, error)
+	read func(d *document, header, el int) (Call, error)
 
 	// pair is its answer around the two tokens, nil where it is not answered with any.
 	pair []string

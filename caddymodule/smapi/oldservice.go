@@ -36,10 +36,10 @@ func AskForSession(r *http.Request, username, password string) {
 
 // SessionIDOf returns the session id of the answer to AskForSession, blank where it has none.
 func SessionIDOf(answer []byte) (id string) {
-	inAnswer(answer, func(d document, _ int) {
-		for i := range d {
-			if string(d[i].local) == "getSessionIdResult" && d[i].first == 0 {
-				id = string(bytes.TrimSpace(d[i].text))
+	inAnswer(answer, func(d *document, _ int) {
+		for i := range d.elements {
+			if e := &d.elements[i]; e.name == getSessionIDResultName && e.first == 0 {
+				id = string(bytes.TrimSpace(d.text(i)))
 			}
 		}
 	})
@@ -52,14 +52,14 @@ func FaultCode(answer []byte) (code string) {
 	if !bytes.Contains(answer, []byte("faultcode")) {
 		return ""
 	}
-	inAnswer(answer, func(d document, content int) {
-		fault := d[content].first
-		if fault == 0 || !d.is(fault, soap, "Fault") {
+	inAnswer(answer, func(d *document, content int) {
+		fault := int(d.elements[content].first)
+		if fault == 0 || !d.is(fault, soap, faultName) {
 			return
 		}
 		for i := range d.children(fault) {
-			if string(d[i].local) == "faultcode" {
-				code = string(bytes.TrimSpace(d[i].text))
+			if d.elements[i].name == faultCodeName {
+				code = string(bytes.TrimSpace(d.text(i)))
 			}
 		}
 	})
@@ -67,7 +67,7 @@ func FaultCode(answer []byte) (code string) {
 }
 
 // inAnswer calls f with the document of an answer and its SOAP body, if it is one.
-func inAnswer(answer []byte, f func(d document, content int)) {
+func inAnswer(answer []byte, f func(d *document, content int)) {
 	s := scanners.Get().(*scanner)
 	defer s.release()
 	d, err := s.scan(bytes.TrimSpace(answer))

@@ -19,11 +19,11 @@ func TestASessionIsAskedForAsPlayersDo(t *testing.T) {
 			t.Fatal(err)
 		}
 		_, content, err := d.envelope()
-		if err != nil || !d.is(d[content].first, sonos, "getSessionId") {
+		if err != nil || !d.is(int(d.elements[content].first), sonos, getSessionIDName) {
 			t.Fatalf("%v: %s", err, body)
 		}
 		var c Credentials
-		if err := d.login(d[content].first, &c); err != nil || c.Username != account[0] || c.Password != account[1] {
+		if err := d.login(int(d.elements[content].first), &c); err != nil || c.Username != account[0] || c.Password != account[1] {
 			t.Errorf("%v: %+v", err, c)
 		}
 		if r.ContentLength != int64(len(body)) || r.Header.Get("Authorization")+r.Header.Get("Accept-Encoding") != "" ||

@@ -146,10 +146,10 @@ func (o Ours) find(r *http.Request, body []byte, clear bool) (*Call, error) {
 		}
 		return nil, nil
 	}
-	if !clear && !slices.ContainsFunc(d, func(e element) bool { return o(e.text) }) {
+	if !clear && !slices.ContainsFunc(d.made, o) {
 		return nil, nil
 	}
-	call, err := o.bearing(d, body, r.Header["Authorization"])
+	call, err := o.bearing(d, r.Header["Authorization"])
 	if err != nil {
 		return nil, refuseEnvelope(err)
 	}
@@ -169,23 +169,24 @@ func refuseEnvelope(err error) error {
 }
 
 // bearing reads a document that has a token of ours in it, or the header Authorization has.
-func (o Ours) bearing(d document, body []byte, authorization []string) (*Call, error) {
+func (o Ours) bearing(d *document, authorization []string) (*Call, error) {
 	header, content, err := d.envelope()
 	if err != nil {
 		return nil, err
 	}
-	el := d[content].first
-	if el == 0 || d[el].next != 0 || d[el].namespace != sonos || d.strayText(content) {
+	el := int(d.elements[content].first)
+	if el == 0 || d.elements[el].next != 0 || d.elements[el].namespace != sonos || d.strayText(content) {
 		return nil, refuseMethod
 	}
 	if d.repeats() {
 		return nil, errTwice
 	}
 	c, account, err := d.credentials(header)
+	bears := account != 0 && o.among(d, account)
 	switch {
 	case err != nil:
 		return nil, err
-	case c.Kind != LoginToken && c.Kind != Anonymous, d.names("username", "password"):
+	case c.Kind != LoginToken && c.Kind != Anonymous, d.met[usernameName] > 0, d.met[passwordName] > 0:
 		return nil, refuseOthers
 	case len(authorization) > 1:
 		return nil, refuseOthers
@@ -195,37 +196,57 @@ func (o Ours) bearing(d document, body []byte, authorization []string) (*Call, e
 			return nil, refuseOthers
 		}
 		c.Kind, c.Token = LoginToken, token
+		bears = bears || o([]byte(token))
 	}
-	if !o([]byte(c.Token)) && !o([]byte(c.Key)) {
+	if !bears {
 		return nil, refusePlace
 	}
-	call := &Call{Method: Method(d[el].local), Credentials: c}
+	both := new(struct { // of one allocation
+		Call
+		bearing Bearing
+	})
+	call := &both.Call
+	call.Method, call.Credentials, call.Bearing = Method(d.local(el)), c, &both.bearing
 	if account != 0 {
 		if call.HouseholdID, err = d.household(account); err != nil {
 			return nil, err
 		}
 	}
-	credentials, err := d.child(header, "credentials")
+	credentials, err := d.child(header, credentialsName)
 	if err != nil {
 		return nil, err
 	}
-	for i := range d {
-		in := account != 0 && d[i].from >= d[account].from && d[i].to <= d[account].to
-		if !in && o(d[i].text) {
-			return nil, refusePlace
-		}
-	}
-	call.Bearing = d.places(body, credentials, account)
+	call.Bearing.places(d, credentials, account)
 	call.Bearing.Token, call.Bearing.Key = c.Token, c.Key
-	if call.Bearing.leaves(o) {
+	if o.elsewhere(d, account) || call.Bearing.leaves(o) {
 		return nil, refusePlace
 	}
 	return call, nil
 }
 
-// names reports whether some element has one of these names, whatever its namespace.
-func (d document) names(locals ...string) bool {
-	return slices.ContainsFunc(d, func(e element) bool { return slices.Contains(locals, string(e.local)) })
+// among reports whether the token or the key of a loginToken is one of ours.
+func (o Ours) among(d *document, loginToken int) bool {
+	for i := range d.children(loginToken) {
+		if n := d.elements[i].name; d.elements[i].namespace == sonos && (n == tokenName || n == keyName) && o(d.text(i)) {
+			return true
+		}
+	}
+	return false
+}
+
+// elsewhere reports whether a text outside of the account has a token of ours that does not stand so in the body.
+func (o Ours) elsewhere(d *document, account int) bool {
+	if len(d.made) == 0 {
+		return false
+	}
+	in := d.elements[account]
+	for i := range d.elements {
+		e := &d.elements[i]
+		if e.made != 0 && (account == 0 || e.from < in.from || e.to > in.to) && o(d.text(i)) {
+			return true
+		}
+	}
+	return false
 }
 
 // guard ends the body of r where a token of ours comes.

@@ -4,8 +4,9 @@ package smapi
 const RefreshAuthToken Method = "refreshAuthToken"
 
 var refreshAuthToken = method{
-	name: RefreshAuthToken,
-	read: func(d document, header, _ int) (call Call, err error) {
+	name:    RefreshAuthToken,
+	element: refreshAuthTokenName,
+	read: func(d *document, header, _ int) (call Call, err error) {
 		var loginToken int
 		if call.Credentials, loginToken, err = d.credentials(header); err != nil {
 			return call, err

@@ -49,27 +49,56 @@ const (
 	foreign
 )
 
-// element is one element of a document. Its relatives are indexes, of which none is the document's 0.
+// element is one element of a document. It has no pointers, so that it costs little to make and to keep. Its relatives are
+// indexes, of which none is the document's 0.
 type element struct {
 	namespace   namespace
-	stray       bool // its text is more than white space
-	local       []byte
-	text        []byte // all of it, markup resolved, but not that of elements in it
-	first, next int    // child, sibling
-	last        int
+	name        name
+	stray       bool  // its text is more than white space
+	first, next int16 // child, sibling
+	last        int16
+	made        int16 // which of the document's its text is, counted from 1; 0 for one that is a part of the body
+
+	local span
+	text  span // zero for none
 
 	// Where it stands in the body: its start tag begins at from and its end tag ends at to; open and shut are where what is
 	// between them begins and ends. An empty element tag has nothing between, and open, shut and to are its end.
 	from, open, shut, to int32
 }
 
+// span is a part of the body.
+type span struct{ from, to int32 }
+
 // document is the elements in their order; the one at 0 stands for the document itself.
-type document []element
+type document struct {
+	body     []byte
+	elements []element
+	made     [][]byte         // texts that do not stand in the body as they are
+	met      [numNames]uint16 // how many elements have a name, whatever their namespace
+}
+
+func (d *document) part(s span) []byte { return d.body[s.from:s.to:s.to] }
+
+// local is the name of an element, without a prefix.
+func (d *document) local(i int) []byte { return d.part(d.elements[i].local) }
+
+// text is all of the text in an element, markup resolved, but not that of elements in it. It is nil where there is none, and must not
+// be written to.
+func (d *document) text(i int) []byte {
+	switch e := &d.elements[i]; {
+	case e.made != 0:
+		return d.made[e.made-1]
+	case e.text.to != 0:
+		return d.part(e.text)
+	}
+	return nil
+}
 
 // children calls f with the index of each child, until it returns false.
-func (d document) children(parent int) func(yield func(int) bool) {
+func (d *document) children(parent int) func(yield func(int) bool) {
 	return func(yield func(int) bool) {
-		for i := d[parent].first; i != 0; i = d[i].next {
+		for i := int(d.elements[parent].first); i != 0; i = int(d.elements[i].next) {
 			if !yield(i) {
 				return
 			}
@@ -79,11 +108,10 @@ func (d document) children(parent int) func(yield func(int) bool) {
 
 type scanner struct {
 	reader
-	elements document
+	document
 	open     []opened
 	bindings []binding
 
-	size  int  // of the body
 	plain bool // what is between tags stands for itself: there is no reference, no CDATA section and no carriage return
 	ascii bool // is declared
 
@@ -98,8 +126,8 @@ type scanner struct {
 // opened is an element whose end has not been read.
 type opened struct {
 	index    int
-	name     []byte // with its prefix
-	bindings int    // how many were in force around it
+	name     span // with its prefix
+	bindings int  // how many were in force around it
 }
 
 type binding struct {
@@ -118,23 +146,19 @@ var scanners = sync.Pool{New: func() any { return new(scanner) }}
 
 // release gives the scanner back. Its document must not be used any more.
 func (s *scanner) release() {
-	clear(s.elementSpace[:min(len(s.elements), len(s.elementSpace))]) // no password stays behind
-	clear(s.openSpace[:])
 	clear(s.bindingSpace[:])
-	s.reader, s.elements, s.open, s.bindings = reader{}, nil, nil, nil
-	s.size, s.plain, s.ascii, s.steps, s.attributes, s.references = 0, false, false, 0, 0, 0
+	s.reader, s.document, s.open, s.bindings = reader{}, document{}, nil, nil
+	s.plain, s.ascii, s.steps, s.attributes, s.references = false, false, 0, 0, 0
 	scanners.Put(s)
 }
 
 // scan reads a document, whole or not at all.
-func (s *scanner) scan(body []byte) (document, error) {
-	s.size = len(body)
-	body = bytes.TrimPrefix(body, byteOrderMark)
-	if err := checkCharacters(body); err != nil {
+func (s *scanner) scan(body []byte) (*document, error) {
+	s.body, s.rest = body, bytes.TrimPrefix(body, byteOrderMark)
+	if err := checkCharacters(s.rest); err != nil {
 		return nil, err
 	}
 	s.plain = bytes.IndexByte(body, '&') < 0 && bytes.IndexByte(body, ']') < 0 && bytes.IndexByte(body, '\r') < 0
-	s.rest = body
 	s.elements = append(s.elementSpace[:0], element{})
 	s.open = append(s.openSpace[:0], opened{})
 	s.bindings = s.bindingSpace[:0]
@@ -156,11 +180,11 @@ func (s *scanner) scan(body []byte) (document, error) {
 	if s.elements[root].next != 0 {
 		return nil, errStrayText
 	}
-	return s.elements, nil
+	return &s.document, nil
 }
 
 // at is where in the body the next byte to read stands.
-func (s *scanner) at() int32 { return int32(s.size - len(s.rest)) }
+func (s *scanner) at() int32 { return int32(len(s.body) - len(s.rest)) }
 
 const blank = " \t\r\n"
 
@@ -253,9 +277,9 @@ func (s *scanner) step() error {
 		if markup < 0 {
 			markup = len(s.rest)
 		}
-		text := s.rest[:markup:markup]
+		from := s.at()
 		s.rest = s.rest[markup:]
-		return s.characters(text)
+		return s.characters(span{from, s.at()})
 	}
 	switch {
 	case s.skip("</"):
@@ -267,12 +291,13 @@ func (s *scanner) step() error {
 		}
 		return nil
 	case s.skip("<![CDATA["):
+		from := s.at()
 		text, ok := s.until("]]>")
 		if !ok || len(s.open) == 1 {
 			return errMalformed
 		}
 		text = lines(text)
-		s.add(text, !allBlank(text))
+		s.add(span{from, s.at() - int32(len("]]>"))}, text, !allBlank(text))
 		return nil
 	case s.skip("<!"), s.skip("<?"):
 		return errInstruction
@@ -282,43 +307,54 @@ func (s *scanner) step() error {
 }
 
 // characters adds text to the element around it.
-func (s *scanner) characters(text []byte) error {
+func (s *scanner) characters(at span) (err error) {
+	text := s.part(at)
 	if !s.plain {
 		text = lines(text)
 	}
 	if allBlank(text) { // as between any two elements
-		s.add(text, false)
+		s.add(at, text, false)
 		return nil
 	}
 	if len(s.open) == 1 {
 		return errStrayText
 	}
-	if s.plain {
-		s.add(text, true)
-		return nil
+	stray := true
+	if !s.plain {
+		if bytes.Contains(text, []byte("]]>")) {
+			return errMalformed
+		}
+		if text, err = s.unescape(text); err != nil {
+			return err
+		}
+		stray = !allBlank(text)
 	}
-	if bytes.Contains(text, []byte("]]>")) {
-		return errMalformed
-	}
-	text, err := s.unescape(text)
-	if err != nil {
-		return err
-	}
-	s.add(text, !allBlank(text))
+	s.add(at, text, stray)
 	return nil
 }
 
-// add adds text to the element around it, where it is stray if there are elements too.
-func (s *scanner) add(text []byte, stray bool) {
+// add adds text that stands at some place of the body to the element around it, where it is stray if there are elements too.
+func (s *scanner) add(at span, text []byte, stray bool) {
 	to := &s.elements[s.open[len(s.open)-1].index]
 	to.stray = to.stray || stray
+	first := to.made == 0 && to.text.to == 0
 	switch {
-	case to.text == nil:
-		to.text = text[:len(text):len(text)] // a part of the body, which an append must not write to
+	case first && same(text, s.part(at)):
+		to.text = at
+	case first:
+		s.made = append(s.made, text)
+		to.made = int16(len(s.made))
 	case to.first == 0 || stray: // else white space between elements
-		to.text = append(to.text, text...)
+		if to.made == 0 {
+			s.made = append(s.made, s.part(to.text)) // whose capacity keeps an append from writing to the body
+			to.made = int16(len(s.made))
+		}
+		s.made[to.made-1] = append(s.made[to.made-1], text...)
 	}
 }
+
+// same reports whether two slices are one.
+func same(a, b []byte) bool { return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0]) }
 
 // lines turns all line ends into line feeds, as XML section 2.11 demands.
 func lines(text []byte) []byte {
@@ -412,12 +448,12 @@ func referenced(name []byte) rune {
 
 // start reads a start tag, whose "<" has been read.
 func (s *scanner) start() error {
-	whole, from := s.rest, s.at()-1
-	prefix, local, ok := s.name()
+	from := s.at() - int32(len("<"))
+	prefix, local, ok := s.reader.name()
 	if !ok {
 		return errMalformed
 	}
-	name := whole[:len(whole)-len(s.rest)]
+	ends := s.at()
 	around := len(s.bindings)
 	if len(s.rest) > 0 && isBlank(s.rest[0]) {
 		if err := s.readAttributes(); err != nil {
@@ -438,17 +474,20 @@ func (s *scanner) start() error {
 
 	index, parent := len(s.elements), &s.elements[s.open[len(s.open)-1].index]
 	if parent.first == 0 {
-		parent.first = index
+		parent.first = int16(index)
 	} else {
-		s.elements[parent.last].next = index
+		s.elements[parent.last].next = int16(index)
 	}
-	parent.last = index
-	at := s.at()
-	s.elements = append(s.elements, element{namespace: in.namespace, local: local, from: from, open: at, shut: at, to: at})
+	parent.last = int16(index)
+	name, at := nameOf(local), s.at()
+	s.met[name]++
+	s.elements = append(s.elements, element{
+		namespace: in, name: name, local: span{ends - int32(len(local)), ends}, from: from, open: at, shut: at, to: at,
+	})
 	if empty {
 		s.bindings = s.bindings[:around]
 	} else {
-		s.open = append(s.open, opened{index, name, around})
+		s.open = append(s.open, opened{index, span{from + int32(len("<")), ends}, around})
 	}
 	return nil
 }
@@ -481,10 +520,11 @@ func (s *scanner) readAttributes() error {
 // end reads an end tag, whose "</" has been read.
 func (s *scanner) end() error {
 	last, from := s.open[len(s.open)-1], s.at()-int32(len("</"))
-	if len(s.open) == 1 || !bytes.HasPrefix(s.rest, last.name) {
+	name := s.part(last.name)
+	if len(s.open) == 1 || !bytes.HasPrefix(s.rest, name) {
 		return errMalformed
 	}
-	s.rest = s.rest[len(last.name):]
+	s.rest = s.rest[len(name):]
 	s.space()
 	if !s.skip(">") {
 		return errMalformed
@@ -532,23 +572,32 @@ func (s *scanner) bind(a attribute) error {
 	return nil
 }
 
-// lookup finds the innermost declaration of a prefix.
-func (s *scanner) lookup(prefix []byte) (binding, bool) {
+// lookup finds the namespace of a prefix by its innermost declaration.
+func (s *scanner) lookup(prefix []byte) (namespace, bool) {
+	if b := s.binding(prefix); b != nil {
+		return b.namespace, true
+	}
+	return noNamespace, len(prefix) == 0
+}
+
+func (s *scanner) binding(prefix []byte) *binding {
 	for i := len(s.bindings) - 1; i >= 0; i-- {
 		if bytes.Equal(s.bindings[i].prefix, prefix) {
-			return s.bindings[i], true
+			return &s.bindings[i]
 		}
 	}
-	return binding{}, len(prefix) == 0
+	return nil
 }
 
 func (s *scanner) checkAttributes(attributes []attribute) error {
 	for i := range attributes {
 		a := &attributes[i]
-		in, ok := s.lookup(a.prefix)
-		a.uri = in.uri
+		in := s.binding(a.prefix)
+		if in != nil {
+			a.uri = in.uri
+		}
 		reserved := bytes.Equal(a.prefix, prefixXMLNS) || bytes.Equal(a.prefix, prefixXML)
-		if !ok && !reserved {
+		if in == nil && len(a.prefix) > 0 && !reserved {
 			return errNamespace
 		}
 		for _, b := range attributes[:i] {

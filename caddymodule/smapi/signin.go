@@ -29,11 +29,11 @@ const (
 )
 
 var (
-	getAppLink        = method{name: GetAppLink, read: readSignIn}
-	getDeviceLinkCode = method{name: GetDeviceLinkCode, read: readSignIn}
+	getAppLink        = method{name: GetAppLink, element: getAppLinkName, read: readSignIn}
+	getDeviceLinkCode = method{name: GetDeviceLinkCode, element: getDeviceLinkCodeName, read: readSignIn}
 )
 
-func readSignIn(d document, _, el int) (call Call, err error) {
+func readSignIn(d *document, _, el int) (call Call, err error) {
 	call.Credentials.Kind = None
 	if call.HouseholdID, err = d.household(el); err == nil && call.HouseholdID == "" {
 		err = errNoHousehold
@@ -42,13 +42,14 @@ func readSignIn(d document, _, el int) (call Call, err error) {
 }
 
 var pollDeviceAuthToken = method{
-	name: Poll,
-	read: func(d document, header, el int) (call Call, err error) {
-		code, err := d.childText(el, "linkCode")
+	name:    Poll,
+	element: getDeviceAuthTokenName,
+	read: func(d *document, header, el int) (call Call, err error) {
+		code, err := d.childText(el, linkCodeName)
 		if err != nil {
 			return call, err
 		}
-		id, err := d.childText(el, "linkDeviceId")
+		id, err := d.childText(el, linkDeviceIDName)
 		if err != nil {
 			return call, err
 		}
