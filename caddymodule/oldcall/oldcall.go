@@ -4,7 +4,6 @@ package oldcall
 import (
 	"context"
 	"errors"
-	"maps"
 	"net/http"
 	"strings"
 
@@ -33,7 +32,9 @@ var ErrPassword = errors.New("the old service refuses the password")
 // the credentials that were tried last, as another instance may know newer ones.
 func (s *Service) Put(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, call *smapi.Call, account *flow.OldAccount,
 	lookup exchange.Lookup) (*flow.OldAccount, error) {
-	o := attempt{Service: s, w: w, r: r, next: next, call: call, account: account}
+	o := attempt{Service: s, w: w, r: r, next: next, call: call, account: account, before: remember(r)}
+	defer o.before.release()
+	defer o.before.restoreLength(r)
 	err := o.put()
 	if !errors.Is(err, ErrPassword) {
 		return account, err
@@ -54,8 +55,13 @@ type attempt struct {
 	next    caddyhttp.Handler
 	call    *smapi.Call
 	account *flow.OldAccount
+	before  *before
 	again   bool // it was made before
 }
+
+// request is that of the player for another handler to answer. It shares with it what placeholders show, which are those of the
+// player's: the URL and the header. The body it has for itself, and no placeholder shows the old credentials.
+func (o *attempt) request(ctx context.Context) *http.Request { return o.r.WithContext(ctx) }
 
 // put makes the call, and once more where the old service has forgotten the session.
 func (o *attempt) put() error {
@@ -75,10 +81,10 @@ func (o *attempt) put() error {
 		}
 		ctx := o.r.Context()
 		if o.again {
-			ctx = ownVars(ctx)
+			ctx = own(ctx)
 		}
 		o.again = true
-		to := o.r.Clone(ctx)
+		to := o.request(ctx)
 		if err := o.call.Bearing.Translate(to, &credentials, o.account.HouseholdID); err != nil {
 			return err
 		}
@@ -96,15 +102,21 @@ func (o *attempt) put() error {
 			return err
 		case code == smapi.SessionIDInvalid && credentials.SessionID != "" && refused == "":
 			refused = credentials.SessionID
-			answer.Withdraw()
+			o.withdraw(answer)
 			continue
 		case code == smapi.LoginInvalid && credentials.Password != "":
-			answer.Withdraw()
+			o.withdraw(answer)
 			return ErrPassword
 		}
 		_ = answer.Release() // a player that has gone asks again
 		return nil
 	}
+}
+
+// withdraw has an answer, and what came of its call, leave no trace.
+func (o *attempt) withdraw(answer *legacy.Answer) {
+	answer.Withdraw()
+	o.before.restore(o.r)
 }
 
 // note notes what the old service says of an account in the answer to a call. A fault that is the call's own says nothing of it,
@@ -124,14 +136,4 @@ func (o *attempt) note(code string, status int, err error) {
 	case status < http.StatusBadRequest:
 		flow.OldSays(o.Exchanger, o.account, pacing.Accepted)
 	}
-}
-
-// ownVars gives a call its own copy of the variables of its request. A connection that is still being made for the call before
-// it, although that went by another one, goes on reading those.
-func ownVars(ctx context.Context) context.Context {
-	vars, _ := ctx.Value(caddyhttp.VarsCtxKey).(map[string]any)
-	if vars == nil {
-		return ctx
-	}
-	return context.WithValue(ctx, caddyhttp.VarsCtxKey, maps.Clone(vars))
 }

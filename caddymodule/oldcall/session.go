@@ -39,9 +39,10 @@ func (o *attempt) session(refused string) (string, error) {
 	return o.Sessions.Get(o.r.Context(), where, refused, func() (session string, hold time.Duration, err error) {
 		result, answer := counts.SessionFailed, legacy.NewRecorded()
 		// In the place of the player: others wait for this session too.
-		ctx, cancel := context.WithTimeout(ownVars(context.WithoutCancel(o.r.Context())), sessionTimeout)
+		ctx, cancel := context.WithTimeout(own(context.WithoutCancel(o.r.Context())), sessionTimeout)
 		defer cancel()
-		to := o.r.Clone(ctx)
+		to := o.request(ctx)
+		defer o.before.restore(o.r)
 		smapi.AskForSession(to, c.Username, c.Password)
 		_, span := trace.Begin(ctx, "session", &to.Header)
 		defer func() {

@@ -1,0 +1,120 @@
+package oldcall
+
+import (
+	"context"
+	"maps"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+)
+
+// before is a request before the handlers behind ours have changed it, as they do in place, so that each call that is made of
+// it meets them as if it were the first one.
+type before struct {
+	fields []field
+	url    url.URL
+	groups []string
+}
+
+type field struct {
+	name   string
+	value  string // of most, which is no slice
+	values []string
+	one    bool
+}
+
+// routeGroup is where Caddy keeps the groups of routes, such as handle blocks, of which one has been taken.
+const routeGroup caddy.CtxKey = "route_group"
+
+func groupsOf(r *http.Request) map[string]struct{} {
+	groups, _ := r.Context().Value(routeGroup).(map[string]struct{})
+	return groups
+}
+
+var befores = sync.Pool{New: func() any { return new(before) }}
+
+// remember returns what r is now, until release.
+func remember(r *http.Request) *before {
+	b := befores.Get().(*before)
+	b.url = *r.URL
+	for name, values := range r.Header {
+		f := field{name: name, one: len(values) == 1}
+		if f.one {
+			f.value = values[0]
+		} else {
+			f.values = slices.Clone(values)
+		}
+		b.fields = append(b.fields, f)
+	}
+	for group := range groupsOf(r) {
+		b.groups = append(b.groups, group)
+	}
+	return b
+}
+
+func (f *field) all() []string {
+	if f.one {
+		return []string{f.value}
+	}
+	return slices.Clone(f.values)
+}
+
+// restore has r be as it was.
+func (b *before) restore(r *http.Request) {
+	*r.URL = b.url
+	clear(r.Header)
+	for i := range b.fields {
+		r.Header[b.fields[i].name] = b.fields[i].all()
+	}
+	groups := groupsOf(r)
+	clear(groups)
+	for _, group := range b.groups {
+		groups[group] = struct{}{}
+	}
+}
+
+// restoreLength has the header Content-Length of r be as it was.
+func (b *before) restoreLength(r *http.Request) {
+	const name = "Content-Length"
+	for i := range b.fields {
+		if b.fields[i].name == name {
+			r.Header[name] = b.fields[i].all()
+			return
+		}
+	}
+	delete(r.Header, name)
+}
+
+func (b *before) release() {
+	clear(b.fields)
+	clear(b.groups)
+	b.fields, b.url, b.groups = b.fields[:0], url.URL{}, b.groups[:0]
+	befores.Put(b)
+}
+
+// own gives a call its own copy of the variables of its request, which placeholders show. A connection that is still being made
+// for the call before it, although that went by another one, goes on reading those.
+func own(ctx context.Context) context.Context {
+	vars, _ := ctx.Value(caddyhttp.VarsCtxKey).(map[string]any)
+	if vars == nil {
+		return ctx
+	}
+	ctx = context.WithValue(ctx, caddyhttp.VarsCtxKey, maps.Clone(vars))
+	shared, _ := ctx.Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
+	if shared == nil {
+		return ctx
+	}
+	withVars, replacer := ctx, caddy.NewEmptyReplacer()
+	replacer.Map(func(key string) (any, bool) {
+		if name, ok := strings.CutPrefix(key, "http.vars."); ok {
+			return caddyhttp.GetVar(withVars, name), true
+		}
+		return shared.Get(key)
+	})
+	return context.WithValue(ctx, caddy.ReplacerCtxKey, replacer)
+}
