@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/exchange"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/replay"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/token"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault"
@@ -154,12 +155,32 @@ func (o *OldService) fill(c *smapi.Credentials, kept map[string]string) {
 	}
 }
 
-// OldAccount is an account at the old service. Its credentials are secrets; of a session they are what begins it.
+// OldAccount is an account at the old service. It stays as it is. Its credentials are secrets; of a session they are what begins
+// it.
 type OldAccount struct {
 	smapi.Credentials
 	HouseholdID string
 
-	opened *vault.Opened
+	// Digest is of the user name and the password. It is no secret.
+	Digest replay.Digest
+
+	opened  *vault.Opened
+	service *OldService
+	missing string // a placeholder, without which there are no credentials; blank for none
+}
+
+// account is what a record is at the old service. It is kept with it for the next call.
+func (o *OldService) account(opened *vault.Opened) *OldAccount {
+	if a, ok := opened.Account.Load().(*OldAccount); ok && a.service == o {
+		return a
+	}
+	a := &OldAccount{HouseholdID: opened.Household, opened: opened, service: o, missing: o.missing(opened.Fields)}
+	if a.missing == "" {
+		o.fill(&a.Credentials, opened.Fields)
+		a.Digest = replay.DigestOf(a.Username, a.Password)
+	}
+	opened.Account.Store(a)
+	return a
 }
 
 // Same reports whether it is the same account with the same credentials.

@@ -47,7 +47,7 @@ func (p *Policy) OpenOld(ctx context.Context, x *exchange.Exchanger, call *smapi
 		}
 	}
 	for range 2 {
-		missing := p.OldService.missing(o.Fields)
+		missing := p.OldService.account(o).missing
 		if o.Dead {
 			d.Outcome, d.Reason.Cause = Expired, causeDead
 			return nil, d
@@ -63,16 +63,15 @@ func (p *Policy) OpenOld(ctx context.Context, x *exchange.Exchanger, call *smapi
 			break
 		}
 	}
-	if missing := p.OldService.missing(o.Fields); missing != "" {
-		p.lacking(x, &d, o, missing)
+	account := p.OldService.account(o)
+	if account.missing != "" {
+		p.lacking(x, &d, o, account.missing)
 		return nil, d
 	}
 	d.Outcome = Translated
 	if d.Differs = households.Compare(o.Household, call.HouseholdID); d.Differs != households.None {
 		d.TokenOf = o.Household
 	}
-	account := &OldAccount{HouseholdID: o.Household, opened: o}
-	p.OldService.fill(&account.Credentials, o.Fields)
 	return account, d
 }
 

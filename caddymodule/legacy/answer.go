@@ -21,11 +21,14 @@ type Answer struct {
 	before []field // what w's header had
 	body   []byte
 	state  state
+
+	fieldSpace [3]field // what before starts on
 }
 
 type field struct {
 	name   string
 	values []string
+	first  [1]string // what values starts on
 }
 
 type state uint8
@@ -39,11 +42,14 @@ const (
 // NewAnswer returns an Answer that writes to w.
 func NewAnswer(w http.ResponseWriter) *Answer {
 	a := &Answer{w: w}
-	if header := w.Header(); len(header) > 0 {
-		a.before = make([]field, 0, len(header)) // which takes a fraction of another map
-		for name, values := range header {
-			a.before = append(a.before, field{name, slices.Clone(values)})
-		}
+	a.before = a.fieldSpace[:0]
+	if header := w.Header(); len(header) > len(a.fieldSpace) {
+		a.before = make([]field, 0, len(header))
+	}
+	for name, values := range w.Header() {
+		a.before = append(a.before, field{name: name})
+		f := &a.before[len(a.before)-1]
+		f.values = append(f.first[:0], values...)
 	}
 	return a
 }

@@ -7,7 +7,6 @@ package legacy
 import (
 	"context"
 	"crypto/sha256"
-	"encoding/binary"
 	"errors"
 	"sync"
 	"time"
@@ -15,17 +14,12 @@ import (
 	"github.com/hashicorp/golang-lru/v2/simplelru"
 )
 
-// Account tells an account at an old service from others. It is a digest, and no secret.
-type Account [sha256.Size]byte
+// Account tells an account at an old service from others.
+type Account struct {
+	Host, Path string // where the old service is
 
-// AccountOf returns the Account of what makes one, such as where the old service is, a user name and a password.
-func AccountOf(parts ...string) Account {
-	text := make([]byte, 0, 256) // which is on the stack
-	for _, part := range parts {
-		text = binary.LittleEndian.AppendUint64(text, uint64(len(part)))
-		text = append(text, part...)
-	}
-	return sha256.Sum256(text)
+	// Digest is of the user name and the password. It is no secret.
+	Digest [sha256.Size]byte
 }
 
 // Sessions are those at old services, one for each account, in memory. They are left alone until the old service refuses

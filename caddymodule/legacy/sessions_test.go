@@ -21,7 +21,7 @@ func TestOneSessionIsBegunForAllCallsOfAnAccount(t *testing.T) {
 			var all sync.WaitGroup
 			for range 100 {
 				all.Go(func() {
-					if got, err := s.Get(t.Context(), AccountOf("a"), refused, begin); got != want || err != nil {
+					if got, err := s.Get(t.Context(), Account{Host: "a"}, refused, begin); got != want || err != nil {
 						t.Errorf("%q, %v, want %q", got, err, want)
 					}
 				})
@@ -44,7 +44,7 @@ func TestWhatRefusesASessionIsAskedAgainOnlyAfterAWhile(t *testing.T) {
 		hold := 30 * time.Second
 		begin := func() (string, time.Duration, error) { return "", hold, refusal }
 		for range 10 {
-			if _, err := s.Get(t.Context(), AccountOf("a"), "", begin); err != refusal {
+			if _, err := s.Get(t.Context(), Account{Host: "a"}, "", begin); err != refusal {
 				t.Fatal(err)
 			}
 		}
@@ -54,7 +54,7 @@ func TestWhatRefusesASessionIsAskedAgainOnlyAfterAWhile(t *testing.T) {
 		time.Sleep(hold)
 		hold = 0
 		for range 2 {
-			_, _ = s.Get(t.Context(), AccountOf("a"), "", begin)
+			_, _ = s.Get(t.Context(), Account{Host: "a"}, "", begin)
 		}
 		if s.Begun() != 3 {
 			t.Errorf("%d were begun", s.Begun())
@@ -65,7 +65,7 @@ func TestWhatRefusesASessionIsAskedAgainOnlyAfterAWhile(t *testing.T) {
 func TestSessionsAreBounded(t *testing.T) {
 	s := NewSessions(10, time.Now)
 	for i := range 100 {
-		_, _ = s.Get(t.Context(), AccountOf(fmt.Sprint(i)), "", func() (string, time.Duration, error) { return "s", 0, nil })
+		_, _ = s.Get(t.Context(), Account{Host: fmt.Sprint(i)}, "", func() (string, time.Duration, error) { return "s", 0, nil })
 	}
 	if s.Len() != 10 {
 		t.Errorf("%d are kept", s.Len())
@@ -76,7 +76,7 @@ func TestNobodyWaitsForASessionLongerThanItsCall(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := NewSessions(10, time.Now)
 		go func() {
-			_, _ = s.Get(t.Context(), AccountOf("a"), "", func() (string, time.Duration, error) {
+			_, _ = s.Get(t.Context(), Account{Host: "a"}, "", func() (string, time.Duration, error) {
 				time.Sleep(time.Minute)
 				return "s", 0, nil
 			})
@@ -84,11 +84,11 @@ func TestNobodyWaitsForASessionLongerThanItsCall(t *testing.T) {
 		synctest.Wait()
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		if _, err := s.Get(ctx, AccountOf("a"), "", nil); !errors.Is(err, context.DeadlineExceeded) {
+		if _, err := s.Get(ctx, Account{Host: "a"}, "", nil); !errors.Is(err, context.DeadlineExceeded) {
 			t.Error(err)
 		}
 		time.Sleep(time.Minute)
-		if got, err := s.Get(t.Context(), AccountOf("a"), "", nil); got != "s" || err != nil {
+		if got, err := s.Get(t.Context(), Account{Host: "a"}, "", nil); got != "s" || err != nil {
 			t.Error(got, err)
 		}
 	})
@@ -99,27 +99,17 @@ func TestABeginThatPanicsHoldsNobodyUp(t *testing.T) {
 		s := NewSessions(10, time.Now)
 		go func() {
 			defer func() { _ = recover() }()
-			_, _ = s.Get(t.Context(), AccountOf("a"), "", func() (string, time.Duration, error) {
+			_, _ = s.Get(t.Context(), Account{Host: "a"}, "", func() (string, time.Duration, error) {
 				time.Sleep(time.Second)
 				panic("at the disco")
 			})
 		}()
 		synctest.Wait()
-		if _, err := s.Get(t.Context(), AccountOf("a"), "", nil); err != errBroken {
+		if _, err := s.Get(t.Context(), Account{Host: "a"}, "", nil); err != errBroken {
 			t.Error(err)
 		}
-		if got, _ := s.Get(t.Context(), AccountOf("a"), "", func() (string, time.Duration, error) { return "s", 0, nil }); got != "s" {
+		if got, _ := s.Get(t.Context(), Account{Host: "a"}, "", func() (string, time.Duration, error) { return "s", 0, nil }); got != "s" {
 			t.Error(got)
 		}
 	})
-}
-
-func TestAccountsAreToldApartByEveryPart(t *testing.T) {
-	seen := make(map[Account]bool)
-	for _, parts := range [][]string{{"a", "b"}, {"ab", ""}, {"", "ab"}, {"a", "b", ""}, {"b", "a"}} {
-		seen[AccountOf(parts...)] = true
-	}
-	if len(seen) != 5 {
-		t.Error(len(seen))
-	}
 }

@@ -35,7 +35,7 @@ const (
 // session returns the session of the account, other than the one that was refused.
 func (o *attempt) session(refused string) (string, error) {
 	c := o.account.Credentials
-	where := legacy.AccountOf(o.r.Host, o.r.URL.Path, c.Username, c.Password)
+	where := legacy.Account{Host: o.r.Host, Path: o.r.URL.Path, Digest: o.account.Digest}
 	return o.Sessions.Get(o.r.Context(), where, refused, func() (session string, hold time.Duration, err error) {
 		result, answer := counts.SessionFailed, legacy.NewRecorded()
 		// In the place of the player: others wait for this session too.

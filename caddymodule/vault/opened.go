@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io/fs"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/golang-lru/v2/simplelru"
@@ -21,6 +22,9 @@ type Opened struct {
 
 	// Expires is when the access token ends, or is taken to end where the server did not say.
 	Expires time.Time
+
+	// Account is for what is made of it for the old service. It is made once, as the record stays as it is.
+	Account atomic.Value
 
 	name       seal.Name
 	claim      seal.Claim // of its reference

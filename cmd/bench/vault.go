@@ -15,7 +15,10 @@ import (
 
 	"github.com/caddyserver/certmagic"
 
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/legacy"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/replay"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault/seal"
 )
@@ -140,8 +143,13 @@ func (v *Vault) inMemory(ctx context.Context, from *vault.Vault, handles []strin
 		if err != nil {
 			return err
 		}
-		account := legacy.AccountOf("old.example.com", "/smapi", o.Fields["smapi.username"], o.Fields["smapi.password"])
-		_, err = sessions.Get(ctx, account, "", func() (string, time.Duration, error) { return token + strconv.Itoa(i), 0, nil })
+		account := &flow.OldAccount{Credentials: smapi.Credentials{
+			Kind: smapi.SessionID, Username: o.Fields["smapi.username"], Password: o.Fields["smapi.password"],
+		}}
+		account.Digest = replay.DigestOf(account.Username, account.Password)
+		o.Account.Store(account)
+		at := legacy.Account{Host: "old.example.com", Path: "/smapi", Digest: account.Digest}
+		_, err = sessions.Get(ctx, at, "", func() (string, time.Duration, error) { return token + strconv.Itoa(i), 0, nil })
 		if err != nil {
 			return err
 		}
