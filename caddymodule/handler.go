@@ -218,7 +218,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 			return h.translate(w, r, next, call)
 		}
 		if d.Outcome == flow.Forwarded {
-			h.record(&d)
+			h.record(&d, arrived)
 			return next.ServeHTTP(w, r)
 		}
 		if observes {
@@ -232,7 +232,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 			return h.translate(w, r, next, call)
 		}
 		if d.Outcome == flow.Forwarded {
-			h.record(&d)
+			h.record(&d, time.Now())
 			logCall(h.calls, r, &d, "")
 			return next.ServeHTTP(w, r)
 		}
@@ -247,7 +247,7 @@ func (h *Handler) observe(d flow.Decision) {
 		would = []zap.Field{zap.String("would", "exchange"), zap.String("grant_type", d.Rule.GrantType)}
 	}
 	d.Outcome = flow.Observed
-	h.record(&d)
+	h.record(&d, time.Now())
 	logObserved(h.calls, &d, would...)
 }
 
@@ -284,7 +284,7 @@ func lookup(r *http.Request) exchange.Lookup {
 // answer tells the player and the log, both with the same reference.
 func (h *Handler) answer(w http.ResponseWriter, r *http.Request, d *flow.Decision) error {
 	reference := rand.Text()[:8]
-	h.record(d)
+	h.record(d, time.Now())
 	h.shared.fault(d, reference)
 	logCall(h.calls, r, d, reference)
 
@@ -303,9 +303,8 @@ func (h *Handler) answer(w http.ResponseWriter, r *http.Request, d *flow.Decisio
 }
 
 // record counts a call in the metrics and in the status.
-func (h *Handler) record(d *flow.Decision) {
+func (h *Handler) record(d *flow.Decision, now time.Time) {
 	count(d)
-	now := time.Now()
 	h.shared.history.Add(d.Outcome, now)
 	if r := &d.Result; r.Took > 0 && !r.Replayed {
 		h.shared.history.Exchanges.Note(r.Took, now)

@@ -58,7 +58,7 @@ func (h *Handler) translate(w http.ResponseWriter, r *http.Request, next caddyht
 		d = flow.OldRefused(r.Context(), h.exchanger, call, account)
 		return h.answer(w, r, &d)
 	}
-	h.record(&d)
+	h.record(&d, call.Arrived)
 	logCall(h.calls, r, &d, "")
 	if d.Reason.Cause != "" {
 		h.calls.Warn("served a home although its token cannot be refreshed", append(fieldsOf(&d), zap.String("cause", d.Reason.Cause))...)

@@ -103,48 +103,6 @@ func TestSessionsAreSharedAndBegunAnewOnlyWhenTheyAreForgotten(t *testing.T) {
 	}
 }
 
-// A call that comes alone is one pass through the handlers behind ours; with the beginning of a session, and a call that has to
-// be made once more, there are up to four.
-func TestTheHandlersBehindMeetEachCallAsIfItWereTheFirst(t *testing.T) {
-	endpoint, old := caddytest.Rotate(t, 3600), caddytest.Strict(t, "session_id")
-	site := withOld(endpoint, old.Server, caddytest.VaultFile(t), "session_id")
-	site, _, _ = strings.Cut(site, "reverse_proxy")
-	s := caddytest.Run(t, site+`
-	handle /other* {
-		respond "another service" 404
-	}
-	handle /smapi* {
-		request_header X-Players ^a b
-		request_header +X-Players c
-		uri replace smapi soap
-		rewrite * /old{http.request.uri}
-		vars service at{http.request.uri}
-		reverse_proxy `+old.URL+` {
-			header_up X-Seen "{http.request.uri} {http.request.header.X-Players} {vars.service} {http.request.header.Content-Length}{http.request.body}"
-		}
-	}
-	handle {
-		respond "nobody" 404
-	}`)
-	authToken, key := s.UpgradeOf(t, "session_id")
-	for range 3 {
-		r := s.Browsing(t, "getLastUpdate", "<loginToken><token>"+authToken+"</token><key>"+key+"</key></loginToken>", "")
-		r.Header.Set("X-Players", "aa")
-		checkServed(t, s.Do(t, r))
-		old.With(func() { clear(old.Sessions) })
-	}
-	heard := old.Asked()
-	if len(heard) != 8 { // getSessionId, the call; and twice: the call, getSessionId, the call
-		t.Errorf("the old service was asked %d times", len(heard))
-	}
-	for _, r := range heard {
-		want := fmt.Sprintf("/old/soap ba,c at/smapi %d", r.ContentLength)
-		if got := r.Header.Get("X-Seen"); r.URL.Path != "/old/soap" || strings.Join(r.Header["X-Players"], ",") != "ba,c" || got != want {
-			t.Errorf("%s with %v, and placeholders %q, want %q", r.URL.Path, r.Header["X-Players"], got, want)
-		}
-	}
-}
-
 func TestSessionsOutliveAReload(t *testing.T) {
 	endpoint, old, keys, storage := caddytest.Rotate(t, 3600), caddytest.Strict(t, "session_id"), caddytest.VaultFile(t), t.TempDir()
 	site := withOld(endpoint, old.Server, keys, "session_id")

@@ -91,6 +91,10 @@ func (b *before) restoreLength(r *http.Request) {
 }
 
 func (b *before) release() {
+	const usual = 64
+	if len(b.fields) > usual {
+		return // and keep no room for as many
+	}
 	clear(b.fields)
 	clear(b.groups)
 	b.fields, b.url, b.groups = b.fields[:0], url.URL{}, b.groups[:0]

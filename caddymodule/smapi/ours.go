@@ -149,7 +149,7 @@ func (o Ours) find(r *http.Request, body []byte, clear bool) (*Call, error) {
 	if !clear && !slices.ContainsFunc(d.made, o) {
 		return nil, nil
 	}
-	call, err := o.bearing(d, r.Header["Authorization"])
+	call, err := o.bearing(d, r)
 	if err != nil {
 		return nil, refuseEnvelope(err)
 	}
@@ -169,7 +169,8 @@ func refuseEnvelope(err error) error {
 }
 
 // bearing reads a document that has a token of ours in it, or the header Authorization has.
-func (o Ours) bearing(d *document, authorization []string) (*Call, error) {
+func (o Ours) bearing(d *document, r *http.Request) (*Call, error) {
+	authorization := r.Header["Authorization"]
 	header, content, err := d.envelope()
 	if err != nil {
 		return nil, err
@@ -206,7 +207,7 @@ func (o Ours) bearing(d *document, authorization []string) (*Call, error) {
 		bearing Bearing
 	})
 	call := &both.Call
-	call.Method, call.Credentials, call.Bearing = Method(d.local(el)), c, &both.bearing
+	call.Method, call.Credentials, call.Bearing = methodIn(d.local(el), r.Header["Soapaction"]), c, &both.bearing
 	if account != 0 {
 		if call.HouseholdID, err = d.household(account); err != nil {
 			return nil, err
@@ -222,6 +223,16 @@ func (o Ours) bearing(d *document, authorization []string) (*Call, error) {
 		return nil, refusePlace
 	}
 	return call, nil
+}
+
+// methodIn is the method of an element: the one that a SOAPAction names, so that it takes no memory of its own, if they are the same.
+func methodIn(element []byte, actions []string) Method {
+	if len(actions) == 1 {
+		if name := fragment(actions[0]); name == string(element) {
+			return Method(name)
+		}
+	}
+	return Method(element)
 }
 
 // among reports whether the token or the key of a loginToken is one of ours.

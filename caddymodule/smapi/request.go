@@ -143,16 +143,12 @@ func mayBeXML(r *http.Request) (why error) {
 	return nil
 }
 
-// actionOf finds the method that a SOAPAction names in its fragment, which Sonos's own examples spell in more
-// than one case. Where there is none the body decides.
+// actionOf finds the method that a SOAPAction names. Where there is none the body decides.
 func actionOf(values []string, methods []Method) (action Method, ok bool) {
 	if len(values) != 1 {
 		return "", len(values) == 0
 	}
-	name := strings.Trim(values[0], `" `)
-	if i := strings.LastIndexByte(name, '#'); i >= 0 {
-		name = name[i+1:]
-	}
+	name := fragment(values[0])
 	if name == "" {
 		return "", true
 	}
@@ -162,6 +158,12 @@ func actionOf(values []string, methods []Method) (action Method, ok bool) {
 		}
 	}
 	return "", false
+}
+
+// fragment is that of a SOAPAction, which Sonos's own examples spell in more than one case.
+func fragment(action string) string {
+	name := strings.Trim(action, `" `)
+	return name[strings.LastIndexByte(name, '#')+1:]
 }
 
 func mentions(body []byte, methods []Method) bool {
