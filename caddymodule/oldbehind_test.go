@@ -108,6 +108,7 @@ func TestTheHandlersBehindMeetACallOfAnUpgradedHomeAsANativeOne(t *testing.T) {
 			handlers = strings.NewReplacer("OLD", old.URL, "AUTH", auth.URL, "DEAD", caddytest.DeadAddress(t)).Replace(handlers)
 			s := caddytest.Run(t, site+handlers)
 			authToken, key := s.UpgradeOf(t, "session_id")
+			calls := 1
 
 			call := func(account string) (heard []string, got caddytest.Answer) {
 				t.Helper()
@@ -116,8 +117,18 @@ func TestTheHandlersBehindMeetACallOfAnUpgradedHomeAsANativeOne(t *testing.T) {
 				r.URL.RawQuery = "a=b"
 				r.Header.Set("X-Players", "aa")
 				r.Header.Set("Accept-Encoding", "gzip")
+				length := fmt.Sprintf(`"Content-Length":["%d"]`, r.ContentLength)
 				got = s.Do(t, r)
 				got.Header.Del("Date")
+				calls++
+				var log string
+				caddytest.Eventually(t, "the call is logged", func() bool {
+					log = s.Log(t)
+					return strings.Count(log, "handled request") == calls
+				})
+				if !strings.Contains(log[strings.LastIndex(log, "handled request"):], length) {
+					t.Errorf("who logs the call sees another length than %s", length)
+				}
 				for _, r := range old.Asked() {
 					if strings.Contains(r.Header.Get("SOAPAction"), "getLastUpdate") {
 						heard = append(heard, fmt.Sprint(r.Method, r.Host, r.URL, shown(r.Header), r.Text))

@@ -78,18 +78,6 @@ func (b *before) restore(r *http.Request) {
 	}
 }
 
-// restoreLength has the header Content-Length of r be as it was.
-func (b *before) restoreLength(r *http.Request) {
-	const name = "Content-Length"
-	for i := range b.fields {
-		if b.fields[i].name == name {
-			r.Header[name] = b.fields[i].all()
-			return
-		}
-	}
-	delete(r.Header, name)
-}
-
 func (b *before) release() {
 	const usual = 64
 	if len(b.fields) > usual {

@@ -34,7 +34,12 @@ func (s *Service) Put(w http.ResponseWriter, r *http.Request, next caddyhttp.Han
 	lookup exchange.Lookup) (*flow.OldAccount, error) {
 	o := attempt{Service: s, w: w, r: r, next: next, call: call, account: account, before: remember(r)}
 	defer o.before.release()
-	defer o.before.restoreLength(r)
+	length, known := r.Header["Content-Length"]
+	defer func() {
+		if r.Header["Content-Length"] = length; !known {
+			delete(r.Header, "Content-Length")
+		}
+	}()
 	err := o.put()
 	if !errors.Is(err, ErrPassword) {
 		return account, err

@@ -97,12 +97,15 @@ func (p *peeking) begin(arrived time.Time) {
 
 // buffer is room for most bodies. It is kept for reuse once all of its body has been read again or dropped, and not
 // before: a transport may read on after the handler has returned, and must not meet another listener's password there.
-type buffer [2 << 10]byte
+type buffer struct {
+	room [2 << 10]byte
+	used int // of room, at most
+}
 
 var buffers = sync.Pool{New: func() any { return new(buffer) }}
 
 func (b *buffer) done() {
-	clear(b[:])
+	clear(b.room[:b.used])
 	buffers.Put(b)
 }
 
@@ -158,9 +161,10 @@ func (p *peeking) readAll(size int64) (body []byte, late *lateRead, err error) {
 		size = 1 << 10
 	}
 	// One byte more than promised, so that the end is seen without another allocation.
-	if size < int64(len(buffer{})) {
+	if size < int64(len(buffer{}.room)) {
 		p.lent = buffers.Get().(*buffer)
-		body = p.lent[: 0 : size+1]
+		p.lent.used = int(size + 1)
+		body = p.lent.room[:0:p.lent.used]
 	} else {
 		body = make([]byte, 0, min(size, firstRead)+1)
 	}

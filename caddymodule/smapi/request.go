@@ -196,6 +196,11 @@ func bearer(values []string) (token string, err error) {
 	return token, nil
 }
 
+// isUsual tells of nearly all content types that they are XML in UTF-8, so that it costs little.
+func isUsual(contentType string) bool {
+	return contentType == "text/xml; charset=utf-8" || contentType == `text/xml; charset="utf-8"`
+}
+
 // maxType is how many bytes a content type may have. Real ones have up to some hundred, with an action.
 const maxType = 1 << 10
 
@@ -204,7 +209,7 @@ func typeAllows(values []string) bool {
 	if len(values) != 1 {
 		return len(values) == 0
 	}
-	if values[0] == "text/xml; charset=utf-8" || values[0] == `text/xml; charset="utf-8"` { // nearly all, so that it costs little
+	if isUsual(values[0]) {
 		return true
 	}
 	if len(values[0]) > maxType {
@@ -232,7 +237,7 @@ func encodingFits(types []string, body []byte) bool {
 }
 
 func typeSaysASCII(types []string) bool {
-	return len(types) > 0 && strings.Contains(strings.ToLower(types[0]), ascii)
+	return len(types) > 0 && !isUsual(types[0]) && strings.Contains(strings.ToLower(types[0]), ascii)
 }
 
 const ascii = "us-ascii"

@@ -232,7 +232,7 @@ func checkCharacters(body []byte) error {
 
 // declaration reads <?xml version="1.0" encoding="..." standalone="..."?>, which need not be there.
 func (s *scanner) declaration() error {
-	if !s.skip("<?xml") {
+	if s.skip(`<?xml version="1.0" encoding="utf-8"?>`) || !s.skip("<?xml") { // as nearly all begin, or without one
 		return nil
 	}
 	text, ok := s.until("?>")
