@@ -159,6 +159,22 @@ func TestTheHandlersBehindMeetACallOfAnUpgradedHomeAsANativeOne(t *testing.T) {
 	}
 }
 
+func TestNoPlaceholderShowsTheOldCredentials(t *testing.T) {
+	endpoint, old := caddytest.Rotate(t, 3600), caddytest.Strict(t, "session_id")
+	site, _, _ := strings.Cut(withOld(endpoint, old.Server, caddytest.VaultFile(t), "session_id"), "reverse_proxy")
+	s := caddytest.Run(t, site+"route {\nrequest_header X-Body \"body: {http.request.body}{http.request.body_base64}\"\nreverse_proxy "+old.URL+"\n}")
+	authToken, key := s.UpgradeOf(t, "session_id")
+	for range 2 { // with the beginning of a session, and with a session
+		checkServed(t, s.Browse(t, "getLastUpdate", authToken, key))
+		old.With(func() { clear(old.Sessions) })
+	}
+	for _, r := range old.Asked() {
+		if got := r.Header.Get("X-Body"); got != "body:" {
+			t.Errorf("%s of %s", got, r.Header.Get("SOAPAction"))
+		}
+	}
+}
+
 // shown is a header in one order.
 func shown(header http.Header) (all string) {
 	for _, name := range slices.Sorted(maps.Keys(header)) {

@@ -101,10 +101,14 @@ func own(ctx context.Context) context.Context {
 	if shared == nil {
 		return ctx
 	}
-	withVars, replacer := ctx, caddy.NewEmptyReplacer()
+	withVars, replacer := ctx, caddy.NewReplacer()
 	replacer.Map(func(key string) (any, bool) {
-		if name, ok := strings.CutPrefix(key, "http.vars."); ok {
+		name, isVar := strings.CutPrefix(key, "http.vars.")
+		switch {
+		case isVar:
 			return caddyhttp.GetVar(withVars, name), true
+		case strings.HasPrefix(key, "file."): // which the new one knows, and can be told not to
+			return nil, false
 		}
 		return shared.Get(key)
 	})

@@ -17,22 +17,27 @@ const MaxBody = 64 << 10
 // forwarded as slowly as it comes, and never waits in front of others for an answer.
 var bodyTimeout = 3 * time.Second
 
-// peek reads the body of r, which it leaves as if unread, and tells with why if that was not all of it. It stops
+// peek reads the body of a request, which it leaves as if unread, and tells with why if that was not all of it. It stops
 // at MaxBody and at a first byte that begins no XML.
 //
 // A Read that waits for the sender cannot be called off: the errors of net/http's readers stay, and one of a connection
-// ends its request. So bodyTimeout after r arrived, while that Read goes on, slow is called in a goroutine of its own to
-// forward r, and peek returns late. Reading in a goroutine of its own instead would cost every call two hand-overs.
-func peek(w http.ResponseWriter, r *http.Request, arrived time.Time, slow Then) (body []byte, late *lateRead, why error) {
-	p := peeks.Get().(*peeking)
-	p.w, p.r, p.from, p.slow = w, r, r.Body, slow
+// ends its request. So bodyTimeout after the request arrived, while that Read goes on, then is called in a goroutine of its own
+// to forward it, and peek returns late. Reading in a goroutine of its own instead would cost every call two hand-overs.
+func (c Candidate) peek(w http.ResponseWriter, arrived time.Time, then Then) (body []byte, late *lateRead, why error) {
+	if c.ours != nil { // of others MayCall has told
+		if why := mayRead(c.r); why != nil {
+			return nil, nil, why
+		}
+	}
+	r, p := c.r, peeks.Get().(*peeking)
+	p.w, p.of, p.from, p.then = w, c, r.Body, then
 	p.begin(arrived)
 	body, late, err := p.readAll(r.ContentLength)
 	if late != nil {
 		return nil, late, nil
 	}
 	r.Body = &replay{unread: body, err: err, rest: r.Body, lent: p.lent}
-	p.w, p.r, p.from, p.slow, p.lent, p.read = nil, nil, nil, nil, nil, nil
+	p.w, p.of, p.from, p.then, p.lent, p.read = nil, Candidate{}, nil, nil, nil, nil
 	peeks.Put(p)
 	if err != io.EOF {
 		return body, nil, otherBody
@@ -43,9 +48,9 @@ func peek(w http.ResponseWriter, r *http.Request, arrived time.Time, slow Then) 
 // peeking is a body that is being read.
 type peeking struct {
 	w    http.ResponseWriter
-	r    *http.Request
+	of   Candidate
 	from io.ReadCloser
-	slow Then
+	then Then
 	lent *buffer // what is read into, nil for one that is not kept
 
 	mu    sync.Mutex
@@ -63,12 +68,12 @@ type lateRead struct {
 	read []byte
 	err  error
 
-	forwarded chan struct{} // slow has returned
+	forwarded chan struct{} // then has returned
 	result    error
 	panicked  any
 }
 
-// await returns what slow has returned, or panics as it has.
+// await returns what then has returned, or panics as it has.
 func (l *lateRead) await() error {
 	if <-l.forwarded; l.panicked != nil {
 		panic(l.panicked)
@@ -129,8 +134,8 @@ func (p *peeking) expire() {
 	defer close(l.forwarded)
 	defer p.hasten(l)
 	defer func() { l.panicked = recover() }()
-	p.r.Body = &replay{unread: read, late: l, rest: p.from}
-	l.result = p.slow(nil, len(read), slowBody)
+	p.of.r.Body = &replay{unread: read, late: l, rest: p.from}
+	l.result = p.of.unread(p.then, len(read), slowBody)
 }
 
 // hasten ends the Read that is under way, as far as net/http lets us, when nobody needs it any more: who serves the
@@ -143,7 +148,7 @@ func (p *peeking) hasten(l *lateRead) {
 	}
 	control := http.NewResponseController(p.w)
 	switch {
-	case p.r.ProtoMajor != 1:
+	case p.of.r.ProtoMajor != 1:
 		_ = p.from.Close()
 	case l.panicked != nil:
 		_ = control.SetReadDeadline(time.Now()) // after a panic the connection is closed

@@ -210,8 +210,8 @@ func TestABodyIsLateByItsOwnTime(t *testing.T) {
 		begin := func(arrived time.Time) (late chan time.Duration) {
 			late = make(chan time.Duration, 1)
 			r := post(nil)
-			p.r, p.from = r, r.Body
-			p.slow = func(*Call, int, error) error {
+			p.of.r, p.from = r, r.Body
+			p.then = func(*Call, int, error) error {
 				late <- time.Since(arrived)
 				return nil
 			}

@@ -34,7 +34,9 @@ const (
 // ErrTokenInBody ends the body of a request in which a token of ours comes that could not be looked for before.
 var ErrTokenInBody = errors.New("a token of ours in a body that is not understood")
 
-// MayCall is like the function MayCall, and tells of the calls of every method whose credentials are a token of ours, too.
+// MayCall is like the function MayCall, and tells of the calls of every method whose credentials are a token of ours, too: Serve
+// gives them a Bearing. A request that has such a token in it and is not understood is a Refuse, which must not be forwarded. Of one
+// that is forwarded without having been read as a whole, the body ends with ErrTokenInBody where such a token comes.
 func (o Ours) MayCall(r *http.Request, methods []Method) (c Candidate, may bool) {
 	c, why := o.candidate(r, methods)
 	return c, why == nil
@@ -64,30 +66,10 @@ func (o Ours) candidate(r *http.Request, methods []Method) (c Candidate, why err
 	return c, why
 }
 
-// serveOurs is Serve where there are tokens of ours. The calls that have one have a Bearing. A request that has such a token in
-// it and is not understood is a Refuse, which must not be forwarded. Of one that is forwarded without having been read as a
-// whole, the body ends with ErrTokenInBody where such a token comes.
-func (c Candidate) serveOurs(w http.ResponseWriter, arrived time.Time, then Then) error {
+// understandOurs is understand where there are tokens of ours.
+func (c Candidate) understandOurs(body []byte) (call *Call, why error) {
 	o, r, methods := c.ours, c.r, c.methods
-	unread := func(_ *Call, peeked int, why error) error {
-		if o.authorizes(r) {
-			return then(nil, peeked, refuseBody)
-		}
-		o.guard(r)
-		return then(nil, peeked, why)
-	}
-	if why := mayRead(r); why != nil {
-		return unread(nil, 0, why)
-	}
-	body, late, why := peek(w, r, arrived, unread)
-	if late != nil {
-		return late.await()
-	}
-	if why != nil {
-		return unread(nil, len(body), why)
-	}
 	action, named := actionOf(r.Header["Soapaction"], methods)
-	var call *Call
 	if why = otherAction; named {
 		call, why = understand(r, action, body, methods)
 	}
@@ -108,10 +90,7 @@ func (c Candidate) serveOurs(w http.ResponseWriter, arrived time.Time, then Then
 			call.Bearing = bearing.Bearing
 		}
 	}
-	if call != nil {
-		call.Arrived = arrived
-	}
-	return then(call, len(body), why)
+	return call, why
 }
 
 // authorizes reports whether a token of ours stands in the header Authorization.

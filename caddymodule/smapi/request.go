@@ -58,21 +58,34 @@ func MayCall(r *http.Request, methods []Method) (c Candidate, may bool) {
 //
 // The call holds nothing of the body: see Drop.
 func (c Candidate) Serve(w http.ResponseWriter, arrived time.Time, then Then) error {
-	if c.ours != nil {
-		return c.serveOurs(w, arrived, then)
-	}
-	body, late, why := peek(w, c.r, arrived, then)
+	body, late, why := c.peek(w, arrived, then)
 	if late != nil {
 		return late.await()
 	}
 	if why != nil {
-		return then(nil, len(body), why)
+		return c.unread(then, len(body), why)
 	}
-	call, why := understand(c.r, c.action, body, c.methods)
+	var call *Call
+	if c.ours == nil {
+		call, why = understand(c.r, c.action, body, c.methods)
+	} else {
+		call, why = c.understandOurs(body)
+	}
 	if call != nil {
 		call.Arrived = arrived
 	}
 	return then(call, len(body), why)
+}
+
+// unread goes on with a request whose body has not been read as a whole.
+func (c Candidate) unread(then Then, peeked int, why error) error {
+	if c.ours != nil && c.ours.authorizes(c.r) {
+		return then(nil, peeked, refuseBody)
+	}
+	if c.ours != nil {
+		c.ours.guard(c.r)
+	}
+	return then(nil, peeked, why)
 }
 
 // Read is MayCall and Serve for who has nothing to serve: it returns when the body is over, however long that takes. The body is

@@ -64,7 +64,7 @@ type Received struct {
 func Serve(t testing.TB, handler http.HandlerFunc) *Server {
 	t.Helper()
 	s := new(Server)
-	s.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	s.Server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
 		if err != nil {
 			return // it was cut, and whoever sent it hears of it
@@ -75,8 +75,28 @@ func Serve(t testing.TB, handler http.HandlerFunc) *Server {
 		s.mu.Unlock()
 		handler(w, r)
 	}))
+	s.useFreshPort(t)
+	s.Start()
 	t.Cleanup(s.Close)
 	return s
+}
+
+// seen are the addresses that servers have had.
+var seen sync.Map
+
+// useFreshPort has a server listen where none has been: a handler remembers token endpoints that are gone.
+func (s *Server) useFreshPort(t testing.TB) {
+	for {
+		if _, again := seen.LoadOrStore(s.Listener.Addr().String(), true); !again {
+			return
+		}
+		other, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = s.Listener.Close() // when there is another, or it might be the same again
+		s.Listener = other
+	}
 }
 
 // Asked returns what the server was asked since the last call.
