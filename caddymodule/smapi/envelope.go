@@ -50,7 +50,7 @@ func parse(body []byte, methods []Method) (*Call, error) {
 		return nil, errEnvelope
 	}
 	for _, m := range known {
-		if !d.is(el, sonos, m.element) || !slices.Contains(methods, m.name) {
+		if d.elements[el].namespace != sonos || string(d.local(el)) != string(m.name.element()) || !slices.Contains(methods, m.name) {
 			continue
 		}
 		switch err := d.poll(); {
@@ -118,16 +118,12 @@ func (d *document) poll() error {
 // repeats reports whether a call has twice what it can have once, wherever that stands and whatever its namespace: the second
 // one might be the one that the old service looks at. The same holds for calls.
 func (d *document) repeats() bool {
-	for _, n := range []name{credentialsName, usernameName, passwordName, linkCodeName, linkDeviceIDName} {
+	for _, n := range []name{credentialsName, usernameName, passwordName, linkCodeName, linkDeviceIDName, callName} {
 		if d.met[n] > 1 {
 			return true
 		}
 	}
-	calls := 0
-	for n := firstMethod; n <= lastMethod; n++ {
-		calls += int(d.met[n])
-	}
-	return calls > 1
+	return false
 }
 
 // credentials reads the credentials of a header, and returns the element that they are in.

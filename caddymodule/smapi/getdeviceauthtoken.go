@@ -4,8 +4,7 @@ package smapi
 const GetDeviceAuthToken Method = "getDeviceAuthToken"
 
 var getDeviceAuthToken = method{
-	name:    GetDeviceAuthToken,
-	element: getDeviceAuthTokenName,
+	name: GetDeviceAuthToken,
 	read: func(d *document, header, el int) (call Call, err error) {
 		if call.HouseholdID, err = d.household(el); err != nil {
 			return call, err

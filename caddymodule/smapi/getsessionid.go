@@ -6,8 +6,7 @@ const GetSessionID Method = "getSessionId"
 
 // The account is in the body: Sonos's own sample has no header at all.
 var getSessionID = method{
-	name:    GetSessionID,
-	element: getSessionIDName,
+	name: GetSessionID,
 	read: func(d *document, _, el int) (call Call, err error) {
 		var account Credentials // is looked at, but not handed on
 		if err = d.login(el, &account); err != nil {

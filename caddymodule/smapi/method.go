@@ -13,8 +13,7 @@ func (m Method) element() Method {
 
 // method is how a SMAPI method is read and answered.
 type method struct {
-	name    Method
-	element name // that a call of it is
+	name Method
 
 	// read says what a call of it says: el is its element in the body, header that of the envelope, 0 where there
 	// is none.

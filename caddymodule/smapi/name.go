@@ -28,11 +28,7 @@ const (
 	deviceProviderName
 	deviceCertName
 
-	getDeviceAuthTokenName
-	getSessionIDName
-	refreshAuthTokenName
-	getAppLinkName
-	getDeviceLinkCodeName
+	callName // of all methods that are known
 
 	getSessionIDResultName
 	faultName
@@ -41,24 +37,32 @@ const (
 	numNames
 
 	firstBefore, lastBefore = zonePlayerIDName, deviceCertName
-	firstMethod, lastMethod = getDeviceAuthTokenName, getDeviceLinkCodeName
 )
 
-var names = [numNames]string{
-	envelopeName: "Envelope", headerName: "Header", bodyName: "Body",
-	credentialsName: "credentials", loginName: "login", loginTokenName: "loginToken", sessionIDName: "sessionId",
-	usernameName: "username", passwordName: "password", tokenName: "token", keyName: "key", householdIDName: "householdId",
-	linkCodeName: "linkCode", linkDeviceIDName: "linkDeviceId",
-	zonePlayerIDName: "zonePlayerId", deviceIDName: "deviceId", deviceProviderName: "deviceProvider", deviceCertName: "deviceCert",
-	getDeviceAuthTokenName: string(GetDeviceAuthToken), getSessionIDName: string(GetSessionID),
-	refreshAuthTokenName: string(RefreshAuthToken), getAppLinkName: string(GetAppLink), getDeviceLinkCodeName: string(GetDeviceLinkCode),
-	getSessionIDResultName: "getSessionIdResult", faultName: "Fault", faultCodeName: "faultcode",
+var names = map[string]name{
+	"Envelope": envelopeName, "Header": headerName, "Body": bodyName,
+	"credentials": credentialsName, "login": loginName, "loginToken": loginTokenName, "sessionId": sessionIDName,
+	"username": usernameName, "password": passwordName, "token": tokenName, "key": keyName, "householdId": householdIDName,
+	"linkCode": linkCodeName, "linkDeviceId": linkDeviceIDName,
+	"zonePlayerId": zonePlayerIDName, "deviceId": deviceIDName, "deviceProvider": deviceProviderName, "deviceCert": deviceCertName,
+	"getSessionIdResult": getSessionIDResultName, "Fault": faultName, "faultcode": faultCodeName,
 }
 
-// byLength are the names that have a length.
-var byLength = func() (table [32][]name) {
-	for n := otherName + 1; n < numNames; n++ {
-		table[len(names[n])] = append(table[len(names[n])], n)
+// named is a text that is a name.
+type named struct {
+	text string
+	name name
+}
+
+// byLength has the names by their lengths, which tell most of them apart.
+var byLength = func() (table [32][]named) {
+	for text, n := range names {
+		table[len(text)] = append(table[len(text)], named{text, n})
+	}
+	for _, m := range known {
+		if m.name != Poll { // which is getDeviceAuthToken
+			table[len(m.name)] = append(table[len(m.name)], named{string(m.name), callName})
+		}
 	}
 	return table
 }()
@@ -68,8 +72,8 @@ func nameOf(local []byte) name {
 		return otherName
 	}
 	for _, n := range byLength[len(local)] {
-		if string(local) == names[n] {
-			return n
+		if string(local) == n.text {
+			return n.name
 		}
 	}
 	return otherName

@@ -19,7 +19,7 @@ func TestASessionIsAskedForAsPlayersDo(t *testing.T) {
 			t.Fatal(err)
 		}
 		_, content, err := d.envelope()
-		if err != nil || !d.is(int(d.elements[content].first), sonos, getSessionIDName) {
+		if err != nil || string(d.local(int(d.elements[content].first))) != "getSessionId" {
 			t.Fatalf("%v: %s", err, body)
 		}
 		var c Credentials

@@ -4,8 +4,7 @@ package smapi
 const RefreshAuthToken Method = "refreshAuthToken"
 
 var refreshAuthToken = method{
-	name:    RefreshAuthToken,
-	element: refreshAuthTokenName,
+	name: RefreshAuthToken,
 	read: func(d *document, header, _ int) (call Call, err error) {
 		var loginToken int
 		if call.Credentials, loginToken, err = d.credentials(header); err != nil {

@@ -29,8 +29,8 @@ const (
 )
 
 var (
-	getAppLink        = method{name: GetAppLink, element: getAppLinkName, read: readSignIn}
-	getDeviceLinkCode = method{name: GetDeviceLinkCode, element: getDeviceLinkCodeName, read: readSignIn}
+	getAppLink        = method{name: GetAppLink, read: readSignIn}
+	getDeviceLinkCode = method{name: GetDeviceLinkCode, read: readSignIn}
 )
 
 func readSignIn(d *document, _, el int) (call Call, err error) {
@@ -42,8 +42,7 @@ func readSignIn(d *document, _, el int) (call Call, err error) {
 }
 
 var pollDeviceAuthToken = method{
-	name:    Poll,
-	element: getDeviceAuthTokenName,
+	name: Poll,
 	read: func(d *document, header, el int) (call Call, err error) {
 		code, err := d.childText(el, linkCodeName)
 		if err != nil {
