@@ -22,6 +22,7 @@ type OldService struct {
 
 	parts []part
 	needs []string // placeholders of the parts, of calls and of token responses
+	texts bool     // the parts have texts, too, which may come from files that change
 }
 
 // part is one part of the old credentials.
@@ -65,6 +66,7 @@ func NewOldService(kind smapi.Kind, values map[string]exchange.Template, grace t
 		p.value = values[p.name]
 		o.parts = append(o.parts, p)
 		for _, piece := range p.value {
+			o.texts = o.texts || piece.Text != nil
 			if piece.Text == nil && !slices.Contains(o.needs, piece.Placeholder) {
 				o.needs = append(o.needs, piece.Placeholder)
 			}
@@ -161,7 +163,7 @@ type OldAccount struct {
 	smapi.Credentials
 	HouseholdID string
 
-	// Digest is of the user name and the password. It is no secret.
+	// Digest is of the user name and the password with which a session is begun. It is no secret.
 	Digest replay.Digest
 
 	opened  *vault.Opened
@@ -169,7 +171,7 @@ type OldAccount struct {
 	missing string // a placeholder, without which there are no credentials; blank for none
 }
 
-// account is what a record is at the old service. It is kept with it for the next call.
+// account is what a record is at the old service. It is kept with it for the next call, if it will be the same then.
 func (o *OldService) account(opened *vault.Opened) *OldAccount {
 	if a, ok := opened.Account.Load().(*OldAccount); ok && a.service == o {
 		return a
@@ -177,9 +179,13 @@ func (o *OldService) account(opened *vault.Opened) *OldAccount {
 	a := &OldAccount{HouseholdID: opened.Household, opened: opened, service: o, missing: o.missing(opened.Fields)}
 	if a.missing == "" {
 		o.fill(&a.Credentials, opened.Fields)
+	}
+	if o.Kind == smapi.SessionID {
 		a.Digest = replay.DigestOf(a.Username, a.Password)
 	}
-	opened.Account.Store(a)
+	if !o.texts {
+		opened.Account.Store(a)
+	}
 	return a
 }
 

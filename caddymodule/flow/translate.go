@@ -46,8 +46,9 @@ func (p *Policy) OpenOld(ctx context.Context, x *exchange.Exchanger, call *smapi
 			return nil, d
 		}
 	}
+	account := p.OldService.account(o)
 	for range 2 {
-		missing := p.OldService.account(o).missing
+		missing := account.missing
 		if o.Dead {
 			d.Outcome, d.Reason.Cause = Expired, causeDead
 			return nil, d
@@ -62,8 +63,8 @@ func (p *Policy) OpenOld(ctx context.Context, x *exchange.Exchanger, call *smapi
 		if served {
 			break
 		}
+		account = p.OldService.account(o)
 	}
-	account := p.OldService.account(o)
 	if account.missing != "" {
 		p.lacking(x, &d, o, account.missing)
 		return nil, d
