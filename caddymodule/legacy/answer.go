@@ -18,17 +18,11 @@ type Answer struct {
 	Status int // 0 until there is one
 
 	w      http.ResponseWriter
-	before []field // what w's header had
+	before Fields // of w's header
 	body   []byte
 	state  state
 
 	fieldSpace [3]field // what before starts on
-}
-
-type field struct {
-	name   string
-	values []string
-	first  [1]string // what values starts on
 }
 
 type state uint8
@@ -42,15 +36,7 @@ const (
 // NewAnswer returns an Answer that writes to w.
 func NewAnswer(w http.ResponseWriter) *Answer {
 	a := &Answer{w: w}
-	a.before = a.fieldSpace[:0]
-	if header := w.Header(); len(header) > len(a.fieldSpace) {
-		a.before = make([]field, 0, len(header))
-	}
-	for name, values := range w.Header() {
-		a.before = append(a.before, field{name: name})
-		f := &a.before[len(a.before)-1]
-		f.values = append(f.first[:0], values...)
-	}
+	a.before = Fields(a.fieldSpace[:]).Of(w.Header())
 	return a
 }
 
@@ -124,13 +110,7 @@ func (a *Answer) Release() error {
 }
 
 // Withdraw leaves no trace of an answer that is held back.
-func (a *Answer) Withdraw() {
-	header := a.w.Header()
-	clear(header)
-	for _, f := range a.before {
-		header[f.name] = f.values
-	}
-}
+func (a *Answer) Withdraw() { a.before.Restore(a.w.Header()) }
 
 // Text is the body of an answer that is held back, without the gzip that it may have been sent with. It is nil where it
 // cannot be read, or is more than 4 * MaxHeld.

@@ -5,27 +5,21 @@ import (
 	"maps"
 	"net/http"
 	"net/url"
-	"slices"
 	"strings"
 	"sync"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/legacy"
 )
 
 // before is a request before the handlers behind ours have changed it, as they do in place, so that each call that is made of
 // it meets them as if it were the first one.
 type before struct {
-	fields []field
+	header legacy.Fields
 	url    url.URL
 	groups []string
-}
-
-type field struct {
-	name   string
-	value  string // of most, which is no slice
-	values []string
-	one    bool
 }
 
 // routeGroup is where Caddy keeps the groups of routes, such as handle blocks, of which one has been taken.
@@ -42,35 +36,17 @@ var befores = sync.Pool{New: func() any { return new(before) }}
 func remember(r *http.Request) *before {
 	b := befores.Get().(*before)
 	b.url = *r.URL
-	for name, values := range r.Header {
-		f := field{name: name, one: len(values) == 1}
-		if f.one {
-			f.value = values[0]
-		} else {
-			f.values = slices.Clone(values)
-		}
-		b.fields = append(b.fields, f)
-	}
+	b.header = b.header.Of(r.Header)
 	for group := range groupsOf(r) {
 		b.groups = append(b.groups, group)
 	}
 	return b
 }
 
-func (f *field) all() []string {
-	if f.one {
-		return []string{f.value}
-	}
-	return slices.Clone(f.values)
-}
-
 // restore has r be as it was.
 func (b *before) restore(r *http.Request) {
 	*r.URL = b.url
-	clear(r.Header)
-	for i := range b.fields {
-		r.Header[b.fields[i].name] = b.fields[i].all()
-	}
+	b.header.Restore(r.Header)
 	groups := groupsOf(r)
 	clear(groups)
 	for _, group := range b.groups {
@@ -80,12 +56,12 @@ func (b *before) restore(r *http.Request) {
 
 func (b *before) release() {
 	const usual = 64
-	if len(b.fields) > usual {
+	if len(b.header) > usual {
 		return // and keep no room for as many
 	}
-	clear(b.fields)
+	clear(b.header)
 	clear(b.groups)
-	b.fields, b.url, b.groups = b.fields[:0], url.URL{}, b.groups[:0]
+	b.url, b.groups = url.URL{}, b.groups[:0]
 	befores.Put(b)
 }
 
