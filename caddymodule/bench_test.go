@@ -81,7 +81,10 @@ type body struct{ *bytes.Reader }
 func (body) Close() error { return nil }
 
 func benchmark(b *testing.B, action string, envelope []byte) {
-	h := provisioned(b, roundTrip(issues))
+	benchmarkOf(b, provisioned(b, roundTrip(issues)), action, envelope)
+}
+
+func benchmarkOf(b *testing.B, h *Handler, action string, envelope []byte) {
 	content := body{bytes.NewReader(envelope)}
 	r := httptest.NewRequest(http.MethodPost, "/smapi", content)
 	r.ContentLength = int64(len(envelope))
@@ -124,6 +127,13 @@ func BenchmarkForwardOtherMethod(b *testing.B) {
 func BenchmarkForwardPeeked(b *testing.B) {
 	envelope := bytes.ReplaceAll(request(b, "forward-get-metadata.xml"), []byte("getDeviceAuthToken"), []byte("root"))
 	benchmark(b, "", append(envelope, bytes.Repeat([]byte(" "), 1<<10-len(envelope))...))
+}
+
+// BenchmarkForwardOtherHome looks for a token of ours in a call that has none.
+func BenchmarkForwardOtherHome(b *testing.B) {
+	h := provisioned(b, roundTrip(issues))
+	h.ours = seal.Bears
+	benchmarkOf(b, h, "getMetadata", request(b, "forward-get-metadata.xml"))
 }
 
 func BenchmarkForwardPoll(b *testing.B) {
