@@ -133,12 +133,23 @@ func (g *gate) demote(network Network) {
 	}
 }
 
-// await waits for a place, unless it is abandoned.
-func (g *gate) await(w *waiting, abandoned <-chan struct{}) Admission {
+// await waits for a place until the deadline, and longer where the trial is not abandoned then.
+func (g *gate) await(t *Trial, w *waiting) Admission {
+	deadline := time.NewTimer(time.Until(t.Deadline))
+	defer deadline.Stop()
 	select {
 	case a := <-w.admitted:
 		return a
-	case <-abandoned:
+	case <-t.Context.Done():
+		t.Leave()
+	case <-deadline.C:
+		t.Leave()
+	case <-t.Abandoned:
+	}
+	select {
+	case a := <-w.admitted:
+		return a
+	case <-t.Abandoned:
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()

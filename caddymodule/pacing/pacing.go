@@ -109,7 +109,7 @@ func (p *Pacer) Pass(t *Trial, send func() Report) (a Admission, waited time.Dur
 	admitted := arrived
 	a, w := p.gate.enter(t, p.networks.rank(t.Network, arrived))
 	if a == queued {
-		a = p.queue(t, w)
+		a = p.gate.await(t, w)
 		admitted = time.Now()
 	}
 	waited = admitted.Sub(arrived)
@@ -153,13 +153,6 @@ func (p *Pacer) holdBack(t *Trial, r Report, alone bool) {
 		}
 	}
 	p.gate.holdBack(r.HoldBack)
-}
-
-func (p *Pacer) queue(t *Trial, w *waiting) Admission {
-	ctx, cancel := context.WithDeadline(t.Context, t.Deadline)
-	defer cancel()
-	defer context.AfterFunc(ctx, t.Leave)()
-	return p.gate.await(w, t.Abandoned)
 }
 
 // Status is a Pacer at one moment.
