@@ -12,6 +12,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/smapi-tools/caddy-smapi-upgrade/cmd/bench/crowd"
 )
 
 // Wave is what became of so many accounts that ask for their upgrade at once, and ask again after five seconds
@@ -32,11 +34,11 @@ const inFlight = 64
 
 func measureWaves(only int, admin string) (waves []Wave, err error) {
 	for i, w := range []Wave{
-		{Accounts: 1000, LoginsPerSecond: 100, Protocol: http1},
-		{Accounts: 10000, LoginsPerSecond: 1000, Protocol: http1},
-		{Accounts: 10000, LoginsPerSecond: 400, Protocol: http1},
-		{Accounts: 50000, LoginsPerSecond: 2000, Protocol: http2},
-		{Accounts: 2000, LoginsPerSecond: 200, Protocol: tls12},
+		{Accounts: 1000, LoginsPerSecond: 100, Protocol: crowd.HTTP1},
+		{Accounts: 10000, LoginsPerSecond: 1000, Protocol: crowd.HTTP1},
+		{Accounts: 10000, LoginsPerSecond: 400, Protocol: crowd.HTTP1},
+		{Accounts: 50000, LoginsPerSecond: 2000, Protocol: crowd.HTTP2},
+		{Accounts: 2000, LoginsPerSecond: 200, Protocol: crowd.TLS12},
 	} {
 		if only != 0 && only != i+1 {
 			continue
@@ -63,9 +65,9 @@ func (w *Wave) measure(admin string) error {
 	}
 	defer endpoint.stop()
 	site, ca := "http://"+h.withAddr+" {", (*x509.CertPool)(nil)
-	if w.Protocol == tls12 {
+	if w.Protocol == crowd.TLS12 {
 		var cert, key string
-		if cert, key, ca, err = rsaCertificate(h.dir); err != nil {
+		if cert, key, ca, err = crowd.RSACertificate(h.dir); err != nil {
 			return err
 		}
 		site = fmt.Sprintf("https://%s {\ntls %s %s", h.withAddr, cert, key)
@@ -76,11 +78,11 @@ func (w *Wave) measure(admin string) error {
 		return err
 	}
 	defer caddy.stop()
-	all, err := newCrowd(w.Accounts, w.Protocol, h.withAddr, ca)
+	all, err := crowd.New(w.Accounts, w.Protocol, h.withAddr, ca)
 	if err != nil {
 		return err
 	}
-	defer all.close()
+	defer all.Close()
 	cpu, around, err := clocks(caddy, endpoint)
 	if err != nil {
 		return err
@@ -94,7 +96,7 @@ func (w *Wave) measure(admin string) error {
 		calls.Go(func() {
 			call := upgradeOf(i)
 			for time.Since(start) < 2*time.Minute {
-				answer, err := all.ask(i, "getDeviceAuthToken", call)
+				answer, err := all.Ask(i, "getDeviceAuthToken", call)
 				if strings.Contains(answer, "<authToken>"+token) {
 					return
 				}

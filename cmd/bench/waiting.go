@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/smapi-tools/caddy-smapi-upgrade/cmd/bench/crowd"
 	"github.com/smapi-tools/caddy-smapi-upgrade/internal/loopback"
 )
 
@@ -24,7 +25,7 @@ type Waiting struct {
 }
 
 func measureWaiting() (all []Waiting, err error) {
-	for _, w := range []Waiting{{Players: 2000, Protocol: http1}, {Players: 2000, Protocol: http2}} {
+	for _, w := range []Waiting{{Players: 2000, Protocol: crowd.HTTP1}, {Players: 2000, Protocol: crowd.HTTP2}} {
 		progress("%d players wait, over %s", w.Players, w.Protocol)
 		if w.Bare, err = w.measure(func(service, _ string) string { return "reverse_proxy " + service }); err != nil {
 			return nil, fmt.Errorf("a bare proxy, %s: %w", w.Protocol, err)
@@ -65,18 +66,18 @@ func (w *Waiting) measure(site func(service, token string) string) (kib float64,
 		return 0, err
 	}
 	defer caddy.stop()
-	all, err := newCrowd(w.Players, w.Protocol, h.withAddr, nil)
+	all, err := crowd.New(w.Players, w.Protocol, h.withAddr, nil)
 	if err != nil {
 		return 0, err
 	}
-	defer all.close()
+	defer all.Close()
 	idle, err := memoryOf(caddy, currentMemory)
 	if err != nil {
 		return 0, err
 	}
 	var calls sync.WaitGroup
 	for i := range w.Players {
-		calls.Go(func() { _, _ = all.ask(i, "getDeviceAuthToken", upgradeOf(i)) })
+		calls.Go(func() { _, _ = all.Ask(i, "getDeviceAuthToken", upgradeOf(i)) })
 	}
 	defer calls.Wait()
 	defer close(release)
