@@ -53,9 +53,11 @@ var oldAccounts = []oldAccount{
 	{Credentials{Kind: Anonymous}, func(*spelling) string { return "" }},
 }
 
+const everydayType = "text/xml; charset=utf-8"
+
 func everydayPost(method, authorization string, body []byte) *http.Request {
 	r := httptest.NewRequest(http.MethodPost, "/smapi", bytes.NewReader(body))
-	r.Header.Set("Content-Type", "text/xml; charset=utf-8")
+	r.Header.Set("Content-Type", everydayType)
 	r.Header.Set("SOAPAction", `"http://www.sonos.com/Services/1.1#`+method+`"`)
 	if authorization != "" {
 		r.Header.Set("Authorization", authorization)
@@ -335,14 +337,21 @@ func FuzzOurs(f *testing.F) {
 			account := place.Account(&s)
 			for n, text := range []string{s.Text, s.Wrong} {
 				if text != "" {
-					f.Add(s.Call(text, []string{"search", "getMetadata"}[(i+n)%2], account), place.Authorization)
+					f.Add(s.Call(text, []string{"search", "getMetadata"}[(i+n)%2], account), place.Authorization, everydayType)
 				}
 			}
 		}
 	}
-	f.Fuzz(func(t *testing.T, body []byte, authorization string) {
+	for _, hide := range hiding {
+		for _, contentType := range []string{everydayType, "text/xml; charset=iso-8859-1", "application/soap+xml"} {
+			f.Add([]byte(`<?xml version="1.0" encoding="ISO-8859-1"?><a>`+hide(ourToken)+"</a>"), "", contentType)
+		}
+		f.Add([]byte(inUTF16("<a>"+hide(ourToken)+"</a>", false, true)), "", "text/xml; charset=utf-16")
+	}
+	f.Fuzz(func(t *testing.T, body []byte, authorization, contentType string) {
 		r := everydayPost("getMetadata", authorization, body)
 		r.Header.Del("SOAPAction")
+		r.Header.Set("Content-Type", contentType)
 		call, why := readOurs(r, allMethods)
 		if call == nil || call.Bearing == nil {
 			if _, refused := why.(Refuse); refused || call != nil {
@@ -357,6 +366,9 @@ func FuzzOurs(f *testing.F) {
 			}
 			if d, err := new(scanner).scan(got); err == nil && hasOurs(d) {
 				t.Fatal("forwarded a token by references")
+			}
+			if strings.Contains(contentType, "xml") && seesOurs(string(got), contentType) {
+				t.Fatal("forwarded a token that is hidden")
 			}
 			return
 		}

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 )
@@ -36,7 +37,8 @@ var ErrTokenInBody = errors.New("a token of ours in a body that is not understoo
 
 // MayCall is like the function MayCall, and tells of the calls of every method whose credentials are a token of ours, too: Serve
 // gives them a Bearing. A request that has such a token in it and is not understood is a Refuse, which must not be forwarded. Of one
-// that is forwarded without having been read as a whole, the body ends with ErrTokenInBody where such a token comes.
+// that is forwarded without having been read as a whole, the body ends with ErrTokenInBody where such a token comes. In XML a token is
+// found as any reader of it would see it, whatever encoding it is in; in a compressed body it is not.
 func (o Ours) MayCall(r *http.Request, methods []Method) (c Candidate, may bool) {
 	c, why := o.candidate(r, methods)
 	return c, why == nil
@@ -103,9 +105,17 @@ func (o Ours) authorizes(r *http.Request) bool {
 	return false
 }
 
-// mayHide reports whether a body may have a token of ours in it by references or in pieces, which no player writes.
+// mayHide reports whether a body may have a token of ours in it by references, in pieces, or in UTF-16, which no player writes.
 func mayHide(body []byte) bool {
-	return has(body, '&', '#') || has(body, '<', '!')
+	behind := body[min(len(body), len(byteOrderMark)+len("<?")):] // where a declaration begins
+	return has(body, '&', '#') || has(body, '<', '!') || has(behind, '<', '?') || bytes.IndexByte(body, 0) >= 0
+}
+
+// hidden reports whether some reader may see a token of ours in a body that is not understood here.
+func (o Ours) hidden(body []byte) bool {
+	var p plain
+	p.add(body)
+	return o(p.text)
 }
 
 // has reports whether one byte stands behind another. It goes by the second, which hardly any body has.
@@ -128,7 +138,7 @@ func (o Ours) find(r *http.Request, body []byte, clear bool) (*Call, error) {
 	defer s.release()
 	d, err := s.scan(body)
 	if err != nil || !encodingFits(r.Header["Content-Type"], body) {
-		if clear {
+		if clear || o.hidden(body) {
 			return nil, refuseEnvelope(err)
 		}
 		return nil, nil
@@ -250,7 +260,11 @@ func (o Ours) elsewhere(d *document, account int) bool {
 // guard ends the body of r where a token of ours comes.
 func (o Ours) guard(r *http.Request) {
 	if r.Body != nil && r.Body != http.NoBody {
-		r.Body = &guarded{ReadCloser: r.Body, ours: o}
+		g := &guarded{ReadCloser: r.Body, ours: o}
+		if types := r.Header["Content-Type"]; len(types) == 0 || strings.Contains(strings.ToLower(strings.Join(types, ",")), "xml") {
+			g.plain = new(plain)
+		}
+		r.Body = g
 	}
 }
 
@@ -263,9 +277,10 @@ func Met(body io.ReadCloser) bool {
 // guarded is a body that is looked through while it is read.
 type guarded struct {
 	io.ReadCloser
-	ours Ours
-	tail []byte // the end of what was read
-	met  atomic.Bool
+	ours  Ours
+	tail  []byte // the end of what was read
+	plain *plain // nil where it is no XML
+	met   atomic.Bool
 }
 
 // maxTail is how much of what was read is looked at again with what comes next.
@@ -277,7 +292,7 @@ func (b *guarded) Read(p []byte) (int, error) {
 	}
 	n, err := b.ReadCloser.Read(p)
 	b.tail = append(b.tail, p[:min(n, maxTail)]...)
-	if b.ours(b.tail) || b.ours(p[:n]) {
+	if b.ours(b.tail) || b.ours(p[:n]) || b.plain != nil && b.plain.has(b.ours, p[:n]) {
 		b.met.Store(true)
 		clear(p[:n])
 		return 0, ErrTokenInBody

@@ -1,0 +1,155 @@
+package smapi
+
+import (
+	"bytes"
+	"encoding/xml"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"unicode/utf16"
+
+	"golang.org/x/net/html/charset"
+	"golang.org/x/text/encoding/unicode"
+	"golang.org/x/text/transform"
+)
+
+func inUTF16(text string, bigEndian, mark bool) string {
+	var out []byte
+	units := utf16.Encode([]rune(text))
+	if mark {
+		units = append([]uint16{0xfeff}, units...)
+	}
+	for _, u := range units {
+		if bigEndian {
+			out = append(out, byte(u>>8), byte(u))
+		} else {
+			out = append(out, byte(u), byte(u>>8))
+		}
+	}
+	return string(out)
+}
+
+// hiding are ways to write a token that XML readers see all the same.
+var hiding = map[string]func(token string) string{
+	"a reference":                func(t string) string { return "&#115;" + t[1:] },
+	"a hexadecimal one":          func(t string) string { return "&#x73;" + t[1:] },
+	"one with zeros":             func(t string) string { return "&#" + strings.Repeat("0", 500) + "115;" + t[1:] },
+	"hexadecimal with zeros":     func(t string) string { return t[:1] + "&#x" + strings.Repeat("0", 500) + "6D;" + t[2:] },
+	"a comment in it":            func(t string) string { return t[:2] + "<!-- - -- x>y -->" + t[2:] },
+	"a CDATA section":            func(t string) string { return "<![CDATA[" + t[:2] + "]]>" + t[2:] },
+	"two CDATA sections":         func(t string) string { return "<![CDATA[" + t[:2] + "]]><![CDATA[" + t[2:] + "]]>" },
+	"a processing instruction":   func(t string) string { return t[:3] + "<?x y?>" + t[3:] },
+	"behind a CDATA section":     func(t string) string { return "<![CDATA[<!--]]>&#115;" + t[1:] },
+	"behind a comment":           func(t string) string { return "<!-- <![CDATA[ -->&#115;" + t[1:] },
+	"behind an entity":           func(t string) string { return "&amp;&#115;" + t[1:] },
+	"every character":            func(t string) string { return byReferences(t) },
+	"references and comments":    func(t string) string { return "&#115;<!---->&#109;<!---->" + t[2:] },
+	"references that are broken": func(t string) string { return "&#x;&#;&#115" + " &#115;" + t[1:] },
+}
+
+func byReferences(token string) string {
+	var b strings.Builder
+	for _, r := range []byte(token) {
+		b.WriteString("&#x00" + string("0123456789abcdef"[r>>4]) + string("0123456789abcdef"[r&15]) + ";")
+	}
+	return b.String()
+}
+
+// Whatever a body is that is not understood, an old service may have a reader that understands it.
+func TestATokenThatIsHiddenIsFoundWhateverTheBodyIs(t *testing.T) {
+	const latin = `<?xml version="1.0" encoding="ISO-8859-1"?>`
+	for name, hide := range hiding {
+		body := "<a>" + hide(ourToken) + "</a>"
+		for what, c := range map[string]struct {
+			contentType, body string
+			change            func(*http.Request)
+		}{
+			"a well-formed one":           {"text/xml", body, nil},
+			"a malformed one":             {"text/xml", body + "<", nil},
+			"declared as Latin-1":         {"text/xml", latin + body, nil},
+			"Latin-1 by its content type": {"text/xml; charset=iso-8859-1", body, nil},
+			"SOAP 1.2":                    {"application/soap+xml; charset=utf-8", body, nil},
+			"with attachments":            {`multipart/related; type="text/xml"`, "--x\r\n\r\n" + body, nil},
+			"without a content type":      {"", latin + body, nil},
+			"UTF-16":                      {"text/xml; charset=utf-16", inUTF16(body, true, true), nil},
+			"UTF-16, not said":            {"text/xml", inUTF16(body, false, false), nil},
+			"UTF-16 with a mark":          {"text/xml", inUTF16(body, false, true), nil},
+			"with trailers":               {"text/xml", body, func(r *http.Request) { r.Trailer = http.Header{"A": nil} }},
+			"longer than fits":            {"text/xml", body + strings.Repeat(" ", MaxBody), nil},
+			"not ASCII as declared":       {"text/xml; charset=us-ascii", "<a>\u00df</a>" + body, nil},
+		} {
+			for _, size := range []int{1, 7, 1 << 20} {
+				r := everydayPost("getLastUpdate", "", nil)
+				r.Header.Set("Content-Type", c.contentType)
+				if c.contentType == "" {
+					r.Header.Del("Content-Type")
+				}
+				r.ContentLength = int64(len(c.body))
+				r.Body = io.NopCloser(&pieces{[]byte(c.body), size})
+				if c.change != nil {
+					c.change(r)
+				}
+				call, why := readOurs(r, upgrades)
+				if _, refused := why.(Refuse); refused {
+					continue
+				}
+				got, err := io.ReadAll(r.Body)
+				if call != nil || err != ErrTokenInBody || seesOurs(string(got), c.contentType) {
+					t.Errorf("%s, %s, in pieces of %d: %v, forwarded with %v: %q", name, what, size, why, err, got)
+				}
+			}
+		}
+	}
+}
+
+// seesOurs reports whether a reader of many encodings sees a token of ours in the texts of a body, until it gives up.
+func seesOurs(body, contentType string) bool {
+	var in io.Reader = transform.NewReader(strings.NewReader(body), unicode.BOMOverride(transform.Nop))
+	if _, label, _ := strings.Cut(contentType, "charset="); label != "" && label != "us-ascii" {
+		var err error
+		if in, err = charset.NewReaderLabel(label, strings.NewReader(body)); err != nil {
+			return false
+		}
+	}
+	d := xml.NewDecoder(in)
+	d.CharsetReader = charset.NewReaderLabel
+	var text []byte
+	for {
+		token, err := d.Token()
+		if err != nil {
+			return ours(text)
+		}
+		switch x := token.(type) {
+		case xml.CharData:
+			text = append(text, x...)
+		case xml.StartElement, xml.EndElement:
+			if ours(text) {
+				return true
+			}
+			text = nil
+		}
+	}
+}
+
+func TestPlainTextIsTheSameInPieces(t *testing.T) {
+	for name, hide := range hiding {
+		body := []byte("a<b c='&#100;'>" + hide(ourToken) + "<!-- e --></b>&f;&#103;")
+		var whole plain
+		whole.add(body)
+		if !bytes.Contains(whole.text, []byte(ourToken)) {
+			t.Errorf("%s: %s", name, whole.text)
+		}
+		for size := 1; size < 50; size++ {
+			var p plain
+			for rest := body; len(rest) > 0; {
+				n := min(size, len(rest))
+				p.add(rest[:n])
+				rest = rest[n:]
+			}
+			if !bytes.Equal(p.text, whole.text) {
+				t.Fatalf("%s in pieces of %d: %s, want %s", name, size, p.text, whole.text)
+			}
+		}
+	}
+}
