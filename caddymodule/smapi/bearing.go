@@ -80,7 +80,7 @@ func tagName(tag []byte) []byte {
 // leaves reports whether a token of ours is left in the body without the account, or comes about where that is cut out.
 func (b *Bearing) leaves(o Ours) bool {
 	before, after := b.body[:b.from], b.body[b.to:]
-	if o(before) || o(after) {
+	if o(before) || o(after) || mayHide(b.body) && o.hides(before, after) {
 		return true
 	}
 	if len(before) == 0 || len(after) == 0 || endsToken(before[len(before)-1]) || endsToken(after[0]) {

@@ -6,7 +6,6 @@ import (
 	"io"
 	"net/http"
 	"slices"
-	"strings"
 	"sync/atomic"
 	"time"
 )
@@ -107,15 +106,15 @@ func (o Ours) authorizes(r *http.Request) bool {
 
 // mayHide reports whether a body may have a token of ours in it by references, in pieces, or in UTF-16, which no player writes.
 func mayHide(body []byte) bool {
-	behind := body[min(len(body), len(byteOrderMark)+len("<?")):] // where a declaration begins
+	behind := bytes.TrimPrefix(body, byteOrderMark)
+	behind = behind[min(len(behind), len("<?")):] // of a declaration
 	return has(body, '&', '#') || has(body, '<', '!') || has(behind, '<', '?') || bytes.IndexByte(body, 0) >= 0
 }
 
-// hidden reports whether some reader may see a token of ours in a body that is not understood here.
-func (o Ours) hidden(body []byte) bool {
+// hides reports whether some reader may see a token of ours in the parts of a body that is not understood here.
+func (o Ours) hides(parts ...[]byte) bool {
 	var p plain
-	p.add(body)
-	return o(p.text)
+	return slices.ContainsFunc(parts, func(part []byte) bool { return p.has(o, part) })
 }
 
 // has reports whether one byte stands behind another. It goes by the second, which hardly any body has.
@@ -138,12 +137,12 @@ func (o Ours) find(r *http.Request, body []byte, clear bool) (*Call, error) {
 	defer s.release()
 	d, err := s.scan(body)
 	if err != nil || !encodingFits(r.Header["Content-Type"], body) {
-		if clear || o.hidden(body) {
+		if clear || o.hides(body) {
 			return nil, refuseEnvelope(err)
 		}
 		return nil, nil
 	}
-	if !clear && !slices.ContainsFunc(d.made, o) {
+	if !clear && !o.hides(body) {
 		return nil, nil
 	}
 	call, err := o.bearing(d, r)
@@ -216,7 +215,7 @@ func (o Ours) bearing(d *document, r *http.Request) (*Call, error) {
 	}
 	call.Bearing.places(d, credentials, account)
 	call.Bearing.Token, call.Bearing.Key = c.Token, c.Key
-	if o.elsewhere(d, account) || call.Bearing.leaves(o) {
+	if call.Bearing.leaves(o) {
 		return nil, refusePlace
 	}
 	return call, nil
@@ -242,29 +241,10 @@ func (o Ours) among(d *document, loginToken int) bool {
 	return false
 }
 
-// elsewhere reports whether a text outside of the account has a token of ours that does not stand so in the body.
-func (o Ours) elsewhere(d *document, account int) bool {
-	if len(d.made) == 0 {
-		return false
-	}
-	in := d.elements[account]
-	for i := range d.elements {
-		e := &d.elements[i]
-		if e.made != 0 && (account == 0 || e.from < in.from || e.to > in.to) && o(d.text(i)) {
-			return true
-		}
-	}
-	return false
-}
-
-// guard ends the body of r where a token of ours comes.
+// guard ends the body of r where a token of ours comes, or behind it in a trailer.
 func (o Ours) guard(r *http.Request) {
 	if r.Body != nil && r.Body != http.NoBody {
-		g := &guarded{ReadCloser: r.Body, ours: o}
-		if types := r.Header["Content-Type"]; len(types) == 0 || strings.Contains(strings.ToLower(strings.Join(types, ",")), "xml") {
-			g.plain = new(plain)
-		}
-		r.Body = g
+		r.Body = &guarded{ReadCloser: r.Body, r: r, ours: o}
 	}
 }
 
@@ -274,12 +254,23 @@ func Met(body io.ReadCloser) bool {
 	return ok && b.met.Load()
 }
 
+// inTrailer reports whether a token of ours came behind a body.
+func (o Ours) inTrailer(trailer http.Header) bool {
+	for _, values := range trailer {
+		if slices.ContainsFunc(values, func(value string) bool { return o([]byte(value)) }) {
+			return true
+		}
+	}
+	return false
+}
+
 // guarded is a body that is looked through while it is read.
 type guarded struct {
 	io.ReadCloser
+	r     *http.Request
 	ours  Ours
 	tail  []byte // the end of what was read
-	plain *plain // nil where it is no XML
+	plain plain
 	met   atomic.Bool
 }
 
@@ -292,7 +283,7 @@ func (b *guarded) Read(p []byte) (int, error) {
 	}
 	n, err := b.ReadCloser.Read(p)
 	b.tail = append(b.tail, p[:min(n, maxTail)]...)
-	if b.ours(b.tail) || b.ours(p[:n]) || b.plain != nil && b.plain.has(b.ours, p[:n]) {
+	if b.ours(b.tail) || b.ours(p[:n]) || b.plain.has(b.ours, p[:n]) || err == io.EOF && b.ours.inTrailer(b.r.Trailer) {
 		b.met.Store(true)
 		clear(p[:n])
 		return 0, ErrTokenInBody

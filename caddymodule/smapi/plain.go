@@ -14,6 +14,8 @@ type plain struct {
 	pending []byte // may begin something that goes on in what comes next
 	until   []byte // ends what is left out or taken as it stands; nil outside of both
 	skips   bool   // it is left out
+	keeps   bool   // nothing is
+	whole   *plain // keeps all, since what seems to begin a comment may not; nil before the first
 }
 
 // sections are what does not stand for itself, by how it begins.
@@ -31,24 +33,30 @@ func (p *plain) has(ours Ours, body []byte) bool {
 	p.add(body)
 	met := ours(p.text)
 	p.text = append(p.text[:0], p.text[max(0, len(p.text)-maxTail):]...)
-	return met
+	return met || p.whole != nil && p.whole.has(ours, nil)
 }
 
 // add takes in what comes next.
 func (p *plain) add(body []byte) {
-	in := slices.Concat(p.pending, body)
+	if p.whole != nil {
+		p.whole.add(body)
+	}
+	in := body
+	if len(p.pending) > 0 {
+		in = slices.Concat(p.pending, body)
+	}
 	if bytes.IndexByte(in, 0) >= 0 { // of UTF-16 and UTF-32
-		in = slices.DeleteFunc(in, func(b byte) bool { return b == 0 })
+		in = withoutNUL(in)
 	}
 	p.text = slices.Grow(p.text, len(in))
-	for whole := true; len(in) > 0 && whole; {
+	for decided := true; len(in) > 0 && decided; {
 		switch {
 		case p.until != nil:
-			in, whole = p.section(in)
+			in, decided = p.section(in)
 		case in[0] == '<':
-			in, whole = p.begin(in)
+			in, decided = p.begin(in)
 		case in[0] == '&':
-			in, whole = p.reference(in)
+			in, decided = p.reference(in)
 		default:
 			n := 1
 			for n < len(in) && in[n] != '<' && in[n] != '&' {
@@ -60,8 +68,18 @@ func (p *plain) add(body []byte) {
 	p.pending = slices.Clone(in)
 }
 
+func withoutNUL(in []byte) []byte {
+	out := make([]byte, 0, len(in))
+	for _, b := range in {
+		if b != 0 {
+			out = append(out, b)
+		}
+	}
+	return out
+}
+
 // section takes in what is left of a section. Like the others, it returns the rest, and false where that depends on what comes next.
-func (p *plain) section(in []byte) (rest []byte, whole bool) {
+func (p *plain) section(in []byte) (rest []byte, decided bool) {
 	inside, after, ended := bytes.Cut(in, p.until)
 	if ended {
 		p.until = nil
@@ -76,7 +94,7 @@ func (p *plain) section(in []byte) (rest []byte, whole bool) {
 }
 
 // begin takes in a "<", or what begins a section.
-func (p *plain) begin(in []byte) (rest []byte, whole bool) {
+func (p *plain) begin(in []byte) (rest []byte, decided bool) {
 	if len(in) == 1 {
 		return in, false
 	}
@@ -86,7 +104,13 @@ func (p *plain) begin(in []byte) (rest []byte, whole bool) {
 			continue // of most at one look
 		}
 		if after, ok := bytes.CutPrefix(in, s.begin); ok {
-			p.until, p.skips = s.end, s.skips
+			if !s.skips || !p.keeps {
+				p.until, p.skips = s.end, s.skips
+			}
+			if p.skips && p.whole == nil {
+				p.whole = &plain{keeps: true, text: slices.Clone(p.text)}
+				p.whole.add(after)
+			}
 			return after, true
 		}
 		if bytes.HasPrefix(s.begin, in) {
@@ -98,7 +122,7 @@ func (p *plain) begin(in []byte) (rest []byte, whole bool) {
 }
 
 // reference takes in a "&", or a character reference to ASCII.
-func (p *plain) reference(in []byte) (rest []byte, whole bool) {
+func (p *plain) reference(in []byte) (rest []byte, decided bool) {
 	number, base, at := 0, 10, len("&#")
 	if len(in) > at && in[1] == '#' && in[at]|' ' == 'x' {
 		base, at = 16, at+1
