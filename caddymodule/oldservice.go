@@ -63,5 +63,9 @@ func (h *Handler) translate(w http.ResponseWriter, r *http.Request, next caddyht
 	if d.Reason.Cause != "" {
 		h.calls.Warn("served a home although its token cannot be refreshed", append(fieldsOf(&d), zap.String("cause", d.Reason.Cause))...)
 	}
+	if err != nil { // whoever answers in the place of the old service gets nothing of the body, and has to know
+		r.Body, r.ContentLength, r.TransferEncoding = http.NoBody, 0, nil
+		r.Header.Set("Content-Length", "0")
+	}
 	return err
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"io"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -21,6 +22,7 @@ type Answer struct {
 	before Fields // of w's header
 	body   []byte
 	state  state
+	flush  bool // was asked for while it was held back
 
 	fieldSpace [3]field // what before starts on
 }
@@ -83,6 +85,7 @@ func (a *Answer) FlushError() error {
 		a.WriteHeader(http.StatusOK)
 	}
 	if a.state == held {
+		a.flush = true
 		return nil
 	}
 	return http.NewResponseController(a.w).Flush()
@@ -104,9 +107,29 @@ func (a *Answer) Release() error {
 	}
 	body := a.body
 	a.body = nil
+	trailers := a.takeTrailers()
 	a.send(http.StatusInternalServerError)
 	_, err := a.w.Write(body)
+	if err == nil && a.flush {
+		err = a.FlushError()
+	}
+	maps.Copy(a.w.Header(), trailers)
 	return err
+}
+
+// takeTrailers takes those out of the header that came behind the body and were announced. They would be sent in front of it, too.
+func (a *Answer) takeTrailers() http.Header {
+	taken := make(http.Header)
+	for _, names := range a.w.Header()["Trailer"] {
+		for name := range strings.SplitSeq(names, ",") {
+			name = http.CanonicalHeaderKey(strings.TrimSpace(name))
+			if values, ok := a.w.Header()[name]; ok {
+				taken[name] = values
+				delete(a.w.Header(), name)
+			}
+		}
+	}
+	return taken
 }
 
 // Withdraw leaves no trace of an answer that is held back.

@@ -142,7 +142,7 @@ func TestAGzippedFaultIsReadAndGoesOnGzipped(t *testing.T) {
 }
 
 func TestWhatOurOwnCallGetsIsBounded(t *testing.T) {
-	r := NewRecorded()
+	r := NewRecorded(httptest.NewRecorder())
 	r.WriteHeader(http.StatusEarlyHints)
 	for range 3 {
 		_, _ = r.Write(make([]byte, MaxHeld/2+1))

@@ -2,6 +2,7 @@ package legacy
 
 import (
 	"net/http"
+	"slices"
 )
 
 // Recorded is a ResponseWriter that keeps an answer to a call of our own, in memory. NewRecorded makes one.
@@ -13,8 +14,16 @@ type Recorded struct {
 	header http.Header
 }
 
-// NewRecorded returns an empty one.
-func NewRecorded() *Recorded { return &Recorded{header: make(http.Header)} }
+// NewRecorded returns an empty one of what else would answer w.
+func NewRecorded(of http.ResponseWriter) *Recorded {
+	r := &Recorded{header: make(http.Header)}
+	if values, ok := of.Header()[server]; ok { // which a proxy takes away
+		r.header[server] = slices.Clone(values)
+	}
+	return r
+}
+
+const server = "Server"
 
 // Header is that of the answer.
 func (r *Recorded) Header() http.Header { return r.header }
@@ -39,10 +48,17 @@ func (r *Recorded) Flush() {}
 
 // CopyTo answers w with it.
 func (r *Recorded) CopyTo(w http.ResponseWriter) error {
+	delete(w.Header(), server)
 	for name, values := range r.header {
-		w.Header()[name] = values
+		w.Header()[name] = append(w.Header()[name], values...) // its own, since handlers in front may change them
+	}
+	if r.Long {
+		delete(w.Header(), "Content-Length")
 	}
 	w.WriteHeader(r.Status)
+	if r.Long {
+		return nil
+	}
 	_, err := w.Write(r.Body)
 	return err
 }

@@ -37,16 +37,23 @@ type Sessions struct {
 // again.
 const MaxSessions = 1 << 17
 
+// Session is one at an old service. Two with the same ID are not the same: an old service may give the one that it had forgotten.
+// The zero value is none.
+type Session struct {
+	ID     string
+	number int
+}
+
 // known is a session, or why there was none lately.
 type known struct {
-	session string
+	session Session
 	err     error
 	until   time.Time // of err
 }
 
 type flight struct {
 	done    chan struct{}
-	session string
+	session Session
 	err     error
 }
 
@@ -61,14 +68,14 @@ func NewSessions(accounts int, now func() time.Time) *Sessions {
 
 // Begin begins a session at the old service. Its error is that of all who wait for it, and hold is for how long it is also
 // that of those who come later.
-type Begin func() (session string, hold time.Duration, err error)
+type Begin func() (id string, hold time.Duration, err error)
 
-// errBroken is for those who wait for a Begin that panicked.
-var errBroken = errors.New("the beginning of a session broke off")
+// ErrBroken is for those who wait for a Begin that panicked.
+var ErrBroken = errors.New("the beginning of a session broke off")
 
-// Get returns the session of an account, other than the one that the old service has refused, blank for none. If there is
+// Get returns the session of an account, other than the one that the old service has refused. If there is
 // none, one caller begins it, in its own goroutine, and the others wait for it until their ctx ends.
-func (s *Sessions) Get(ctx context.Context, account Account, refused string, begin Begin) (string, error) {
+func (s *Sessions) Get(ctx context.Context, account Account, refused Session, begin Begin) (Session, error) {
 	s.mu.Lock()
 	if k, ok := s.known.Get(account); ok {
 		if k.err == nil && k.session != refused || k.err != nil && s.now().Before(k.until) {
@@ -82,12 +89,13 @@ func (s *Sessions) Get(ctx context.Context, account Account, refused string, beg
 		case <-f.done:
 			return f.session, f.err
 		case <-ctx.Done():
-			return "", ctx.Err()
+			return Session{}, ctx.Err()
 		}
 	}
-	f := &flight{done: make(chan struct{}), err: errBroken}
+	f := &flight{done: make(chan struct{}), err: ErrBroken}
 	s.flights[account] = f
 	s.begun++
+	f.session.number = s.begun
 	s.mu.Unlock()
 
 	var hold time.Duration
@@ -103,7 +111,7 @@ func (s *Sessions) Get(ctx context.Context, account Account, refused string, beg
 		}
 		close(f.done)
 	}()
-	f.session, hold, f.err = begin()
+	f.session.ID, hold, f.err = begin()
 	return f.session, f.err
 }
 

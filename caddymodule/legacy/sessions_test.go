@@ -17,24 +17,43 @@ func TestOneSessionIsBegunForAllCallsOfAnAccount(t *testing.T) {
 			time.Sleep(time.Second)
 			return fmt.Sprint("session-", s.Begun()), 0, nil
 		}
-		get := func(refused, want string) {
+		get := func(refused Session, want string) (got Session) {
 			var all sync.WaitGroup
 			for range 100 {
 				all.Go(func() {
-					if got, err := s.Get(t.Context(), Account{Host: "a"}, refused, begin); got != want || err != nil {
-						t.Errorf("%q, %v, want %q", got, err, want)
+					if got, err := s.Get(t.Context(), Account{Host: "a"}, refused, begin); got.ID != want || err != nil {
+						t.Errorf("%q, %v, want %q", got.ID, err, want)
 					}
 				})
 			}
 			all.Wait()
+			got, _ = s.Get(t.Context(), Account{Host: "a"}, refused, begin)
+			return got
 		}
-		get("", "session-1")
-		get("session-1", "session-2") // the old service forgot it
-		get("session-1", "session-2") // and calls that were under way with the first one come late
+		first := get(Session{}, "session-1")
+		get(first, "session-2") // the old service forgot it
+		get(first, "session-2") // and calls that were under way with the first one come late
 		if s.Begun() != 2 || s.Len() != 1 {
 			t.Errorf("%d were begun, %d are known", s.Begun(), s.Len())
 		}
 	})
+}
+
+func TestASessionThatIsGivenOnceMoreIsAnotherOne(t *testing.T) {
+	s := NewSessions(10, time.Now)
+	begin := func() (string, time.Duration, error) { return "of the account", 0, nil }
+	get := func(refused Session) Session {
+		got, err := s.Get(t.Context(), Account{Host: "a"}, refused, begin)
+		if err != nil || got.ID != "of the account" || got == refused {
+			t.Errorf("%+v, %v", got, err)
+		}
+		return got
+	}
+	first := get(Session{})
+	second := get(first)
+	if late := get(first); late != second || s.Begun() != 2 {
+		t.Errorf("%+v, %+v, %d were begun", second, late, s.Begun())
+	}
 }
 
 func TestWhatRefusesASessionIsAskedAgainOnlyAfterAWhile(t *testing.T) {
@@ -44,7 +63,7 @@ func TestWhatRefusesASessionIsAskedAgainOnlyAfterAWhile(t *testing.T) {
 		hold := 30 * time.Second
 		begin := func() (string, time.Duration, error) { return "", hold, refusal }
 		for range 10 {
-			if _, err := s.Get(t.Context(), Account{Host: "a"}, "", begin); err != refusal {
+			if _, err := s.Get(t.Context(), Account{Host: "a"}, Session{}, begin); err != refusal {
 				t.Fatal(err)
 			}
 		}
@@ -54,7 +73,7 @@ func TestWhatRefusesASessionIsAskedAgainOnlyAfterAWhile(t *testing.T) {
 		time.Sleep(hold)
 		hold = 0
 		for range 2 {
-			_, _ = s.Get(t.Context(), Account{Host: "a"}, "", begin)
+			_, _ = s.Get(t.Context(), Account{Host: "a"}, Session{}, begin)
 		}
 		if s.Begun() != 3 {
 			t.Errorf("%d were begun", s.Begun())
@@ -65,7 +84,7 @@ func TestWhatRefusesASessionIsAskedAgainOnlyAfterAWhile(t *testing.T) {
 func TestSessionsAreBounded(t *testing.T) {
 	s := NewSessions(10, time.Now)
 	for i := range 100 {
-		_, _ = s.Get(t.Context(), Account{Host: fmt.Sprint(i)}, "", func() (string, time.Duration, error) { return "s", 0, nil })
+		_, _ = s.Get(t.Context(), Account{Host: fmt.Sprint(i)}, Session{}, func() (string, time.Duration, error) { return "s", 0, nil })
 	}
 	if s.Len() != 10 {
 		t.Errorf("%d are kept", s.Len())
@@ -76,7 +95,7 @@ func TestNobodyWaitsForASessionLongerThanItsCall(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := NewSessions(10, time.Now)
 		go func() {
-			_, _ = s.Get(t.Context(), Account{Host: "a"}, "", func() (string, time.Duration, error) {
+			_, _ = s.Get(t.Context(), Account{Host: "a"}, Session{}, func() (string, time.Duration, error) {
 				time.Sleep(time.Minute)
 				return "s", 0, nil
 			})
@@ -84,11 +103,11 @@ func TestNobodyWaitsForASessionLongerThanItsCall(t *testing.T) {
 		synctest.Wait()
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		if _, err := s.Get(ctx, Account{Host: "a"}, "", nil); !errors.Is(err, context.DeadlineExceeded) {
+		if _, err := s.Get(ctx, Account{Host: "a"}, Session{}, nil); !errors.Is(err, context.DeadlineExceeded) {
 			t.Error(err)
 		}
 		time.Sleep(time.Minute)
-		if got, err := s.Get(t.Context(), Account{Host: "a"}, "", nil); got != "s" || err != nil {
+		if got, err := s.Get(t.Context(), Account{Host: "a"}, Session{}, nil); got.ID != "s" || err != nil {
 			t.Error(got, err)
 		}
 	})
@@ -99,16 +118,16 @@ func TestABeginThatPanicsHoldsNobodyUp(t *testing.T) {
 		s := NewSessions(10, time.Now)
 		go func() {
 			defer func() { _ = recover() }()
-			_, _ = s.Get(t.Context(), Account{Host: "a"}, "", func() (string, time.Duration, error) {
+			_, _ = s.Get(t.Context(), Account{Host: "a"}, Session{}, func() (string, time.Duration, error) {
 				time.Sleep(time.Second)
 				panic("at the disco")
 			})
 		}()
 		synctest.Wait()
-		if _, err := s.Get(t.Context(), Account{Host: "a"}, "", nil); err != errBroken {
+		if _, err := s.Get(t.Context(), Account{Host: "a"}, Session{}, nil); err != ErrBroken {
 			t.Error(err)
 		}
-		if got, _ := s.Get(t.Context(), Account{Host: "a"}, "", func() (string, time.Duration, error) { return "s", 0, nil }); got != "s" {
+		if got, _ := s.Get(t.Context(), Account{Host: "a"}, Session{}, func() (string, time.Duration, error) { return "s", 0, nil }); got.ID != "s" {
 			t.Error(got)
 		}
 	})

@@ -70,11 +70,12 @@ func (o *attempt) request(ctx context.Context) *http.Request { return o.r.WithCo
 
 // put makes the call, and once more where the old service has forgotten the session.
 func (o *attempt) put() error {
-	refused := ""
+	var refused, session legacy.Session
 	for {
 		credentials := o.account.Credentials
 		if credentials.Kind == smapi.SessionID {
-			session, err := o.session(refused)
+			var err error
+			session, err = o.session(refused)
 			if answered, ok := errors.AsType[*oldAnswer](err); ok {
 				_ = answered.CopyTo(o.w)
 				return nil
@@ -82,7 +83,7 @@ func (o *attempt) put() error {
 			if err != nil {
 				return err
 			}
-			credentials = smapi.Credentials{Kind: smapi.SessionID, SessionID: session}
+			credentials = smapi.Credentials{Kind: smapi.SessionID, SessionID: session.ID}
 		}
 		ctx := o.r.Context()
 		if o.again {
@@ -94,7 +95,7 @@ func (o *attempt) put() error {
 			return err
 		}
 		answer := legacy.NewAnswer(o.w)
-		err := o.next.ServeHTTP(answer, to)
+		err := o.serve(answer, to)
 		code := ""
 		if answer.Held() {
 			code = smapi.FaultCode(answer.Text())
@@ -104,9 +105,10 @@ func (o *attempt) put() error {
 		}
 		switch {
 		case err != nil:
+			_ = answer.Release()
 			return err
-		case code == smapi.SessionIDInvalid && credentials.SessionID != "" && refused == "":
-			refused = credentials.SessionID
+		case code == smapi.SessionIDInvalid && credentials.SessionID != "" && refused.ID == "":
+			refused = session
 			o.withdraw(answer)
 			continue
 		case code == smapi.LoginInvalid && credentials.Password != "":
@@ -116,6 +118,19 @@ func (o *attempt) put() error {
 		_ = answer.Release() // a player that has gone asks again
 		return nil
 	}
+}
+
+// serve has the next handler answer. If it panics, as a proxy does when an answer breaks off, the player gets what there is.
+func (o *attempt) serve(answer *legacy.Answer, to *http.Request) error {
+	returned := false
+	defer func() {
+		if !returned {
+			_ = answer.Release()
+		}
+	}()
+	err := o.next.ServeHTTP(answer, to)
+	returned = true
+	return err
 }
 
 // withdraw has an answer, and what came of its call, leave no trace.

@@ -33,11 +33,11 @@ const (
 )
 
 // session returns the session of the account, other than the one that was refused.
-func (o *attempt) session(refused string) (string, error) {
+func (o *attempt) session(refused legacy.Session) (legacy.Session, error) {
 	c := o.account.Credentials
 	where := legacy.Account{Host: o.r.Host, Path: o.r.URL.Path, Digest: o.account.Digest}
-	return o.Sessions.Get(o.r.Context(), where, refused, func() (session string, hold time.Duration, err error) {
-		result, answer := counts.SessionFailed, legacy.NewRecorded()
+	session, err := o.Sessions.Get(o.r.Context(), where, refused, func() (id string, hold time.Duration, err error) {
+		result, answer := counts.SessionFailed, legacy.NewRecorded(o.w)
 		// In the place of the player: others wait for this session too.
 		ctx, cancel := context.WithTimeout(own(context.WithoutCancel(o.r.Context())), sessionTimeout)
 		defer cancel()
@@ -56,15 +56,15 @@ func (o *attempt) session(refused string) (string, error) {
 				flow.OldSays(o.Exchanger, o.account, result.End())
 			}
 		}()
-		if err := o.next.ServeHTTP(answer, to); err != nil {
+		if err := o.record(answer, to); err != nil {
 			return "", 0, err
 		}
 		if answer.Status == http.StatusOK && !answer.Long {
-			if session = smapi.SessionIDOf(answer.Body); session != "" {
-				if result = counts.SessionBegun; refused != "" {
+			if id = smapi.SessionIDOf(answer.Body); id != "" {
+				if result = counts.SessionBegun; refused.ID != "" {
 					result = counts.SessionRenewed
 				}
-				return session, 0, nil
+				return id, 0, nil
 			}
 		}
 		code := smapi.FaultCode(answer.Body)
@@ -78,8 +78,29 @@ func (o *attempt) session(refused string) (string, error) {
 			}
 		case answer.Status == 0 || answer.Status == http.StatusOK: // nonsense, which is no answer to the call
 			o.Logger.Error("the old service's answer to getSessionId has no session", zap.Int("status", answer.Status))
-			return "", 0, caddyhttp.Error(http.StatusBadGateway, errors.New("the old service's getSessionId has no session"))
+			return "", 0, errNoSession()
 		}
 		return "", hold, &oldAnswer{answer}
 	})
+	if errors.Is(err, legacy.ErrBroken) {
+		err = errNoSession()
+	}
+	return session, err
+}
+
+func errNoSession() error {
+	return caddyhttp.Error(http.StatusBadGateway, errors.New("the old service's getSessionId has no session"))
+}
+
+// record has the next handler answer a call of our own. One that breaks off, for which a proxy ends the connection of whose call it
+// is, is none.
+func (o *attempt) record(answer *legacy.Recorded, to *http.Request) (err error) {
+	defer func() {
+		if broken := recover(); broken == http.ErrAbortHandler {
+			err = errNoSession()
+		} else if broken != nil {
+			panic(broken)
+		}
+	}()
+	return o.next.ServeHTTP(answer, to)
 }

@@ -2,10 +2,13 @@ package smapi
 
 import (
 	"bytes"
+	"encoding/binary"
 	"io"
 	"net/http"
 	"strconv"
 	"strings"
+	"unicode/utf16"
+	"unicode/utf8"
 )
 
 // The faults of an old service that say something of a session or an account, as FaultCode returns them.
@@ -49,9 +52,6 @@ func SessionIDOf(answer []byte) (id string) {
 // FaultCode returns the code of a SOAP fault, such as Client.SessionIdInvalid, without the prefix that some stacks put in front of
 // it. It is blank where an answer is none.
 func FaultCode(answer []byte) (code string) {
-	if !bytes.Contains(answer, []byte("faultcode")) {
-		return ""
-	}
 	inAnswer(answer, func(d *document, content int) {
 		fault := int(d.elements[content].first)
 		if fault == 0 || !d.is(fault, soap, faultName) {
@@ -70,11 +70,44 @@ func FaultCode(answer []byte) (code string) {
 func inAnswer(answer []byte, f func(d *document, content int)) {
 	s := scanners.Get().(*scanner)
 	defer s.release()
-	d, err := s.scan(bytes.TrimSpace(answer))
+	d, err := s.scan(inUTF8(answer))
 	if err != nil {
 		return
 	}
 	if _, content, err := d.envelope(); err == nil {
 		f(d, content)
 	}
+}
+
+// inUTF8 is an answer without what stands in front of its first element. An old service may write it in its own encoding, which is
+// taken for Latin-1 unless it is UTF-8 or UTF-16: what is looked for is hardly ever more than ASCII. Nobody can gain by it,
+// as with calls: the old service says what it likes.
+func inUTF8(answer []byte) []byte {
+	var unit func([]byte) uint16
+	switch {
+	case bytes.HasPrefix(answer, []byte{0xfe, 0xff}):
+		unit = binary.BigEndian.Uint16
+	case bytes.HasPrefix(answer, []byte{0xff, 0xfe}):
+		unit = binary.LittleEndian.Uint16
+	}
+	if unit != nil {
+		var units []uint16
+		for rest := answer[2:]; len(rest) >= 2; rest = rest[2:] {
+			units = append(units, unit(rest))
+		}
+		answer = []byte(string(utf16.Decode(units)))
+	}
+	answer = bytes.TrimSpace(bytes.TrimPrefix(answer, byteOrderMark))
+	for bytes.HasPrefix(answer, []byte("<?")) {
+		_, behind, _ := bytes.Cut(answer, []byte("?>"))
+		answer = bytes.TrimSpace(behind)
+	}
+	if !utf8.Valid(answer) {
+		var latin []byte
+		for _, b := range answer {
+			latin = utf8.AppendRune(latin, rune(b))
+		}
+		answer = latin
+	}
+	return answer
 }

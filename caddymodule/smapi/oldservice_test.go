@@ -3,6 +3,7 @@ package smapi
 import (
 	"io"
 	"net/http/httptest"
+	"strings"
 	"testing"
 )
 
@@ -67,6 +68,35 @@ func TestTheSessionOfAnAnswerIsRead(t *testing.T) {
 	} {
 		if got := SessionIDOf([]byte(text)); got != want {
 			t.Errorf("%s: %q", text, got)
+		}
+	}
+}
+
+// An old service answers in an encoding of its own, and nobody else can have it say something else.
+func TestAnAnswerIsReadInAnyUsualEncoding(t *testing.T) {
+	const (
+		session = `<s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/"><s:Body><r xmlns="http://www.sonos.com/Services/1.1"><getSessionIdResult>abc</getSessionIdResult>` +
+			`<other>caf\u00e9</other></r></s:Body></s:Envelope>`
+		fault = `<s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/"><s:Body><s:Fault><faultcode>Client.SessionIdInvalid</faultcode><faultstring>caf\u00e9` +
+			`</faultstring></s:Fault></s:Body></s:Envelope>`
+	)
+	latin := func(text string) string { return strings.ReplaceAll(text, "\u00e9", "\xe9") }
+	for name, in := range map[string]func(text string) string{
+		"UTF-8":              func(text string) string { return `<?xml version="1.0" encoding="utf8"?>` + text },
+		"with a mark":        func(text string) string { return "\ufeff\n" + text },
+		"XML 1.1":            func(text string) string { return `<?xml version="1.1"?>` + text },
+		"an instruction":     func(text string) string { return `<?xml version="1.0"?><?xml-stylesheet href="a"?>` + "\n" + text },
+		"Latin-1":            func(text string) string { return `<?xml version="1.0" encoding="ISO-8859-1"?>` + latin(text) },
+		"Windows-1252":       func(text string) string { return `<?xml version="1.0" encoding="windows-1252"?>` + latin(text) },
+		"Latin-1, not said":  latin,
+		"UTF-16":             func(text string) string { return inUTF16(`<?xml version="1.0" encoding="utf-16"?>`+text, false, true) },
+		"UTF-16, big-endian": func(text string) string { return inUTF16(text, true, true) },
+	} {
+		if got := SessionIDOf([]byte(in(session))); got != "abc" {
+			t.Errorf("%s: the session %q", name, got)
+		}
+		if got := FaultCode([]byte(in(fault))); got != SessionIDInvalid {
+			t.Errorf("%s: the fault %q", name, got)
 		}
 	}
 }

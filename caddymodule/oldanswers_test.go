@@ -1,0 +1,176 @@
+package caddymodule_test
+
+import (
+	"fmt"
+	"io"
+	"maps"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/smapi-tools/caddy-smapi-upgrade/internal/caddytest"
+)
+
+const (
+	nativeLogin   = "<login><username>testuser</username><password>12345</password></login>"
+	nativeSession = "<sessionId>native</sessionId>"
+)
+
+// wireAnswer is all that a site answers to an everyday call, without the date.
+func wireAnswer(t *testing.T, s *caddytest.Site, account string) string {
+	t.Helper()
+	host := strings.TrimPrefix(s.URL, "http://")
+	c, err := net.Dial("tcp", host)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(time.Minute))
+	body := fmt.Sprintf(caddytest.Everyday, account, "getMetadata")
+	fmt.Fprintf(c, "POST /smapi HTTP/1.1\r\nHost: %s\r\nContent-Type: text/xml\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s", host, len(body), body)
+	all, err := io.ReadAll(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := slices.DeleteFunc(strings.Split(string(all), "\r\n"), func(line string) bool { return strings.HasPrefix(line, "Date: ") })
+	return strings.Join(lines, "\n")
+}
+
+func loginToken(authToken, key string) string {
+	return "<loginToken><token>" + authToken + "</token><key>" + key + "</key><householdId>Sonos_abc123_1</householdId></loginToken>"
+}
+
+// A fault is held back until it is known what it says. That shows nowhere.
+func TestAnAnswerThatIsHeldBackIsOnTheWireAsThroughABareProxy(t *testing.T) {
+	for name, answer := range map[string]http.HandlerFunc{
+		"trailers": func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Trailer", "X-End, X-Other")
+			w.Header().Set(http.TrailerPrefix+"X-Late", "late")
+			w.WriteHeader(http.StatusInternalServerError)
+			_, _ = io.WriteString(w, "fault")
+			w.Header().Set("X-End", "end")
+		},
+		"one that breaks off": func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Length", "1000")
+			w.WriteHeader(http.StatusInternalServerError)
+			_, _ = io.WriteString(w, "fault")
+			w.(http.Flusher).Flush()
+			panic(http.ErrAbortHandler)
+		},
+		"no gzip": func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Encoding", "gzip")
+			w.WriteHeader(http.StatusInternalServerError)
+			_, _ = io.WriteString(w, "no gzip, a faultcode")
+		},
+		"early hints": func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Link", "<x>")
+			w.WriteHeader(http.StatusEarlyHints)
+			w.Header().Del("Link")
+			w.WriteHeader(http.StatusInternalServerError)
+			_, _ = io.WriteString(w, "fault")
+		},
+		"longer than is held": func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Length", "200000")
+			w.WriteHeader(http.StatusInternalServerError)
+			_, _ = io.WriteString(w, strings.Repeat("x", 200000))
+		},
+		"nothing": func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			endpoint, old := caddytest.Rotate(t, 3600), caddytest.Serve(t, answer)
+			s := caddytest.Run(t, "header X-Front front\n"+withOld(endpoint, old, caddytest.VaultFile(t), "login"))
+			authToken, key := s.UpgradeOf(t, "login")
+			want := wireAnswer(t, s, nativeLogin)
+			if got := wireAnswer(t, s, loginToken(authToken, key)); got != want {
+				t.Errorf("%.300q, want %.300q", got, want)
+			}
+		})
+	}
+}
+
+// What an old service says in the place of a session is kept for all who wait for it, and goes to each of them as if it alone had
+// asked.
+func TestAnAnswerWithoutASessionGoesToEachCallAsItCame(t *testing.T) {
+	refuses := func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("X-Old", "1")
+		w.Header().Set("X-Front", "old")
+		caddytest.Says(http.StatusInternalServerError, caddytest.Fault("Client.LoginUnauthorized"))(w, r)
+	}
+	endpoint, old := caddytest.Rotate(t, 3600), caddytest.Serve(t, refuses)
+	s := caddytest.Run(t, "header X-Front front\nheader >X-Old 1 11\n"+withOld(endpoint, old, caddytest.VaultFile(t), "session_id"))
+	authToken, key := s.UpgradeOf(t, "session_id")
+	want := wireAnswer(t, s, nativeSession)
+	var all sync.WaitGroup
+	for range 2 {
+		for range 8 {
+			all.Go(func() {
+				if got := wireAnswer(t, s, loginToken(authToken, key)); got != want {
+					t.Errorf("%q, want %q", got, want)
+				}
+			})
+		}
+		all.Wait()
+	}
+	if asked := len(old.Asked()); asked != 2 {
+		t.Errorf("the old service was asked %d times", asked-1)
+	}
+}
+
+func TestALongAnswerWithoutASessionIsItsStatusAlone(t *testing.T) {
+	endpoint := caddytest.Rotate(t, 3600)
+	old := caddytest.Serve(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Length", "100000")
+		w.WriteHeader(http.StatusServiceUnavailable)
+		_, _ = io.WriteString(w, strings.Repeat("x", 100000))
+	})
+	s := caddytest.Run(t, withOld(endpoint, old, caddytest.VaultFile(t), "session_id"))
+	authToken, key := s.UpgradeOf(t, "session_id")
+	if got := s.Browse(t, "getMetadata", authToken, key); got.Status != http.StatusServiceUnavailable || len(got.Body) > 0 {
+		t.Errorf("%d, %d bytes", got.Status, len(got.Body))
+	}
+}
+
+func TestASessionThatBreaksOffIsABadGatewayForAllWhoWaitForIt(t *testing.T) {
+	endpoint, release := caddytest.Rotate(t, 3600), make(chan struct{})
+	old := caddytest.Serve(t, func(w http.ResponseWriter, _ *http.Request) {
+		<-release
+		w.Header().Set("Content-Length", "1000")
+		_, _ = io.WriteString(w, "part")
+		w.(http.Flusher).Flush()
+		panic(http.ErrAbortHandler)
+	})
+	s := caddytest.Run(t, withOld(endpoint, old, caddytest.VaultFile(t), "session_id"))
+	authToken, key := s.UpgradeOf(t, "session_id")
+	var all sync.WaitGroup
+	for range 4 {
+		all.Go(func() {
+			if got := s.Browse(t, "getMetadata", authToken, key); got.Status != http.StatusBadGateway {
+				t.Errorf("%+v", got)
+			}
+		})
+	}
+	close(release)
+	all.Wait()
+}
+
+// Whoever answers in the place of an old service that is down gets neither the player's token nor the old credentials.
+func TestAnErrorOfTheOldServiceCanBeAnsweredByAnother(t *testing.T) {
+	endpoint := caddytest.Rotate(t, 3600)
+	backup := caddytest.Serve(t, caddytest.Says(http.StatusOK, "backup"))
+	down := caddytest.Serve(t, caddytest.Teapot)
+	s := caddytest.Run(t, withOld(endpoint, down, caddytest.VaultFile(t), "login")+"\nhandle_errors {\nreverse_proxy "+backup.URL+"\n}")
+	authToken, key := s.UpgradeOf(t, "login")
+	down.Close()
+	if got := s.Browse(t, "getMetadata", authToken, key); got.Status != http.StatusOK || string(got.Body) != "backup" {
+		t.Errorf("%d %s", got.Status, got.Body)
+	}
+	for _, heard := range backup.Asked() {
+		if heard.Text != "" || strings.Contains(fmt.Sprint(slices.Collect(maps.Values(heard.Header))), authToken) {
+			t.Errorf("it heard %+v", heard)
+		}
+	}
+}
