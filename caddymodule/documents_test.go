@@ -180,8 +180,8 @@ func TestFiguresAreThoseThatTheBenchmarkPrints(t *testing.T) {
 		}
 	}
 	printed := regexp.MustCompile(`(?:both\(|name: )"(.*?)"`).FindAllStringSubmatch(prints, -1)
-	for _, wave := range regexp.MustCompile(`Accounts: (\d+), .*?Protocol: (\w+)`).FindAllStringSubmatch(prints, -1) {
-		over := map[string]string{"http1": "HTTP/1.1", "http2": "HTTP/2", "tls12": "TLS 1.2"}[wave[2]]
+	for _, wave := range regexp.MustCompile(`Accounts: (\d+), .*?Protocol: crowd\.(\w+)`).FindAllStringSubmatch(prints, -1) {
+		over := map[string]string{"HTTP1": "HTTP/1.1", "HTTP2": "HTTP/2", "TLS12": "TLS 1.2"}[wave[2]]
 		printed = append(printed, []string{"", wave[1] + " over " + over})
 	}
 	for _, row := range printed {

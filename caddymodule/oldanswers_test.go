@@ -174,3 +174,22 @@ func TestAnErrorOfTheOldServiceCanBeAnsweredByAnother(t *testing.T) {
 		}
 	}
 }
+
+// The old service's word of a moment ago was about another record.
+func TestAHomeThatIsUpgradedAnewIsNotSignedOutByAnOldRefusal(t *testing.T) {
+	step := stepClock(t)
+	endpoint, old := caddytest.Rotate(t, 3600), caddytest.Strict(t, "session_id")
+	s := caddytest.Run(t, withOld(endpoint, old.Server, caddytest.VaultFile(t), "session_id", "remember_rejected off"))
+	authToken, key := s.UpgradeOf(t, "session_id")
+	old.With(func() { old.Password = "another" })
+	if got := s.Browse(t, "getMetadata", authToken, key); !strings.Contains(string(got.Body), "Client.AuthTokenExpired") {
+		t.Fatalf("a refused password: %s", got.Body)
+	}
+	old.With(func() { old.Password = "12345" })
+	authToken, key = s.UpgradeOf(t, "session_id")
+	if got := s.Browse(t, "getMetadata", authToken, key); !strings.Contains(string(got.Body), "Server.ServiceUnavailable") {
+		t.Errorf("a moment later: %s", got.Body)
+	}
+	step(time.Minute)
+	checkServed(t, s.Browse(t, "getMetadata", authToken, key))
+}

@@ -54,6 +54,9 @@ func (h *Handler) translate(w http.ResponseWriter, r *http.Request, next caddyht
 	case errors.Is(err, smapi.ErrNotWritable):
 		d = flow.NotWritable(call)
 		return h.answer(w, r, &d)
+	case errors.Is(err, oldcall.ErrPasswordBefore):
+		d = flow.OldRefusedBefore(call)
+		return h.answer(w, r, &d)
 	case errors.Is(err, oldcall.ErrPassword):
 		d = flow.OldRefused(r.Context(), h.exchanger, call, account)
 		return h.answer(w, r, &d)

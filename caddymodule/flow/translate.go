@@ -20,6 +20,7 @@ const (
 	causeBefore      = "the account was upgraded before old_service was on: its record lacks "
 	causeLacks       = "what the authorization server issues lacks "
 	causeOldRefused  = "the old service refuses the account's user name and password"
+	causeRefusedNow  = "the old service refused the account's user name and password a moment ago"
 	causeServedOn    = "served on in grace, because the token cannot be refreshed now: "
 	causeNotWritable = "the old credentials have characters that XML cannot carry"
 
@@ -221,6 +222,12 @@ func OldRefused(ctx context.Context, x *exchange.Exchanger, call *smapi.Call, a 
 		d.Outcome = Unavailable // it has just signed in again, and can call again
 	}
 	return d
+}
+
+// OldRefusedBefore says what becomes of a call whose account the old service has refused by its password in the last seconds, so that
+// it is not asked again. The account may be another home's, or upgraded anew since.
+func OldRefusedBefore(call *smapi.Call) Decision {
+	return Decision{Call: call, Outcome: Unavailable, Result: exchange.Result{Verdict: token.Verdict{Class: token.Unavailable, Cause: causeRefusedNow}}}
 }
 
 // NotWritable says what becomes of a call whose old credentials XML cannot carry.

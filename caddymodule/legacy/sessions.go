@@ -73,6 +73,14 @@ type Begin func() (id string, hold time.Duration, err error)
 // ErrBroken is for those who wait for a Begin that panicked.
 var ErrBroken = errors.New("the beginning of a session broke off")
 
+// Remembered is why there was no session a moment ago. It was not asked for again.
+type Remembered struct{ Err error }
+
+func (r *Remembered) Error() string { return r.Err.Error() }
+
+// Unwrap returns Err.
+func (r *Remembered) Unwrap() error { return r.Err }
+
 // Get returns the session of an account, other than the one that the old service has refused. If there is
 // none, one caller begins it, in its own goroutine, and the others wait for it until their ctx ends.
 func (s *Sessions) Get(ctx context.Context, account Account, refused Session, begin Begin) (Session, error) {
@@ -80,7 +88,10 @@ func (s *Sessions) Get(ctx context.Context, account Account, refused Session, be
 	if k, ok := s.known.Get(account); ok {
 		if k.err == nil && k.session != refused || k.err != nil && s.now().Before(k.until) {
 			s.mu.Unlock()
-			return k.session, k.err
+			if k.err != nil {
+				return Session{}, &Remembered{k.err}
+			}
+			return k.session, nil
 		}
 	}
 	if f := s.flights[account]; f != nil {

@@ -62,9 +62,10 @@ func TestWhatRefusesASessionIsAskedAgainOnlyAfterAWhile(t *testing.T) {
 		refusal := errors.New("refused")
 		hold := 30 * time.Second
 		begin := func() (string, time.Duration, error) { return "", hold, refusal }
-		for range 10 {
-			if _, err := s.Get(t.Context(), Account{Host: "a"}, Session{}, begin); err != refusal {
-				t.Fatal(err)
+		for n := range 10 {
+			_, err := s.Get(t.Context(), Account{Host: "a"}, Session{}, begin)
+			if _, remembered := errors.AsType[*Remembered](err); remembered != (n > 0) || !errors.Is(err, refusal) {
+				t.Fatalf("the %d. time %T, %v", n+1, err, err)
 			}
 		}
 		if s.Begun() != 1 {

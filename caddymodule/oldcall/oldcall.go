@@ -28,6 +28,9 @@ type Service struct {
 // ErrPassword is an old service that no longer takes an account's password. Nothing has been answered then.
 var ErrPassword = errors.New("the old service refuses the password")
 
+// ErrPasswordBefore is one that did not take it in the last seconds, and was not asked again.
+var ErrPasswordBefore = errors.New("the old service refused the password a moment ago")
+
 // Put makes the call of an account, and answers w with what the old service says. The account that it returns is the same with
 // the credentials that were tried last, as another instance may know newer ones.
 func (s *Service) Put(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, call *smapi.Call, account *flow.OldAccount,
@@ -41,7 +44,7 @@ func (s *Service) Put(w http.ResponseWriter, r *http.Request, next caddyhttp.Han
 		}
 	}()
 	err := o.put()
-	if !errors.Is(err, ErrPassword) {
+	if !errors.Is(err, ErrPassword) && !errors.Is(err, ErrPasswordBefore) {
 		return account, err
 	}
 	newer, _ := s.Policy.OpenOld(r.Context(), s.Exchanger, call, lookup, true)

@@ -82,8 +82,12 @@ func (o *attempt) session(refused legacy.Session) (legacy.Session, error) {
 		}
 		return "", hold, &oldAnswer{answer}
 	})
-	if errors.Is(err, legacy.ErrBroken) {
+	_, remembered := errors.AsType[*legacy.Remembered](err)
+	switch {
+	case errors.Is(err, legacy.ErrBroken):
 		err = errNoSession()
+	case remembered && errors.Is(err, ErrPassword):
+		err = ErrPasswordBefore
 	}
 	return session, err
 }
