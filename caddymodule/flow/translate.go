@@ -23,12 +23,9 @@ const (
 	causeRefusedNow  = "the old service refused the account's user name and password a moment ago"
 	causeServedOn    = "served on in grace, because the token cannot be refreshed now: "
 	causeNotWritable = "the old credentials have characters that XML cannot carry"
+	fixBefore        = "wait until the home signs in again, or have old_service use {token.FIELD}, which a refresh fills"
+	fixLacks         = "have the authorization server add that field to its token response, or change old_service"
 
-	fixBefore = "wait until the home signs in again, or have old_service use {token.FIELD}, which a refresh fills"
-	fixLacks  = "have the authorization server add that field to its token response, or change old_service"
-)
-
-const (
 	// graceWait is how long a call waits for a refresh while it can be served without, and graceAgain the time between two tries.
 	graceWait  = 3 * time.Second
 	graceAgain = 30 * time.Second
@@ -227,14 +224,14 @@ func OldRefused(ctx context.Context, x *exchange.Exchanger, call *smapi.Call, a 
 // OldRefusedBefore says what becomes of a call whose account the old service has refused by its password in the last seconds, so that
 // it is not asked again. The account may be another home's, or upgraded anew since.
 func OldRefusedBefore(call *smapi.Call) Decision {
-	return Decision{Call: call, Outcome: Unavailable, Result: exchange.Result{Verdict: token.Verdict{Class: token.Unavailable, Cause: causeRefusedNow}}}
+	v := token.Verdict{Class: token.Unavailable, Cause: causeRefusedNow}
+	return Decision{Call: call, Outcome: Unavailable, Result: exchange.Result{Verdict: v}}
 }
 
 // NotWritable says what becomes of a call whose old credentials XML cannot carry.
 func NotWritable(call *smapi.Call) Decision {
-	return Decision{Call: call, Outcome: Misconfigured, Result: exchange.Result{Verdict: token.Verdict{
-		Class: token.Misconfigured, Cause: causeNotWritable, Fix: "see what old_service is made of",
-	}}}
+	v := token.Verdict{Class: token.Misconfigured, Cause: causeNotWritable, Fix: "see what old_service is made of"}
+	return Decision{Call: call, Outcome: Misconfigured, Result: exchange.Result{Verdict: v}}
 }
 
 // Again answers a call for a pair that has a token of ours: its account is upgraded.
