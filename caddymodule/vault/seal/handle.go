@@ -226,24 +226,30 @@ func (n *Namer) Failures(account string) string {
 	return n.Shard(Failed, d[0]) + "/" + lower.EncodeToString(d[:partSize])
 }
 
-// Bears reports whether a text has a reference or a handle in it, or something that looks like one.
+// Bears reports whether a text has a reference or a handle in it, or something that looks like one. What only goes on in base64,
+// as a certificate does, is none.
 func Bears(text []byte) bool {
 	// Its first letter is in every tenth byte of a call, where a search for all of the prefix would stop each time.
 	others := []byte(handlePrefix[1:])
-	const enough = 16 // of the characters behind the prefix
-	for {
-		at := bytes.Index(text, others)
+	for from := 0; ; {
+		at := bytes.Index(text[from:], others)
 		if at < 0 {
 			return false
 		}
-		prefix := at > 0 && text[at-1] == handlePrefix[0]
-		text = text[at+len(others):]
-		rest := bytes.TrimPrefix(text[:min(len(text), enough+1)], []byte("."))
+		at += from
+		from = at + len(others)
+		if at == 0 || text[at-1] != handlePrefix[0] || at > 1 && (isBase64URL(text[at-2]) || text[at-2] == '+') {
+			continue
+		}
+		rest, enough := text[from:], textSize
+		if len(rest) > 0 && rest[0] == '.' {
+			rest, enough = rest[1:], 16 // base64 has no dot
+		}
 		n := 0
 		for n < min(len(rest), enough) && isBase64URL(rest[n]) {
 			n++
 		}
-		if prefix && n == enough {
+		if n == enough {
 			return true
 		}
 	}

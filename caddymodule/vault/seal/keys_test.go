@@ -75,15 +75,23 @@ func TestWhatIsNoKeyFileIsSaidWithoutQuotingIt(t *testing.T) {
 
 func TestTextsThatBearNothingAreTold(t *testing.T) {
 	for text, want := range map[string]bool{
-		"":                            false,
-		"smv1":                        false,
-		"smv1.":                       false,
-		"smv1.0123456789abcde":        false,
-		"smv1.0123456789abcdef":       true,
-		"smv10123456789abcdef":        true,
-		"smv1smv1smv1smv10":           false,
-		"smv1 smv1.0123456789abcdef ": true,
-		"smv1..0123456789abcdef":      false,
+		"":                      false,
+		"smv1":                  false,
+		"smv1.":                 false,
+		"smv1.0123456789abcde":  false,
+		"smv1.0123456789abcdef": true,
+		"smv10123456789abcdef":  false,
+		"smv1smv1smv1smv10":     false,
+		"x>" + "smv1" + strings.Repeat("-_aZ09", 8)[:43]: true,
+		"smv1" + strings.Repeat("-_aZ09", 8)[:42]:        false,
+		"/smv1" + strings.Repeat("a", 100):               true,
+		"asmv1" + strings.Repeat("a", 100):               false, // base64
+		"+smv1" + strings.Repeat("a", 100):               false,
+		"asmv1.0123456789abcdef":                         false, // a JWT
+		"smv1+smv1.0123456789abcdef":                     false,
+		"smv1=smv1.0123456789abcdef":                     true,
+		"smv1 smv1.0123456789abcdef ":                    true,
+		"smv1..0123456789abcdef":                         false,
 	} {
 		if got := Bears([]byte(text)); got != want {
 			t.Errorf("%s: %v", text, got)
