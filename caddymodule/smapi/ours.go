@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 )
@@ -61,7 +62,7 @@ func (o Ours) candidate(r *http.Request, methods []Method) (c Candidate, why err
 	switch {
 	case o == nil:
 		c.action, why = mayCall(r, methods)
-	case r.ContentLength == 0 && !o.authorizes(r):
+	case r.ContentLength == 0 && len(r.Trailer) == 0 && !o.authorizes(r):
 		why = noPost
 	}
 	return c, why
@@ -244,7 +245,11 @@ func (o Ours) among(d *document, loginToken int) bool {
 // guard ends the body of r where a token of ours comes, or behind it in a trailer.
 func (o Ours) guard(r *http.Request) {
 	if r.Body != nil && r.Body != http.NoBody {
-		r.Body = &guarded{ReadCloser: r.Body, r: r, ours: o}
+		g := &guarded{ReadCloser: r.Body, r: r, ours: o}
+		if strings.Contains(strings.ToLower(r.Header.Get("Content-Type")), "xml") {
+			g.xml = new(plain)
+		}
+		r.Body, g.begun = g, g.xml != nil
 	}
 }
 
@@ -270,20 +275,36 @@ type guarded struct {
 	r     *http.Request
 	ours  Ours
 	tail  []byte // the end of what was read
-	plain plain
+	xml   *plain // nil for what is none
+	begun bool   // it is known whether it is
 	met   atomic.Bool
 }
 
 // maxTail is how much of what was read is looked at again with what comes next.
 const maxTail = 128
 
+// begin tells by how a body begins whether some reader may take it for XML, whatever it is said to be.
+func (b *guarded) begin(body []byte) {
+	first := slices.IndexFunc(body, func(c byte) bool { return c != 0 && !isBlank(c) && bytes.IndexByte(marks, c) < 0 })
+	if b.begun || first < 0 {
+		return
+	}
+	if b.begun = true; body[first] == '<' {
+		b.xml = new(plain)
+	}
+}
+
+// marks are of what byte order marks are made.
+var marks = []byte("\xef\xbb\xbf\xfe\xff")
+
 func (b *guarded) Read(p []byte) (int, error) {
 	if b.met.Load() {
 		return 0, ErrTokenInBody
 	}
 	n, err := b.ReadCloser.Read(p)
+	b.begin(p[:n])
 	b.tail = append(b.tail, p[:min(n, maxTail)]...)
-	if b.ours(b.tail) || b.ours(p[:n]) || b.plain.has(b.ours, p[:n]) || err == io.EOF && b.ours.inTrailer(b.r.Trailer) {
+	if b.ours(b.tail) || b.ours(p[:n]) || b.xml != nil && b.xml.has(b.ours, p[:n]) || err == io.EOF && b.ours.inTrailer(b.r.Trailer) {
 		b.met.Store(true)
 		clear(p[:n])
 		return 0, ErrTokenInBody

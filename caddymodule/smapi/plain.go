@@ -107,7 +107,7 @@ func (p *plain) begin(in []byte) (rest []byte, decided bool) {
 			if !s.skips || !p.keeps {
 				p.until, p.skips = s.end, s.skips
 			}
-			if p.skips && p.whole == nil {
+			if p.skips && p.whole == nil && len(p.text) > 0 { // behind a declaration
 				p.whole = &plain{keeps: true, text: slices.Clone(p.text)}
 				p.whole.add(after)
 			}

@@ -76,7 +76,7 @@ func TestATokenThatIsHiddenIsFoundWhateverTheBodyIs(t *testing.T) {
 			"UTF-16, not said":            {"text/xml", inUTF16(body, false, false), nil},
 			"UTF-16 with a mark":          {"text/xml", inUTF16(body, false, true), nil},
 			"no type of XML":              {"text/plain", body, nil},
-			"no XML in front":             {"application/octet-stream", "x\x00" + body, nil},
+			"a blank in front":            {"application/octet-stream", "\x00 \n" + body, nil},
 			"an attribute":                {"text/xml", "<a b='" + hide(ourToken) + "'/>", nil},
 			"the start of the body":       {"text/xml", "<a>" + hide(ourToken), nil},
 			"behind a DTD":                {"text/xml", `<!DOCTYPE a SYSTEM "<!--">` + body, nil},
@@ -154,6 +154,18 @@ func TestATokenOfOursInATrailerIsFound(t *testing.T) {
 	r.Trailer["Authorization"] = []string{"Bearer " + ourToken} // as net/http does it when the body is over
 	if got, err := io.ReadAll(r.Body); err != ErrTokenInBody || !Met(r.Body) {
 		t.Errorf("forwarded with %v: %q", err, got)
+	}
+}
+
+func TestTrailersBehindNoBodyAreLookedThrough(t *testing.T) {
+	r := everydayPost("getLastUpdate", "", nil) // as HTTP/2 allows it
+	r.ContentLength, r.Body, r.Trailer = 0, io.NopCloser(strings.NewReader("")), http.Header{"X-Token": nil}
+	if _, why := readOurs(r, upgrades); why == nil {
+		t.Fatal("a call")
+	}
+	r.Trailer["X-Token"] = []string{ourToken}
+	if _, err := io.ReadAll(r.Body); err != ErrTokenInBody {
+		t.Error(err)
 	}
 }
 
