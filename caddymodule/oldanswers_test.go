@@ -1,6 +1,7 @@
 package caddymodule_test
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"maps"
@@ -48,11 +49,13 @@ func loginToken(authToken, key string) string {
 func TestAnAnswerThatIsHeldBackIsOnTheWireAsThroughABareProxy(t *testing.T) {
 	for name, answer := range map[string]http.HandlerFunc{
 		"trailers": func(w http.ResponseWriter, _ *http.Request) {
-			w.Header().Set("Trailer", "X-End, X-Other")
+			w.Header().Set("Trailer", "X-End, X-Other, X-Front")
+			w.Header().Set("X-Other", "in front")
 			w.Header().Set(http.TrailerPrefix+"X-Late", "late")
 			w.WriteHeader(http.StatusInternalServerError)
 			_, _ = io.WriteString(w, "fault")
 			w.Header().Set("X-End", "end")
+			w.Header().Set("X-Other", "behind")
 		},
 		"one that breaks off": func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Length", "1000")
@@ -192,4 +195,50 @@ func TestAHomeThatIsUpgradedAnewIsNotSignedOutByAnOldRefusal(t *testing.T) {
 	}
 	step(time.Minute)
 	checkServed(t, s.Browse(t, "getMetadata", authToken, key))
+}
+
+// A certificate or another token that has the beginning of a token of ours in it is none.
+func TestABase64TextThatLooksLikeATokenIsForwarded(t *testing.T) {
+	endpoint, old := caddytest.Rotate(t, 3600), caddytest.OldService(t)
+	s := caddytest.Run(t, withOld(endpoint, old, caddytest.VaultFile(t), "login"))
+	for _, account := range []string{
+		"<deviceCert>MIIBIjANBgkqhkismv1" + strings.Repeat("G9w0BAQEFAAOCAQ8AMIIBCgKCAQEA", 4) + "</deviceCert>" + nativeLogin,
+		"<loginToken><token>eyJhbGciOiJub25lIsmv1.eyJzdWIiOiJhIn0aaaaaaaaaaaaaaa.</token></loginToken>",
+	} {
+		if got := s.Do(t, s.Browsing(t, "getMetadata", account, "")); got.Status != http.StatusTeapot {
+			t.Errorf("%s: %+v", account, got)
+		}
+	}
+}
+
+// It is no error of anybody's, and a call that is under way at the old service is none either.
+func TestAPlayerThatLeavesWhileAnotherCallBeginsItsSessionIsNoError(t *testing.T) {
+	endpoint, strict := caddytest.Rotate(t, 3600), caddytest.Strict(t, "session_id")
+	begun, release := make(chan struct{}, 1), make(chan struct{})
+	old := caddytest.Serve(t, func(w http.ResponseWriter, r *http.Request) {
+		if strings.Contains(r.Header.Get("SOAPAction"), "getSessionId") {
+			begun <- struct{}{}
+			<-release
+		}
+		strict.Answer(w, r)
+	})
+	front := caddytest.Serve(t, func(http.ResponseWriter, *http.Request) {}) // knows who has come
+	s := caddytest.Run(t, "forward_auth "+front.URL+" {\nuri /\n}\n"+withOld(endpoint, old, caddytest.VaultFile(t), "session_id"))
+	authToken, key := s.UpgradeOf(t, "session_id")
+	var all sync.WaitGroup
+	all.Go(func() { checkServed(t, s.Browse(t, "getMetadata", authToken, key)) })
+	<-begun
+	front.Asked()
+	ctx, leave := context.WithCancel(t.Context())
+	all.Go(func() {
+		_, _ = http.DefaultTransport.RoundTrip(s.Browsing(t, "getLastUpdate", loginToken(authToken, key), "").WithContext(ctx))
+	})
+	caddytest.Eventually(t, "the second call has come", func() bool { return len(front.Asked()) > 0 })
+	leave()
+	caddytest.Eventually(t, "it is noted", func() bool { return strings.Contains(s.Log(t), `"status":499`) })
+	close(release)
+	all.Wait()
+	if log := s.Log(t); strings.Contains(log, `"level":"error"`) {
+		t.Error(log)
+	}
 }

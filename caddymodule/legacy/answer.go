@@ -22,7 +22,8 @@ type Answer struct {
 	before Fields // of w's header
 	body   []byte
 	state  state
-	flush  bool // was asked for while it was held back
+	front  http.Header // of the announced trailers, what was in the header before the body
+	flush  bool        // was asked for while it was held back
 
 	fieldSpace [3]field // what before starts on
 }
@@ -52,7 +53,7 @@ func (a *Answer) WriteHeader(status int) {
 	case status >= 100 && status < 200 && status != http.StatusSwitchingProtocols:
 		a.w.WriteHeader(status)
 	case status == http.StatusInternalServerError:
-		a.Status, a.state = status, held
+		a.Status, a.state, a.front = status, held, a.announced()
 	default:
 		a.send(status)
 	}
@@ -107,7 +108,9 @@ func (a *Answer) Release() error {
 	}
 	body := a.body
 	a.body = nil
-	trailers := a.takeTrailers()
+	trailers := a.announced() // which came behind the body: in front of it is what was there then
+	maps.DeleteFunc(a.w.Header(), func(name string, _ []string) bool { return trailers[name] != nil })
+	maps.Copy(a.w.Header(), a.front)
 	a.send(http.StatusInternalServerError)
 	_, err := a.w.Write(body)
 	if err == nil && a.flush {
@@ -117,19 +120,18 @@ func (a *Answer) Release() error {
 	return err
 }
 
-// takeTrailers takes those out of the header that came behind the body and were announced. They would be sent in front of it, too.
-func (a *Answer) takeTrailers() http.Header {
-	taken := make(http.Header)
+// announced returns those of the header that are announced as trailers.
+func (a *Answer) announced() http.Header {
+	found := make(http.Header)
 	for _, names := range a.w.Header()["Trailer"] {
 		for name := range strings.SplitSeq(names, ",") {
 			name = http.CanonicalHeaderKey(strings.TrimSpace(name))
 			if values, ok := a.w.Header()[name]; ok {
-				taken[name] = values
-				delete(a.w.Header(), name)
+				found[name] = slices.Clone(values)
 			}
 		}
 	}
-	return taken
+	return found
 }
 
 // Withdraw leaves no trace of an answer that is held back.

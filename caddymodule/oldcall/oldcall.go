@@ -83,6 +83,10 @@ func (o *attempt) put() error {
 				_ = answered.CopyTo(o.w)
 				return nil
 			}
+			if errors.Is(err, context.Canceled) { // the player has gone while another call of the account began one
+				o.w.WriteHeader(statusGone)
+				return nil
+			}
 			if err != nil {
 				return err
 			}
@@ -135,6 +139,9 @@ func (o *attempt) serve(answer *legacy.Answer, to *http.Request) error {
 	returned = true
 	return err
 }
+
+// statusGone is what Caddy's proxy notes of who has gone.
+const statusGone = 499
 
 // withdraw has an answer, and what came of its call, leave no trace.
 func (o *attempt) withdraw(answer *legacy.Answer) {
