@@ -7,7 +7,7 @@ import (
 )
 
 // plain is the text of a body as any XML reader may see it, whatever else is wrong with the body and whatever encoding it is in, as
-// long as that has ASCII: with its character references resolved, and without comments, processing instructions, and what CDATA
+// long as that has ASCII as it is: with its character references resolved, and without comments, processing instructions, and what CDATA
 // sections begin and end with. Tags stay, and so do entities, which SOAP allows nobody to declare. The zero value has seen nothing.
 type plain struct {
 	text    []byte

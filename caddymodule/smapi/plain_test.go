@@ -3,6 +3,7 @@ package smapi
 import (
 	"bytes"
 	"encoding/xml"
+	"errors"
 	"io"
 	"net/http"
 	"strings"
@@ -121,14 +122,14 @@ func seesOurs(body, contentType string) bool {
 	var in io.Reader = transform.NewReader(strings.NewReader(body), unicode.BOMOverride(transform.Nop))
 	if _, label, _ := strings.Cut(contentType, "charset="); label != "" && label != "us-ascii" {
 		var err error
-		if in, err = charset.NewReaderLabel(label, strings.NewReader(body)); err != nil {
+		if in, err = decoded(label, strings.NewReader(body)); err != nil {
 			return false
 		}
 	}
 	d := xml.NewDecoder(in)
-	d.CharsetReader = charset.NewReaderLabel
+	d.CharsetReader = decoded
 	var text []byte
-	for {
+	for depth := 0; ; {
 		token, err := d.Token()
 		if err != nil {
 			return ours(text)
@@ -136,13 +137,32 @@ func seesOurs(body, contentType string) bool {
 		switch x := token.(type) {
 		case xml.CharData:
 			text = append(text, x...)
-		case xml.StartElement, xml.EndElement:
-			if ours(text) {
-				return true
+			continue
+		case xml.Directive:
+			if depth > 0 { // which XML forbids, but not this reader
+				return ours(text)
 			}
-			text = nil
+			continue
+		case xml.StartElement:
+			depth++
+		case xml.EndElement:
+			depth--
+		default:
+			continue
 		}
+		if ours(text) {
+			return true
+		}
+		text = nil
 	}
+}
+
+// decoded reads an encoding, but for one in which escapes may stand between the letters of ASCII.
+func decoded(label string, in io.Reader) (io.Reader, error) {
+	if _, name := charset.Lookup(label); name == "iso-2022-jp" {
+		return nil, errors.ErrUnsupported
+	}
+	return charset.NewReaderLabel(label, in)
 }
 
 func TestATokenOfOursInATrailerIsFound(t *testing.T) {
