@@ -367,7 +367,8 @@ func FuzzOurs(f *testing.F) {
 			if d, err := new(scanner).scan(got); err == nil && hasOurs(d) {
 				t.Fatal("forwarded a token by references")
 			}
-			if strings.Contains(contentType, "xml") && seesOurs(string(got), contentType) {
+			// Of UTF-16 only what is not in pieces is promised: a character of it can look like the begin of a section.
+			if strings.Contains(contentType, "xml") && bytes.IndexByte(got, 0) < 0 && seesOurs(string(got), contentType) {
 				t.Fatal("forwarded a token that is hidden")
 			}
 			return

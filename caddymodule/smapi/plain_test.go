@@ -129,7 +129,7 @@ func seesOurs(body, contentType string) bool {
 	d := xml.NewDecoder(in)
 	d.CharsetReader = decoded
 	var text []byte
-	for depth := 0; ; {
+	for {
 		token, err := d.Token()
 		if err != nil {
 			return ours(text)
@@ -138,15 +138,9 @@ func seesOurs(body, contentType string) bool {
 		case xml.CharData:
 			text = append(text, x...)
 			continue
-		case xml.Directive:
-			if depth > 0 { // which XML forbids, but not this reader
-				return ours(text)
-			}
-			continue
-		case xml.StartElement:
-			depth++
-		case xml.EndElement:
-			depth--
+		case xml.Directive: // SOAP forbids a DTD, and XML one in the middle, which this reader leaves out
+			return ours(text)
+		case xml.StartElement, xml.EndElement:
 		default:
 			continue
 		}
