@@ -285,11 +285,11 @@ const maxTail = 128
 
 // begin tells by how a body begins whether some reader may take it for XML, whatever it is said to be.
 func (b *guarded) begin(body []byte) {
-	first := slices.IndexFunc(body, func(c byte) bool { return c != 0 && !isBlank(c) && bytes.IndexByte(marks, c) < 0 })
-	if b.begun || first < 0 {
+	if b.begun {
 		return
 	}
-	if b.begun = true; body[first] == '<' {
+	first := slices.IndexFunc(body, func(c byte) bool { return c != 0 && !isBlank(c) && bytes.IndexByte(marks, c) < 0 })
+	if b.begun = first >= 0; b.begun && body[first] == '<' {
 		b.xml = new(plain)
 	}
 }

@@ -39,8 +39,8 @@ type underWay struct {
 	done   chan error
 }
 
-// window is how much may be received before the peer waits, which it never has to.
-const window = 1<<31 - 1
+// unlimited is how much may be received before the peer waits, which it never has to.
+const unlimited = 1<<31 - 1
 
 func connect(address string) (*connection, error) {
 	to, err := net.Dial("tcp", address)
@@ -53,8 +53,8 @@ func connect(address string) (*connection, error) {
 	c.frames.SetReuseFrames()
 	c.encoder = hpack.NewEncoder(&c.fields)
 	c.out.WriteString(http2.ClientPreface)
-	_ = c.frames.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: window})
-	_ = c.frames.WriteWindowUpdate(0, window-65535)
+	_ = c.frames.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: unlimited})
+	_ = c.frames.WriteWindowUpdate(0, unlimited-65535)
 	go c.write()
 	go func() { c.fail(c.read()) }()
 	c.send()
