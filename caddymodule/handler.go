@@ -218,7 +218,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 			return h.translate(w, r, next, call)
 		}
 		if d.Outcome == flow.Forwarded {
-			h.record(&d, arrived)
+			h.record(d, arrived)
 			return next.ServeHTTP(w, r)
 		}
 		if observes {
@@ -226,48 +226,54 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 			return next.ServeHTTP(w, r)
 		}
 		if d.Rule != nil {
-			h.exchange(r, &d, peeked)
+			h.exchange(r, d, peeked)
 		}
 		if d.Outcome == flow.Forwarded && call.Bearing != nil {
 			return h.translate(w, r, next, call)
 		}
 		if d.Outcome == flow.Forwarded {
-			h.record(&d, time.Now())
-			logCall(h.calls, r, &d, "")
+			h.record(d, time.Now())
+			logCall(h.calls, r, d, "")
 			return next.ServeHTTP(w, r)
 		}
-		return h.answer(w, r, &d)
+		return h.answer(w, r, d)
 	})
 }
 
 // observe counts and logs what would have become of a call that is forwarded.
-func (h *Handler) observe(d flow.Decision) {
+func (h *Handler) observe(d *flow.Decision) {
 	would := []zap.Field{zap.String("would", d.Outcome.String())}
 	if d.Rule != nil {
 		would = []zap.Field{zap.String("would", "exchange"), zap.String("grant_type", d.Rule.GrantType)}
 	}
 	d.Outcome = flow.Observed
-	h.record(&d, time.Now())
-	logObserved(h.calls, &d, would...)
+	h.record(d, time.Now())
+	logObserved(h.calls, d, would...)
 }
 
 // exchange takes a call to the token endpoint. Its body of so many bytes is kept if it may yet be forwarded.
 func (h *Handler) exchange(r *http.Request, d *flow.Decision, body int) {
-	q := d.Rule.Request(d.Call, lookup(r))
-	q.Network = network.Of(r)
-	if h.vault != nil {
-		q.From = network.Prefix(r).String()
-	}
-	if q.Others = d.Others; q.Others {
+	q := h.request(r, d)
+	if q.Others {
 		q.Held = body
 	} else {
 		smapi.Drop(r) // it may wait, and needs no body any more
 	}
-	h.settings.Policy.Ask(r.Context(), h.exchanger, d, &q)
-	h.remember(&q, d)
+	h.settings.Policy.Ask(r.Context(), h.exchanger, d, q)
+	h.remember(q, d)
 	if d.Unsaved != nil {
 		logUnsaved(h.logger, d)
 	}
+}
+
+// request is what is asked of the token endpoint for a call.
+func (h *Handler) request(r *http.Request, d *flow.Decision) *exchange.Request {
+	q := d.Rule.Request(d.Call, lookup(r))
+	q.Others, q.Network = d.Others, network.Of(r)
+	if h.vault != nil {
+		q.From = network.Prefix(r).String()
+	}
+	return &q
 }
 
 // lookup finds Caddy's placeholders of an HTTP request.

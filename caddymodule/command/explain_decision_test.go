@@ -100,7 +100,7 @@ func checkDecision(t *testing.T, x *diagnose.Explained, p *flow.Policy, envelope
 		}
 		return
 	}
-	d := p.Decide(call)
+	d := *p.Decide(call)
 	observed := p.Mode == flow.ModeObserve && d.Outcome != flow.Forwarded
 	answered := d.Outcome != flow.Forwarded && !observed
 	if x.Call.Method != call.Method || x.Call.Credentials != call.Credentials.Kind || x.Rule != p.Says(&d) {

@@ -152,7 +152,7 @@ func explain(c *configuration.Handler, asked *capture.Request) (x Explained, err
 	}
 	x.Call = capture.FactsOf(call)
 	p := &s.Policy
-	d := p.Decide(call)
+	d := *p.Decide(call)
 	if call.Method == smapi.RefreshAuthToken && seal.IsHandle(call.Credentials.Key) {
 		x.Notes = append(x.Notes, noteOfHandle(p))
 		d.Others = d.Others && !p.Vault // what is refused then is this handler's own

@@ -154,7 +154,7 @@ func (x *Checked) try(ctx context.Context, as *exchange.Exchanger, method smapi.
 	call := &smapi.Call{Method: method, Arrived: time.Now(), HouseholdID: checkHome, Credentials: c}
 	p := x.settings.Policy
 	p.RefreshAuthTokens = true // as if it were, to see whether it could be
-	d := p.Decide(call)
+	d := *p.Decide(call)
 	if d.Rule != nil {
 		r := &http.Request{Method: http.MethodPost, URL: &url.URL{Path: "/"}, Header: http.Header{}}
 		q := d.Rule.Request(call, placeholders(r))

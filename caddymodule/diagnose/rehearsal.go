@@ -152,7 +152,7 @@ func tellAll(p *flow.Policy, d flow.Decision) []Told {
 		if d.Link != nil && a.class == token.Rejected { // there are no credentials
 			continue
 		}
-		p.Conclude(&d, exchange.Result{Verdict: token.Verdict{Class: a.class}})
+		p.Conclude(&d, &exchange.Result{Verdict: token.Verdict{Class: a.class}})
 		all = append(all, tell(p, &d, a.text))
 	}
 	return all

@@ -107,7 +107,7 @@ func (x *Checked) ask(ctx context.Context, method smapi.Method, linkDeviceID str
 		Credentials: smapi.Credentials{Kind: smapi.None},
 	}
 	p := &x.settings.Policy
-	d := p.Decide(call)
+	d := *p.Decide(call)
 	if d.Rule != nil {
 		r := &http.Request{Method: http.MethodPost, URL: &url.URL{Path: "/"}, Header: http.Header{}}
 		q := d.Rule.Request(call, placeholders(r))

@@ -192,7 +192,7 @@ func (q *Request) With(refreshToken string, ready func() bool) *Request {
 			asked.Params[i].Value = refreshToken
 		}
 	}
-	asked.Identity = []string{refreshToken}
+	asked.Identity = []string{token.Refresh, refreshToken}
 	asked.Others, asked.Ready = ready != nil, ready
 	return &asked
 }
@@ -207,7 +207,7 @@ func (x *Rule) passes(p Param) bool {
 func (x *Rule) identity(call *smapi.Call) []string {
 	c := &call.Credentials
 	if x.GrantType == token.Refresh {
-		return nil
+		return []string{token.Refresh}
 	}
 	return []string{call.HouseholdID, x.variant, string(c.Kind), c.Username, c.Password, c.SessionID, c.Token, c.Key}
 }

@@ -2,7 +2,6 @@ package exchange
 
 import (
 	"context"
-	"net/http"
 	"time"
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/pacing"
@@ -125,25 +124,19 @@ const (
 // Exchange takes a request to the token endpoint, all in all before the deadline. The same call at the same time is one
 // exchange, and for a while after it has the same answer. A caller whose ctx ends stops waiting; what is on its way is
 // finished, because the login it costs may already have happened.
-func (x *Exchanger) Exchange(ctx context.Context, deadline time.Time, q *Request) Result {
-	call := x.digest(q.Type, q.Identity)
-	want := replay.Wanted{Accepted: x.replayFor(q.Type) > 0}
-	rejection := call // by what a rejection of it is known
-	if x.RememberRejected > 0 {
-		if q.RejectionIdentity != nil {
-			rejection = x.digest(q.Type, q.RejectionIdentity)
-		}
-		want.Rejected = &rejection
-	}
+func (x *Exchanger) Exchange(ctx context.Context, deadline time.Time, q *Request) *Result {
+	t := x.trip(ctx, deadline, q)
 	for {
-		known, flight, lead := x.State.Calls.Board(call, deadline, want)
+		known, flight, lead := x.State.Calls.Board(t.call, deadline, t.want)
 		switch {
 		case flight == nil:
 			return x.again(q, known, false)
 		case lead:
-			return x.lead(ctx, deadline, call, rejection, flight, q)
+			t.flight = flight
+			t.lead()
+			return t.result
 		}
-		r, landed := x.follow(ctx, deadline, call, flight, q)
+		r, landed := x.follow(ctx, deadline, t.call, flight, q)
 		if !landed || r.Class != NotSent || time.Now().After(deadline) {
 			return r
 		}
@@ -185,65 +178,20 @@ func (x *Exchanger) fuse(q *Request) *pacing.Fuse {
 }
 
 // doubt takes a rejection back while the fuse is blown.
-func (x *Exchanger) doubt(q *Request, l *Landed, r Result) Result {
+func (x *Exchanger) doubt(q *Request, l *Landed, r *Result) {
 	if r.Class == token.Rejected && !q.Others && q.Type != token.DeviceCode && x.Fuse > 0 && x.Fuse < 100 && (l.Doubted || x.fuse(q).Blown()) {
 		r.Class, r.Cause = InDoubt, "the credentials were refused, as those of most accounts lately"
 		r.Fix = "see what has changed at the authorization server: its host name, the client's secret, consent, or a proxy in front"
 	}
-	return r
 }
 
-// digest is that of what is exchanged by a type of grant.
-func (x *Exchanger) digest(grantType string, parts []string) replay.Digest {
-	var room [12]string // so that it costs no allocation
-	return replay.DigestOf(append(append(room[:0], x.Name, grantType), parts...)...)
-}
-
-// lead flies, and lands even if the transport panics, since others follow.
-func (x *Exchanger) lead(ctx context.Context, deadline time.Time, call, rejection replay.Digest, f *replay.Flight[*Landed], q *Request) (r Result) {
-	var l *Landed
-	var keep replay.Keep
-	defer func() {
-		if l == nil {
-			l = &Landed{Answer: token.Answer{Failure: &token.Failure{Class: token.Unavailable, Cause: "the exchange broke off"}}}
-		}
-		if keep.Rejected > 0 {
-			l.Answer.Fields = nil // which nobody looks at
-		}
-		x.State.Calls.Land(call, rejection, f, l, keep)
-	}()
-	account := x.Digest(q)
-	if q.Type == token.Refresh {
-		if before, known := x.State.chains.Get(call); known {
-			account = before
-		}
-	}
-	guard := x.guard(q, account)
-	l, refused := x.fly(ctx, deadline, call, account, &guard, f, q)
-	r = x.judged(q, l)
-	accepted := r.Class == token.Issued && len(r.Fields) > 0 // and not an answer to something else
-	// Weighed before it is told, also where another instance was.
-	if fuse := x.fuse(q); fuse != nil && (accepted || r.Class == token.Rejected && !q.Others) {
-		l.Doubted = fuse.Weigh(x.Fuse, account, r.Class == token.Rejected, r.Error)
-	}
-	switch r.Class {
-	case token.Issued:
-		keep.Accepted = x.replayFor(q.Type)
-		if next := r.Fields.Get(token.Refresh); q.Type == token.Refresh && next != "" {
-			x.State.chains.Put(x.digest(token.Refresh, []string{next}), account, chained)
-		}
-	case token.Rejected:
-		keep.Rejected = x.RememberRejected
-	}
-	r = x.doubt(q, l, r)
-	if l.Doubted = r.Class == InDoubt; refused {
-		guard.tell(ctx, l.Doubted)
-	}
-	return r
+// digest is that of an identity, at this endpoint.
+func (x *Exchanger) digest(identity []string) replay.Digest {
+	return replay.DigestOf(x.Name, identity...)
 }
 
 // follow waits for the result of a flight that another caller leads.
-func (x *Exchanger) follow(ctx context.Context, deadline time.Time, call replay.Digest, f *replay.Flight[*Landed], q *Request) (r Result, landed bool) {
+func (x *Exchanger) follow(ctx context.Context, deadline time.Time, call replay.Digest, f *replay.Flight[*Landed], q *Request) (r *Result, landed bool) {
 	timer := time.NewTimer(time.Until(deadline))
 	defer timer.Stop()
 	select {
@@ -254,97 +202,10 @@ func (x *Exchanger) follow(ctx context.Context, deadline time.Time, call replay.
 		return Unsent(causeGone), false
 	case <-timer.C:
 		if x.State.Calls.Leave(call, f) {
-			return Result{Verdict: token.Verdict{Class: token.Unavailable, Cause: token.CauseTimeout}}, false
+			return &Result{Verdict: token.Verdict{Class: token.Unavailable, Cause: token.CauseTimeout}}, false
 		}
 		return Unsent(causeLate), false
 	}
-}
-
-// fly takes a flight to the token endpoint when there is a place. A leader who leaves the queue keeps its place
-// for those who follow. It reports whether the credentials were refused, whatever is made of that.
-func (x *Exchanger) fly(
-	ctx context.Context, deadline time.Time, call replay.Digest, account pacing.Account, guard *guard, f *replay.Flight[*Landed], q *Request,
-) (l *Landed, refused bool) {
-	calls := x.State.Calls
-	if unsent := guard.look(ctx, deadline); unsent != nil {
-		return &Landed{Unsent: unsent}, false
-	}
-	if !guard.open() {
-		return &Landed{Unsent: &token.Failure{Class: AccountGuarded, Cause: causeGuarded}}, false
-	}
-	pacer, places := x.pacer(q)
-	endpoint := x.endpoint(q)
-	trial := pacing.Trial{
-		Account:   account,
-		Deadline:  deadline,
-		Places:    places,
-		Size:      q.Size() + q.Held,
-		Network:   q.Network,
-		Fair:      x.Fair,
-		Context:   ctx,
-		Leave:     func() { calls.Leave(call, f) },
-		Abandoned: f.Abandoned,
-	}
-	l = &Landed{Unsent: gone}
-	admission, waited := pacer.Pass(&trial, func() pacing.Report {
-		failed := false
-		defer func() { guard.end(failed) }() // even if the transport panics
-		answer, sent := endpoint.Exchange(deadline, &q.Grant, func() (time.Time, bool) {
-			if unsent := guard.look(ctx, deadline); unsent != nil {
-				l.Unsent = unsent
-				return deadline, false
-			}
-			if !guard.pass() {
-				l.Unsent = &token.Failure{Class: AccountGuarded, Cause: causeGuarded}
-				return deadline, false
-			}
-			if q.Ready != nil && !q.Ready() {
-				l.Unsent = &token.Failure{Class: token.Unavailable, Cause: causeUnready}
-				return deadline, false
-			}
-			return calls.Send(f)
-		})
-		v := endpoint.Judge(&q.Grant, &answer)
-		failed = sent && v.Refused
-		refused = failed
-		if !sent {
-			return pacing.Report{Unsent: true}
-		}
-		l.Answer, l.Unsent, l.At = answer, nil, x.Time()
-		return report(&v, &answer)
-	})
-	l.Waited = waited
-	if unsent := turnedAway(admission); unsent != nil {
-		l.Unsent = unsent
-	}
-	return l, refused
-}
-
-// report is what the pacing learns from an answer.
-func report(v *token.Verdict, a *token.Answer) pacing.Report {
-	r := pacing.Report{
-		Failed:   v.Class == token.Unavailable && !v.ByOnError, // it answers, whatever the operator takes that for
-		Timeout:  v.Cause == token.CauseTimeout,
-		Accepted: v.Class == token.Issued,
-	}
-	if v.Class == token.Unavailable {
-		r.HoldBack = a.HoldBack
-		r.OfAccount = a.Status != http.StatusServiceUnavailable
-	}
-	return r
-}
-
-// turnedAway is why one that was not let in is not sent, nil where it was.
-func turnedAway(a pacing.Admission) *token.Failure {
-	switch a {
-	case pacing.Late:
-		return &token.Failure{Class: NotSent, Cause: causeLate}
-	case pacing.Held:
-		return &token.Failure{Class: token.Unavailable, Cause: causeHeld}
-	case pacing.Failing:
-		return &token.Failure{Class: token.Unavailable, Cause: causeFailing}
-	}
-	return nil
 }
 
 // Digest stands for the account of a request, at this endpoint and in this process.
@@ -359,20 +220,17 @@ func (x *Exchanger) account(name string) pacing.Account {
 	return pacing.Account(replay.DigestOf(x.Name, name))
 }
 
-// gone is why nothing was sent unless something else is known.
-var gone = &token.Failure{Class: NotSent, Cause: causeGone}
-
 // Unsent is the result where there was no place for a request.
-func Unsent(cause string) Result {
-	return Result{Verdict: token.Verdict{Class: NotSent, Cause: cause}}
+func Unsent(cause string) *Result {
+	return &Result{Verdict: token.Verdict{Class: NotSent, Cause: cause}}
 }
 
 // judged is what a flight means for a request: the request's own OnError may differ from that of who has asked.
-func (x *Exchanger) judged(q *Request, l *Landed) Result {
+func (x *Exchanger) judged(q *Request, l *Landed) *Result {
 	if u := l.Unsent; u != nil {
-		return Result{Verdict: token.Verdict{Class: u.Class, Cause: u.Cause, Fix: u.Fix}, Waited: l.Waited}
+		return &Result{Verdict: token.Verdict{Class: u.Class, Cause: u.Cause, Fix: u.Fix}, Waited: l.Waited}
 	}
-	return Result{
+	return &Result{
 		Verdict: x.endpoint(q).Judge(&q.Grant, &l.Answer),
 		Status:  l.Answer.Status,
 		Fields:  l.Answer.Fields,
@@ -384,8 +242,9 @@ func (x *Exchanger) judged(q *Request, l *Landed) Result {
 }
 
 // again is the result of the same call for another one: of one that it waited for, or of one before it.
-func (x *Exchanger) again(q *Request, l *Landed, waitedFor bool) Result {
-	r := x.doubt(q, l, x.judged(q, l))
+func (x *Exchanger) again(q *Request, l *Landed, waitedFor bool) *Result {
+	r := x.judged(q, l)
+	x.doubt(q, l, r)
 	if r.Replayed = true; !waitedFor {
 		r.Waited, r.Took = 0, 0
 	}

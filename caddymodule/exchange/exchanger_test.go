@@ -35,7 +35,7 @@ type config struct {
 type exchanging struct{ *Exchanger }
 
 func (e exchanging) Exchange(ctx context.Context, deadline time.Time, q Request) Result {
-	return e.Exchanger.Exchange(ctx, deadline, &q)
+	return *e.Exchanger.Exchange(ctx, deadline, &q)
 }
 
 func endpoint(u *url.URL, change ...func(*config)) exchanging {
@@ -482,7 +482,7 @@ func TestWhatIsOffIsForgottenWhateverItWas(t *testing.T) {
 func refreshOf(old string) Request {
 	return Request{
 		Grant:    token.Grant{Type: token.Refresh, Params: []token.Param{{Name: "refresh_token", Value: old}}},
-		Identity: []string{old}, Account: old,
+		Identity: []string{token.Refresh, old}, Account: old,
 	}
 }
 

@@ -26,12 +26,12 @@ type guard struct {
 	looked      time.Time
 }
 
-// guard returns that of a request. Only names can be guessed at: whoever has a token or a session id has the account.
-func (x *Exchanger) guard(q *Request, account pacing.Account) guard {
+// protect makes it that of a request. Only names can be guessed at: whoever has a token or a session id has the account.
+func (g *guard) protect(x *Exchanger, q *Request, account pacing.Account) {
 	if !q.Guessable || x.Budgets == nil {
-		return guard{}
+		return
 	}
-	g := guard{budgets: x.Budgets, budget: x.Budget, account: account, network: account.From(q.Network)}
+	g.budgets, g.budget, g.account, g.network = x.Budgets, x.Budget, account, account.From(q.Network)
 	if x.Vault != nil && (x.Budget.Failures > 0 || x.RememberRejected > 0) {
 		proof := q.RejectionIdentity
 		if proof == nil {
@@ -41,7 +41,6 @@ func (x *Exchanger) guard(q *Request, account pacing.Account) guard {
 		g.proof = x.Vault.Digest("proof", x.Name+"\x00"+strings.Join(proof, "\x00"))
 		g.from = x.Vault.Digest("network", q.Account+"\x00"+q.From)
 	}
-	return g
 }
 
 // lookAgain is for how long a look at the failures of other instances is good.

@@ -15,17 +15,18 @@ const (
 )
 
 // StorageFailed is the result where the vault's storage fails, with an error that is not nil.
-func StorageFailed(err error) Result {
-	return Result{Verdict: token.Verdict{Class: token.Unavailable, Cause: err.Error(), Fix: fixStorage}}
+func StorageFailed(err error) *Result {
+	return &Result{Verdict: token.Verdict{Class: token.Unavailable, Cause: err.Error(), Fix: fixStorage}}
 }
 
 // Lost is what a record means that is gone: a rejection, which the fuse may doubt.
-func (x *Exchanger) Lost(q *Request, handle string) Result {
-	r := Result{Verdict: token.Verdict{Class: token.Rejected, Cause: causeLost, Fix: fixLost}}
+func (x *Exchanger) Lost(q *Request, handle string) *Result {
+	r := &Result{Verdict: token.Verdict{Class: token.Rejected, Cause: causeLost, Fix: fixLost}}
 	l := Landed{Doubted: x.fuse(q).Weigh(x.Fuse, x.account(handle), true, "")}
 	known := *q
 	known.Others = false
-	return x.doubt(&known, &l, r)
+	x.doubt(&known, &l, r)
+	return r
 }
 
 // OldSays notes for those who watch what the old service has said of an account, by the vault's reference.
@@ -33,11 +34,10 @@ func (x *Exchanger) OldSays(reference string, end pacing.End) {
 	x.State.OldAccounts.Note(x.account(reference), end)
 }
 
-// WeighOld weighs whether the old service rejects an account, by the vault's reference. It returns r, or a doubt of it.
-func (x *Exchanger) WeighOld(reference string, r Result) Result {
+// WeighOld weighs whether the old service rejects an account, by the vault's reference, and makes r a doubt where it is one.
+func (x *Exchanger) WeighOld(reference string, r *Result) {
 	rejected := r.Class == token.Rejected
 	if x.State.OldFuse.Weigh(x.Fuse, x.account(reference), rejected, "") {
 		r.Class, r.Cause, r.Fix = InDoubt, causeOldInDoubt, fixOld
 	}
-	return r
 }

@@ -21,7 +21,7 @@ const (
 // Authorize asks for a link, for a home and before the deadline. It costs the server a code, and nobody has to be anybody
 // for it: so there are places of its own, and so many for each home. The authorization
 // counts only where the result is token.Issued.
-func (x *Exchanger) Authorize(ctx context.Context, deadline time.Time, home string, q *Request) (authorization token.Authorization, r Result) {
+func (x *Exchanger) Authorize(ctx context.Context, deadline time.Time, home string, q *Request) (authorization token.Authorization, r *Result) {
 	if !x.State.links.begin(x.account(home), time.Now()) {
 		return authorization, Unsent(causeManyLinks)
 	}
@@ -52,9 +52,9 @@ func (x *Exchanger) Authorize(ctx context.Context, deadline time.Time, home stri
 
 // Poll asks for the tokens of a device code, of which q is by OfCode, unless it is earlier than an interval after the last
 // question. The deadline is for the exchange.
-func (x *Exchanger) Poll(ctx context.Context, deadline time.Time, q *Request, code string, interval time.Duration) Result {
+func (x *Exchanger) Poll(ctx context.Context, deadline time.Time, q *Request, code string, interval time.Duration) *Result {
 	if known := x.known(q); known != nil {
-		return *known
+		return known
 	}
 	if x.Vault != nil { // where the storage fails, the tokens would be lost, which are given once
 		if err := x.Vault.Ready(ctx); err != nil {
@@ -63,7 +63,7 @@ func (x *Exchanger) Poll(ctx context.Context, deadline time.Time, q *Request, co
 	}
 	digest := replay.DigestOf(x.Name, code)
 	if !x.State.links.ask(digest, interval, time.Now()) {
-		return Result{Verdict: token.Verdict{Class: token.Pending, Cause: causeEarly}}
+		return &Result{Verdict: token.Verdict{Class: token.Pending, Cause: causeEarly}}
 	}
 	r := x.Exchange(ctx, deadline, q)
 	if r.Error == "slow_down" {
@@ -74,11 +74,10 @@ func (x *Exchanger) Poll(ctx context.Context, deadline time.Time, q *Request, co
 
 // known is the answer to the same poll a moment ago, nil where there is none.
 func (x *Exchanger) known(q *Request) *Result {
-	call := x.digest(q.Type, q.Identity)
+	call := x.digest(q.Identity)
 	l, ok := x.State.Calls.Known(call, replay.Wanted{Accepted: true, Rejected: &call})
 	if !ok {
 		return nil
 	}
-	r := x.again(q, l, false)
-	return &r
+	return x.again(q, l, false)
 }

@@ -40,7 +40,7 @@ func startLink(ctx context.Context, p *Policy, x *exchange.Exchanger, d *Decisio
 		p.Conclude(d, r)
 		return
 	}
-	d.Result = r
+	d.Result = *r
 	p.takeLink(d, &authorization)
 }
 

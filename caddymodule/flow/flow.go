@@ -106,15 +106,17 @@ func AllMethods() (methods []smapi.Method) {
 
 // Decide says what becomes of a call, as far as that is known without asking the token endpoint. A call of a method that
 // has no flow is forwarded.
-func (p *Policy) Decide(call *smapi.Call) Decision {
+func (p *Policy) Decide(call *smapi.Call) *Decision {
+	d := &Decision{Outcome: Forwarded}
 	for _, f := range flows {
 		if f.method == call.Method && f.inForce(p) {
-			d := f.decide(p, call)
-			d.Call, d.flow = call, f
-			return d
+			*d = f.decide(p, call)
+			d.flow = f
+			break
 		}
 	}
-	return Decision{Call: call, Outcome: Forwarded}
+	d.Call = call
+	return d
 }
 
 // Says is the whole sentence about a decision.
@@ -136,8 +138,8 @@ func (p *Policy) Hint(method smapi.Method) string {
 }
 
 // Conclude says what the result of the exchange means for the player.
-func (p *Policy) Conclude(d *Decision, r exchange.Result) {
-	d.Result = r
+func (p *Policy) Conclude(d *Decision, r *exchange.Result) {
+	d.Result = *r
 	if r.Class == token.Issued {
 		p.takeTokens(d)
 		return

@@ -21,7 +21,7 @@ func (p *Policy) Ask(ctx context.Context, x *exchange.Exchanger, d *Decision, q 
 	deadline := d.Call.Arrived.Add(p.Timeout)
 	if q.Held > 0 {
 		if !x.State.Hold(q.Held) {
-			p.Conclude(d, exchange.Unsent(causeFull))
+			p.Conclude(d, noRoom)
 			return
 		}
 		defer x.State.Release(q.Held)
@@ -38,12 +38,13 @@ func (p *Policy) Ask(ctx context.Context, x *exchange.Exchanger, d *Decision, q 
 	}
 }
 
+var noRoom = exchange.Unsent("too many large calls wait")
+
 const (
 	fixKeys = "give this instance the key file of the others, with all keys that have sealed"
 
 	causeNewer  = "not asked, because the vault has newer tokens"
 	causeMadeUp = "the key is a handle that no key of the vault has made"
-	causeFull   = "too many large calls wait"
 	causeKey    = "the account's record was sealed by a key that is not in the vault's key file"
 )
 
@@ -152,7 +153,7 @@ func (p *Policy) refreshKept(ctx context.Context, deadline time.Time, x *exchang
 	case errors.Is(err, vault.ErrMadeUp):
 		d.Outcome, d.Reason.Cause = Forwarded, causeMadeUp
 	case errors.Is(err, vault.ErrKey):
-		p.Conclude(d, exchange.Result{Verdict: token.Verdict{Class: token.Misconfigured, Cause: causeKey, Fix: fixKeys}})
+		p.Conclude(d, &exchange.Result{Verdict: token.Verdict{Class: token.Misconfigured, Cause: causeKey, Fix: fixKeys}})
 	case errors.Is(err, vault.ErrLost):
 		p.Conclude(d, x.Lost(q, key))
 	default:

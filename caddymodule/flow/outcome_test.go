@@ -39,13 +39,13 @@ func TestOnlyADefinitiveAnswerSignsAListenerOut(t *testing.T) {
 		for _, f := range flows {
 			for _, class := range []token.Class{token.Unavailable, token.Misconfigured, exchange.NotSent, exchange.AccountGuarded, exchange.InDoubt, "", "one that is not known"} {
 				d := Decision{Call: new(smapi.Call), Rule: new(exchange.Rule), flow: f}
-				p.Conclude(&d, exchange.Result{Verdict: token.Verdict{Class: class}})
+				p.Conclude(&d, &exchange.Result{Verdict: token.Verdict{Class: class}})
 				if reply := p.Reply(&d); final[reply] {
 					t.Errorf("%s, %q: the player gets %s", f.method, class, reply.Player)
 				}
 			}
 			d := Decision{Call: new(smapi.Call), Rule: new(exchange.Rule), flow: f}
-			p.Conclude(&d, exchange.Result{Verdict: token.Verdict{Class: token.Rejected}})
+			p.Conclude(&d, &exchange.Result{Verdict: token.Verdict{Class: token.Rejected}})
 			if d.Outcome != Rejected {
 				t.Errorf("%s: a rejection is %s", f.method, d.Outcome)
 			}

@@ -137,7 +137,7 @@ func ofClient() string { return "a client's secret" }
 func (i *instance) call(method smapi.Method, home, linkDeviceID string) *Decision {
 	i.t.Helper()
 	call := &smapi.Call{Method: method, Arrived: time.Now(), HouseholdID: home, LinkDeviceID: linkDeviceID, Credentials: smapi.Credentials{Kind: smapi.None}}
-	d := i.Decide(call)
+	d := *i.Decide(call)
 	if d.Rule != nil {
 		q := d.Rule.Request(call, nil)
 		i.Ask(i.t.Context(), i.Exchanger, &d, &q)

@@ -99,11 +99,10 @@ func unopened(x *exchange.Exchanger, d *Decision, reference string, err error) {
 	case errors.Is(err, vault.ErrKey):
 		d.Outcome, d.Result = Misconfigured, exchange.Result{Verdict: token.Verdict{Class: token.Misconfigured, Cause: causeKey, Fix: fixKeys}}
 	case errors.Is(err, vault.ErrLost):
-		r := x.Lost(&exchange.Request{Grant: token.Grant{Type: token.Refresh}}, reference)
-		d.Result = r
-		d.Outcome = expiredBy(r.Class)
+		d.Result = *x.Lost(&exchange.Request{Grant: token.Grant{Type: token.Refresh}}, reference)
+		d.Outcome = expiredBy(d.Result.Class)
 	default:
-		d.Outcome, d.Result = Unavailable, exchange.StorageFailed(err)
+		d.Outcome, d.Result = Unavailable, *exchange.StorageFailed(err)
 	}
 }
 
@@ -180,7 +179,7 @@ func bury(ctx context.Context, x *exchange.Exchanger, d *Decision, o *vault.Open
 	now, err := x.Vault.Bury(ctx, o)
 	switch {
 	case errors.Is(err, vault.ErrUnavailable):
-		d.Outcome, d.Result = Unavailable, exchange.StorageFailed(err)
+		d.Outcome, d.Result = Unavailable, *exchange.StorageFailed(err)
 		return nil
 	case err == nil && !now.Dead:
 		return now
@@ -197,8 +196,8 @@ func (p *Policy) lacking(x *exchange.Exchanger, d *Decision, o *vault.Opened, mi
 		return
 	}
 	// The home can do nothing but sign in again. That all can is more likely a mistake of the configuration's.
-	r := exchange.Result{Verdict: token.Verdict{Class: token.Rejected, Cause: causeBefore + missing, Fix: fixBefore}}
-	d.Result = x.WeighOld(o.Reference(), r)
+	d.Result = exchange.Result{Verdict: token.Verdict{Class: token.Rejected, Cause: causeBefore + missing, Fix: fixBefore}}
+	x.WeighOld(o.Reference(), &d.Result)
 	d.Outcome = expiredBy(d.Result.Class)
 }
 
@@ -206,15 +205,15 @@ func (p *Policy) lacking(x *exchange.Exchanger, d *Decision, o *vault.Opened, mi
 func OldSays(x *exchange.Exchanger, a *OldAccount, end pacing.End) {
 	x.OldSays(a.opened.Reference(), end)
 	if end == pacing.Accepted {
-		x.WeighOld(a.opened.Reference(), exchange.Result{})
+		x.WeighOld(a.opened.Reference(), new(exchange.Result))
 	}
 }
 
 // OldRefused says what becomes of a call whose account the old service refuses by its password.
 func OldRefused(ctx context.Context, x *exchange.Exchanger, call *smapi.Call, a *OldAccount) Decision {
-	d := Decision{Call: call}
+	d := Decision{Call: call, Result: exchange.Result{Verdict: token.Verdict{Class: token.Rejected, Cause: causeOldRefused}}}
 	OldSays(x, a, pacing.Rejected)
-	d.Result = x.WeighOld(a.opened.Reference(), exchange.Result{Verdict: token.Verdict{Class: token.Rejected, Cause: causeOldRefused}})
+	x.WeighOld(a.opened.Reference(), &d.Result)
 	if d.Outcome = expiredBy(d.Result.Class); d.Outcome == Expired && bury(ctx, x, &d, a.opened) != nil {
 		d.Outcome = Unavailable // it has just signed in again, and can call again
 	}

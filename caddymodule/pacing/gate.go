@@ -137,20 +137,21 @@ func (g *gate) demote(network Network) {
 func (g *gate) await(t *Trial, w *waiting) Admission {
 	deadline := time.NewTimer(time.Until(t.Deadline))
 	defer deadline.Stop()
-	select {
-	case a := <-w.admitted:
-		return a
-	case <-t.Context.Done():
+	for gone, late := t.Context.Done(), deadline.C; ; gone, late = nil, nil {
+		select {
+		case a := <-w.admitted:
+			return a
+		case <-t.Abandoned:
+			return g.giveUp(w)
+		case <-gone:
+		case <-late:
+		}
 		t.Leave()
-	case <-deadline.C:
-		t.Leave()
-	case <-t.Abandoned:
 	}
-	select {
-	case a := <-w.admitted:
-		return a
-	case <-t.Abandoned:
-	}
+}
+
+// giveUp takes one out of the queue for whom nobody waits any more.
+func (g *gate) giveUp(w *waiting) Admission {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	select {

@@ -112,10 +112,14 @@ func (p *Pacer) Pass(t *Trial, send func() Report) (a Admission, waited time.Dur
 		a = p.gate.await(t, w)
 		admitted = time.Now()
 	}
-	waited = admitted.Sub(arrived)
-	if a != In {
-		return a, waited
+	if waited = admitted.Sub(arrived); a == In {
+		a = p.send(t, admitted, send)
 	}
+	return a, waited
+}
+
+// send has one sent who was let in, and gives its place back.
+func (p *Pacer) send(t *Trial, admitted time.Time, send func() Report) Admission {
 	definitive := false
 	defer func() { p.gate.leave(time.Since(admitted), definitive) }()
 	if !p.breaker.pass(t.Account, func() Report {
@@ -135,9 +139,9 @@ func (p *Pacer) Pass(t *Trial, send func() Report) (a Admission, waited time.Dur
 		r.alone = alone
 		return r
 	}) {
-		return Failing, waited
+		return Failing
 	}
-	return In, waited
+	return In
 }
 
 // holdBack does as the endpoint has asked. What it says to a network that is alone with it is meant for nobody else.

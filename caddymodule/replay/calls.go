@@ -8,6 +8,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/binary"
+	"hash"
 	"sync"
 	"time"
 )
@@ -26,13 +27,29 @@ var digestKey = func() (key [sha256.Size]byte) {
 	return key
 }()
 
+// digesting is what a digest is made with. It is kept for reuse, and off the stacks of those who wait for what they have digested.
+type digesting struct {
+	hash.Hash
+	text [512]byte
+	sum  Digest
+}
+
+var digestings = sync.Pool{New: func() any { return &digesting{Hash: sha256.New()} }}
+
 // DigestOf returns the digest of what a call is told from others by.
-func DigestOf(parts ...string) Digest {
-	text := append(make([]byte, 0, 512), digestKey[:]...)
+func DigestOf(first string, parts ...string) Digest {
+	h := digestings.Get().(*digesting)
+	text := appendPart(append(h.text[:0], digestKey[:]...), first)
 	for _, part := range parts {
 		text = appendPart(text, part)
 	}
-	return sha256.Sum256(text)
+	h.Reset()
+	_, _ = h.Write(text) // which never fails
+	h.Sum(h.sum[:0])
+	d := h.sum
+	clear(h.text[:])
+	digestings.Put(h)
+	return d
 }
 
 func appendPart(text []byte, part string) []byte {

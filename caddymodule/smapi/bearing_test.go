@@ -391,7 +391,8 @@ func FuzzOurs(f *testing.F) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			c, _, err := d.credentials(header)
+			var c Credentials
+			_, err = d.credentials(&c, header)
 			if c.DeviceID, c.DeviceProvider = "", ""; err != nil || c != old.Credentials || string(d.local(int(d.elements[content].first))) != string(call.Method) {
 				t.Fatalf("reads as %+v, %v", c, err)
 			}

@@ -62,12 +62,11 @@ func parse(body []byte, methods []Method) (*Call, error) {
 		if d.repeats() {
 			return nil, errTwice
 		}
-		call, err := m.read(d, header, el)
-		if err != nil {
+		call := &Call{Method: m.name}
+		if err := m.read(call, d, header, el); err != nil {
 			return nil, err
 		}
-		call.Method = m.name
-		return &call, nil
+		return call, nil
 	}
 	return nil, otherMethod
 }
@@ -127,20 +126,20 @@ func (d *document) repeats() bool {
 }
 
 // credentials reads the credentials of a header, and returns the element that they are in.
-func (d *document) credentials(header int) (c Credentials, account int, err error) {
+func (d *document) credentials(c *Credentials, header int) (account int, err error) {
 	if header == 0 {
-		return c, 0, errNoHeader
+		return 0, errNoHeader
 	}
 	el, err := d.child(header, credentialsName)
 	if err != nil {
-		return c, 0, err
+		return 0, err
 	}
 	if el == 0 {
-		return c, 0, errNoCredentials
+		return 0, errNoCredentials
 	}
 	err = d.childTexts(el, maxID, errLongDevice, field{deviceIDName, &c.DeviceID}, field{deviceProviderName, &c.DeviceProvider})
 	if err != nil {
-		return c, 0, err
+		return 0, err
 	}
 	c.Kind = Anonymous
 	for i := range d.children(el) {
@@ -152,18 +151,18 @@ func (d *document) credentials(header int) (c Credentials, account int, err erro
 			continue
 		}
 		if account != 0 {
-			return c, 0, errTwoCredentials
+			return 0, errTwoCredentials
 		}
 		c.Kind, account = kind, i
-		if err := d.account(i, &c); err != nil {
-			return c, 0, err
+		if err := d.account(i, c); err != nil {
+			return 0, err
 		}
 	}
 	// One that is out of place, or of another namespace, might be the one that the old service looks at.
 	if n := d.met[loginName] + d.met[loginTokenName] + d.met[sessionIDName]; n > 1 || n == 1 && account == 0 {
-		return c, 0, errTwoCredentials
+		return 0, errTwoCredentials
 	}
-	return c, account, nil
+	return account, nil
 }
 
 // account reads the credentials of an account.

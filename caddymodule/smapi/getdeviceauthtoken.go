@@ -5,15 +5,15 @@ const GetDeviceAuthToken Method = "getDeviceAuthToken"
 
 var getDeviceAuthToken = method{
 	name: GetDeviceAuthToken,
-	read: func(d *document, header, el int) (call Call, err error) {
+	read: func(call *Call, d *document, header, el int) (err error) {
 		if call.HouseholdID, err = d.household(el); err != nil {
-			return call, err
+			return err
 		}
 		if call.HouseholdID == "" {
-			return call, errNoHousehold
+			return errNoHousehold
 		}
-		call.Credentials, _, err = d.credentials(header)
-		return call, err
+		_, err = d.credentials(&call.Credentials, header)
+		return err
 	},
 	pair: pairOf(GetDeviceAuthToken),
 }

@@ -7,12 +7,9 @@ const GetSessionID Method = "getSessionId"
 // The account is in the body: Sonos's own sample has no header at all.
 var getSessionID = method{
 	name: GetSessionID,
-	read: func(d *document, _, el int) (call Call, err error) {
-		var account Credentials // is looked at, but not handed on
-		if err = d.login(el, &account); err != nil {
-			return call, err
-		}
+	read: func(call *Call, d *document, _, el int) error {
 		call.Credentials.Kind = Login
-		return call, nil
+		var account Credentials // is looked at, but not handed on
+		return d.login(el, &account)
 	},
 }

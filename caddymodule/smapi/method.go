@@ -15,9 +15,9 @@ func (m Method) element() Method {
 type method struct {
 	name Method
 
-	// read says what a call of it says: el is its element in the body, header that of the envelope, 0 where there
+	// read reads what a call of it says: el is its element in the body, header that of the envelope, 0 where there
 	// is none.
-	read func(d *document, header, el int) (Call, error)
+	read func(call *Call, d *document, header, el int) error
 
 	// pair is its answer around the two tokens, nil where it is not answered with any.
 	pair []string

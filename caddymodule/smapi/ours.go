@@ -179,7 +179,13 @@ func (o Ours) bearing(d *document, r *http.Request) (*Call, error) {
 	if d.repeats() {
 		return nil, errTwice
 	}
-	c, account, err := d.credentials(header)
+	both := new(struct { // of one allocation
+		Call
+		bearing Bearing
+	})
+	call := &both.Call
+	c := &call.Credentials
+	account, err := d.credentials(c, header)
 	bears := account != 0 && o.among(d, account)
 	switch {
 	case err != nil:
@@ -199,12 +205,7 @@ func (o Ours) bearing(d *document, r *http.Request) (*Call, error) {
 	if !bears {
 		return nil, refusePlace
 	}
-	both := new(struct { // of one allocation
-		Call
-		bearing Bearing
-	})
-	call := &both.Call
-	call.Method, call.Credentials, call.Bearing = methodIn(d.local(el), r.Header["Soapaction"]), c, &both.bearing
+	call.Method, call.Bearing = methodIn(d.local(el), r.Header["Soapaction"]), &both.bearing
 	if account != 0 {
 		if call.HouseholdID, err = d.household(account); err != nil {
 			return nil, err

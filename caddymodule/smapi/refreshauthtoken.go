@@ -5,16 +5,16 @@ const RefreshAuthToken Method = "refreshAuthToken"
 
 var refreshAuthToken = method{
 	name: RefreshAuthToken,
-	read: func(d *document, header, _ int) (call Call, err error) {
-		var loginToken int
-		if call.Credentials, loginToken, err = d.credentials(header); err != nil {
-			return call, err
+	read: func(call *Call, d *document, header, _ int) error {
+		loginToken, err := d.credentials(&call.Credentials, header)
+		if err != nil {
+			return err
 		}
 		if call.Credentials.Kind != LoginToken || call.Credentials.Key == "" {
-			return call, errNoKey
+			return errNoKey
 		}
 		call.HouseholdID, err = d.household(loginToken)
-		return call, err
+		return err
 	},
 	pair: pairOf(RefreshAuthToken),
 }

@@ -118,9 +118,10 @@ type scanner struct {
 	steps, attributes, references int // so far
 
 	// What the slices above start on.
-	elementSpace [32]element
-	openSpace    [8]opened
-	bindingSpace [8]binding
+	elementSpace   [32]element
+	openSpace      [8]opened
+	bindingSpace   [8]binding
+	attributeSpace [4]attribute
 }
 
 // opened is an element whose end has not been read.
@@ -147,6 +148,7 @@ var scanners = sync.Pool{New: func() any { return new(scanner) }}
 // release gives the scanner back. Its document must not be used any more.
 func (s *scanner) release() {
 	clear(s.bindingSpace[:])
+	clear(s.attributeSpace[:])
 	s.reader, s.document, s.open, s.bindings = reader{}, document{}, nil, nil
 	s.plain, s.ascii, s.steps, s.attributes, s.references = false, false, 0, 0, 0
 	scanners.Put(s)
@@ -494,8 +496,7 @@ func (s *scanner) start() error {
 
 // readAttributes reads those of a start tag, and the declarations of namespaces among them.
 func (s *scanner) readAttributes() error {
-	var space [4]attribute
-	attributes := space[:0]
+	attributes := s.attributeSpace[:0]
 	for {
 		a, ok, err := s.attribute()
 		if err != nil {

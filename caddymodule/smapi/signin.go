@@ -33,33 +33,30 @@ var (
 	getDeviceLinkCode = method{name: GetDeviceLinkCode, read: readSignIn}
 )
 
-func readSignIn(d *document, _, el int) (call Call, err error) {
+func readSignIn(call *Call, d *document, _, el int) (err error) {
 	call.Credentials.Kind = None
 	if call.HouseholdID, err = d.household(el); err == nil && call.HouseholdID == "" {
 		err = errNoHousehold
 	}
-	return call, err
+	return err
 }
 
 var pollDeviceAuthToken = method{
 	name: Poll,
-	read: func(d *document, header, el int) (call Call, err error) {
+	read: func(call *Call, d *document, header, el int) error {
 		code, err := d.childText(el, linkCodeName)
 		if err != nil {
-			return call, err
+			return err
 		}
 		id, err := d.childText(el, linkDeviceIDName)
 		if err != nil {
-			return call, err
+			return err
 		}
 		id = bytes.TrimSpace(id)
 		if code == nil || len(id) == 0 || utf8.RuneCount(code) > MaxLinkCode || len(id) > MaxLinkDeviceID {
-			return call, poll
-		}
-		if call, err = readSignIn(d, header, el); err != nil {
-			return call, err
+			return poll
 		}
 		call.LinkDeviceID = string(id)
-		return call, nil
+		return readSignIn(call, d, header, el)
 	},
 }

@@ -1,0 +1,208 @@
+package exchange
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/pacing"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/replay"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/token"
+)
+
+// trip is a request on its way to the token endpoint, led by one caller for all who wait for the same. Thousands of them wait for a
+// place: what a trip needs is in it, and not on their stacks, which would be twice as large.
+type trip struct {
+	x        *Exchanger
+	q        *Request
+	ctx      context.Context // of who leads
+	deadline time.Time
+
+	// By what the call is known, and by what a rejection of it, and what answers from before it takes.
+	call, rejection replay.Digest
+	want            replay.Wanted
+
+	flight  *replay.Flight[*Landed]
+	account pacing.Account
+	guard   guard
+	refused bool // the credentials were, whatever is made of that
+
+	landed *Landed // nil until it is known
+	result *Result
+	keep   replay.Keep
+}
+
+// trip returns that of a request, before it is known who leads it.
+func (x *Exchanger) trip(ctx context.Context, deadline time.Time, q *Request) *trip {
+	t := &trip{x: x, q: q, ctx: ctx, deadline: deadline, call: x.digest(q.Identity)}
+	t.want.Accepted = x.replayFor(q.Type) > 0
+	t.rejection = t.call
+	if x.RememberRejected > 0 {
+		if q.RejectionIdentity != nil {
+			t.rejection = x.digest(q.RejectionIdentity)
+		}
+		t.want.Rejected = &t.rejection
+	}
+	return t
+}
+
+// lead flies, and lands even if the transport panics, since others follow.
+func (t *trip) lead() {
+	defer t.land()
+	if unsent := t.prepare(); unsent != nil {
+		t.landed = &Landed{Unsent: unsent}
+	} else {
+		t.landed = t.fly()
+	}
+	t.conclude()
+}
+
+// prepare finds out whose login it is, and what speaks against waiting for a place, nil for nothing.
+func (t *trip) prepare() *token.Failure {
+	t.account = t.x.Digest(t.q)
+	if t.q.Type == token.Refresh {
+		if before, known := t.x.State.chains.Get(t.call); known {
+			t.account = before
+		}
+	}
+	t.guard.protect(t.x, t.q, t.account)
+	if unsent := t.guard.look(t.ctx, t.deadline); unsent != nil {
+		return unsent
+	}
+	if !t.guard.open() {
+		return overBudget
+	}
+	return nil
+}
+
+// conclude says what came of it, and what is remembered.
+func (t *trip) conclude() {
+	x, q := t.x, t.q
+	r := x.judged(q, t.landed)
+	accepted := r.Class == token.Issued && len(r.Fields) > 0 // and not an answer to something else
+	// Weighed before it is told, also where another instance was.
+	if fuse := x.fuse(q); fuse != nil && (accepted || r.Class == token.Rejected && !q.Others) {
+		t.landed.Doubted = fuse.Weigh(x.Fuse, t.account, r.Class == token.Rejected, r.Error)
+	}
+	switch r.Class {
+	case token.Issued:
+		t.keep.Accepted = x.replayFor(q.Type)
+		if next := r.Fields.Get(token.Refresh); q.Type == token.Refresh && next != "" {
+			x.State.chains.Put(x.digest([]string{token.Refresh, next}), t.account, chained)
+		}
+	case token.Rejected:
+		t.keep.Rejected = x.RememberRejected
+	}
+	x.doubt(q, t.landed, r)
+	t.result = r
+	if t.landed.Doubted = r.Class == InDoubt; t.refused {
+		t.guard.tell(t.ctx, t.landed.Doubted)
+	}
+}
+
+// land gives what came of it to those who follow.
+func (t *trip) land() {
+	if t.landed == nil {
+		t.landed = &Landed{Answer: token.Answer{Failure: &token.Failure{Class: token.Unavailable, Cause: "the exchange broke off"}}}
+	}
+	if t.keep.Rejected > 0 {
+		t.landed.Answer.Fields = nil // which nobody looks at
+	}
+	t.x.State.Calls.Land(t.call, t.rejection, t.flight, t.landed, t.keep)
+}
+
+// fly takes the request to the token endpoint when there is a place. A leader who leaves the queue keeps its place
+// for those who follow.
+func (t *trip) fly() *Landed {
+	l := &Landed{Unsent: gone}
+	pacer, trial := t.trial()
+	admission, waited := pacer.Pass(trial, func() pacing.Report { return t.send(l) })
+	l.Waited = waited
+	if unsent := turnedAway(admission); unsent != nil {
+		l.Unsent = unsent
+	}
+	return l
+}
+
+// trial is what asks for a place, and who gives it.
+func (t *trip) trial() (*pacing.Pacer, *pacing.Trial) {
+	pacer, places := t.x.pacer(t.q)
+	return pacer, &pacing.Trial{
+		Account:   t.account,
+		Deadline:  t.deadline,
+		Places:    places,
+		Size:      t.q.Size() + t.q.Held,
+		Network:   t.q.Network,
+		Fair:      t.x.Fair,
+		Context:   t.ctx,
+		Leave:     func() { t.x.State.Calls.Leave(t.call, t.flight) },
+		Abandoned: t.flight.Abandoned,
+	}
+}
+
+// send sends the request, unless something speaks against it at the last moment.
+func (t *trip) send(l *Landed) pacing.Report {
+	defer func() { t.guard.end(t.refused) }() // even if the transport panics
+	endpoint := t.x.endpoint(t.q)
+	answer, sent := endpoint.Exchange(t.deadline, &t.q.Grant, func() (time.Time, bool) {
+		if l.Unsent = t.against(); l.Unsent != nil {
+			return t.deadline, false
+		}
+		l.Unsent = gone
+		return t.x.State.Calls.Send(t.flight)
+	})
+	v := endpoint.Judge(&t.q.Grant, &answer)
+	if t.refused = sent && v.Refused; !sent {
+		return pacing.Report{Unsent: true}
+	}
+	l.Answer, l.Unsent, l.At = answer, nil, t.x.Time()
+	return report(&v, &answer)
+}
+
+// against is what speaks against sending the request, nil for nothing.
+func (t *trip) against() *token.Failure {
+	if unsent := t.guard.look(t.ctx, t.deadline); unsent != nil {
+		return unsent
+	}
+	if !t.guard.pass() {
+		return overBudget
+	}
+	if t.q.Ready != nil && !t.q.Ready() {
+		return unready
+	}
+	return nil
+}
+
+// Why nothing was sent. Gone is so unless something else is known.
+var (
+	gone       = &token.Failure{Class: NotSent, Cause: causeGone}
+	overBudget = &token.Failure{Class: AccountGuarded, Cause: causeGuarded}
+	unready    = &token.Failure{Class: token.Unavailable, Cause: causeUnready}
+)
+
+// report is what the pacing learns from an answer.
+func report(v *token.Verdict, a *token.Answer) pacing.Report {
+	r := pacing.Report{
+		Failed:   v.Class == token.Unavailable && !v.ByOnError, // it answers, whatever the operator takes that for
+		Timeout:  v.Cause == token.CauseTimeout,
+		Accepted: v.Class == token.Issued,
+	}
+	if v.Class == token.Unavailable {
+		r.HoldBack = a.HoldBack
+		r.OfAccount = a.Status != http.StatusServiceUnavailable
+	}
+	return r
+}
+
+// turnedAway is why one that was not let in is not sent, nil where it was.
+func turnedAway(a pacing.Admission) *token.Failure {
+	switch a {
+	case pacing.Late:
+		return &token.Failure{Class: NotSent, Cause: causeLate}
+	case pacing.Held:
+		return &token.Failure{Class: token.Unavailable, Cause: causeHeld}
+	case pacing.Failing:
+		return &token.Failure{Class: token.Unavailable, Cause: causeFailing}
+	}
+	return nil
+}
