@@ -194,50 +194,51 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	arrived := time.Now()
 	candidate, may := h.ours.MayCall(r, h.settings.Methods)
 	if !may { // most requests, so that they cost no allocation
-		h.forwarded(arrived)
-		return next.ServeHTTP(w, r)
+		return h.forward(w, r, arrived, next)
 	}
 	return candidate.Serve(w, arrived, func(call *smapi.Call, peeked int, why error) error {
 		metrics.peeked.Add(float64(peeked))
 		if call == nil {
-			switch why.(type) {
-			case smapi.Refuse:
-				return h.refuse(w, r, why)
-			case smapi.NoCall:
-			default:
-				h.logger.Debug("forwarded an ambiguous call", zap.NamedError("cause", why))
-			}
-			return h.forward(w, r, arrived, next)
+			return h.serveOther(w, r, arrived, next, why)
 		}
 		observes := h.settings.Policy.Mode == flow.ModeObserve
 		if call.Bearing != nil && (call.Bearing.Only || call.Method == smapi.GetDeviceAuthToken || observes) {
 			return h.translate(w, r, next, call)
 		}
 		d := h.settings.Policy.Decide(call)
-		if d.Outcome == flow.Forwarded && call.Bearing != nil {
-			return h.translate(w, r, next, call)
-		}
-		if d.Outcome == flow.Forwarded {
-			h.record(d, arrived)
-			return next.ServeHTTP(w, r)
-		}
-		if observes {
+		switch {
+		case d.Outcome == flow.Forwarded:
+		case observes:
 			h.observe(d)
 			return next.ServeHTTP(w, r)
-		}
-		if d.Rule != nil {
+		case d.Rule != nil:
 			h.exchange(r, d, peeked)
 		}
-		if d.Outcome == flow.Forwarded && call.Bearing != nil {
+		switch {
+		case d.Outcome != flow.Forwarded:
+			return h.answer(w, r, d)
+		case call.Bearing != nil:
 			return h.translate(w, r, next, call)
-		}
-		if d.Outcome == flow.Forwarded {
+		case d.Rule != nil: // it was asked for
 			h.record(d, time.Now())
 			logCall(h.calls, r, d, "")
-			return next.ServeHTTP(w, r)
+		default:
+			h.record(d, arrived)
 		}
-		return h.answer(w, r, d)
+		return next.ServeHTTP(w, r)
 	})
+}
+
+// serveOther forwards what is no call, unless it must not be.
+func (h *Handler) serveOther(w http.ResponseWriter, r *http.Request, arrived time.Time, next caddyhttp.Handler, why error) error {
+	switch why.(type) {
+	case smapi.Refuse:
+		return h.refuse(w, r, why)
+	case smapi.NoCall:
+	default:
+		h.logger.Debug("forwarded an ambiguous call", zap.NamedError("cause", why))
+	}
+	return h.forward(w, r, arrived, next)
 }
 
 // observe counts and logs what would have become of a call that is forwarded.

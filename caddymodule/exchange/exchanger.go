@@ -127,18 +127,16 @@ const (
 func (x *Exchanger) Exchange(ctx context.Context, deadline time.Time, q *Request) *Result {
 	t := x.trip(ctx, deadline, q)
 	for {
-		known, flight, lead := x.State.Calls.Board(t.call, deadline, t.want)
+		known, lead := t.board()
 		switch {
-		case flight == nil:
+		case known != nil:
 			return x.again(q, known, false)
 		case lead:
-			t.flight = flight
 			t.lead()
 			return t.result
 		}
-		r, landed := x.follow(ctx, deadline, t.call, flight, q)
-		if !landed || r.Class != NotSent || time.Now().After(deadline) {
-			return r
+		if landed := t.follow(); !landed || t.result.Class != NotSent || time.Now().After(deadline) {
+			return t.result
 		}
 		// Who led had less time left. Lead the next.
 	}
@@ -188,24 +186,6 @@ func (x *Exchanger) doubt(q *Request, l *Landed, r *Result) {
 // digest is that of an identity, at this endpoint.
 func (x *Exchanger) digest(identity []string) replay.Digest {
 	return replay.DigestOf(x.Name, identity...)
-}
-
-// follow waits for the result of a flight that another caller leads.
-func (x *Exchanger) follow(ctx context.Context, deadline time.Time, call replay.Digest, f *replay.Flight[*Landed], q *Request) (r *Result, landed bool) {
-	timer := time.NewTimer(time.Until(deadline))
-	defer timer.Stop()
-	select {
-	case <-f.Done:
-		return x.again(q, f.Result, true), true
-	case <-ctx.Done():
-		x.State.Calls.Leave(call, f)
-		return Unsent(causeGone), false
-	case <-timer.C:
-		if x.State.Calls.Leave(call, f) {
-			return &Result{Verdict: token.Verdict{Class: token.Unavailable, Cause: token.CauseTimeout}}, false
-		}
-		return Unsent(causeLate), false
-	}
 }
 
 // Digest stands for the account of a request, at this endpoint and in this process.

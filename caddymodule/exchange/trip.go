@@ -46,14 +46,40 @@ func (x *Exchanger) trip(ctx context.Context, deadline time.Time, q *Request) *t
 	return t
 }
 
+// board returns the answer of the same call if one is known, and otherwise finds the flight, and whether to lead it.
+func (t *trip) board() (known *Landed, lead bool) {
+	known, t.flight, lead = t.x.State.Calls.Board(t.call, t.deadline, t.want)
+	return known, lead
+}
+
+// follow waits for the result of a flight that another caller leads, and reports whether it is that.
+func (t *trip) follow() (landed bool) {
+	timer := time.NewTimer(time.Until(t.deadline))
+	defer timer.Stop()
+	select {
+	case <-t.flight.Done:
+		t.result = t.x.again(t.q, t.flight.Result, true)
+		return true
+	case <-t.ctx.Done():
+		t.x.State.Calls.Leave(t.call, t.flight)
+		t.result = Unsent(causeGone)
+	case <-timer.C:
+		t.result = Unsent(causeLate)
+		if t.x.State.Calls.Leave(t.call, t.flight) {
+			t.result.Verdict = token.Verdict{Class: token.Unavailable, Cause: token.CauseTimeout}
+		}
+	}
+	return false
+}
+
 // lead flies, and lands even if the transport panics, since others follow.
 func (t *trip) lead() {
 	defer t.land()
-	if unsent := t.prepare(); unsent != nil {
-		t.landed = &Landed{Unsent: unsent}
-	} else {
-		t.landed = t.fly()
+	l := &Landed{Unsent: t.prepare()}
+	if l.Unsent == nil {
+		t.fly(l)
 	}
+	t.landed = l
 	t.conclude()
 }
 
@@ -113,15 +139,14 @@ func (t *trip) land() {
 
 // fly takes the request to the token endpoint when there is a place. A leader who leaves the queue keeps its place
 // for those who follow.
-func (t *trip) fly() *Landed {
-	l := &Landed{Unsent: gone}
+func (t *trip) fly(l *Landed) {
+	l.Unsent = gone
 	pacer, trial := t.trial()
 	admission, waited := pacer.Pass(trial, func() pacing.Report { return t.send(l) })
 	l.Waited = waited
 	if unsent := turnedAway(admission); unsent != nil {
 		l.Unsent = unsent
 	}
-	return l
 }
 
 // trial is what asks for a place, and who gives it.

@@ -21,7 +21,7 @@ func linkFlow(method smapi.Method) flow {
 		method:  method,
 		inForce: func(p *Policy) bool { return p.SignIn != nil },
 		hint:    func(*Policy) string { return "It is a " + string(method) + ", which only sign_in answers." },
-		decide: func(p *Policy, call *smapi.Call) Decision {
+		decide: func(p *Policy, call *smapi.Call) *Decision {
 			if !p.Households.Chooses(call.HouseholdID) {
 				return decided(Forwarded, "", "households "+p.Households.String()+": this home is not among them")
 			}

@@ -64,13 +64,13 @@ type Reason struct {
 }
 
 // decided is a decision that needs no exchange.
-func decided(o Outcome, cause, says string) Decision {
-	return Decision{Outcome: o, Reason: Reason{cause, says}}
+func decided(o Outcome, cause, says string) *Decision {
+	return &Decision{Outcome: o, Reason: Reason{cause, says}}
 }
 
 // ask is a decision that an exchange has to find out.
-func ask(x *exchange.Rule, says string) Decision {
-	return Decision{Rule: x, Reason: Reason{Says: says}}
+func ask(x *exchange.Rule, says string) *Decision {
+	return &Decision{Rule: x, Reason: Reason{Says: says}}
 }
 
 // waits tells of a call that its account waits for its listener to sign in again.

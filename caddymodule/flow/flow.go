@@ -22,7 +22,7 @@ type flow struct {
 	hint    func(*Policy) string
 
 	// decide says what becomes of a call, as far as that is known without asking.
-	decide func(*Policy, *smapi.Call) Decision
+	decide func(*Policy, *smapi.Call) *Decision
 
 	// asks says of a call that is exchanged why it is, for whoever wants the whole sentence. Nil is as decide says.
 	asks func(*Policy, *smapi.Call) string
@@ -107,16 +107,14 @@ func AllMethods() (methods []smapi.Method) {
 // Decide says what becomes of a call, as far as that is known without asking the token endpoint. A call of a method that
 // has no flow is forwarded.
 func (p *Policy) Decide(call *smapi.Call) *Decision {
-	d := &Decision{Outcome: Forwarded}
 	for _, f := range flows {
 		if f.method == call.Method && f.inForce(p) {
-			*d = f.decide(p, call)
-			d.flow = f
-			break
+			d := f.decide(p, call)
+			d.Call, d.flow = call, f
+			return d
 		}
 	}
-	d.Call = call
-	return d
+	return &Decision{Call: call, Outcome: Forwarded}
 }
 
 // Says is the whole sentence about a decision.

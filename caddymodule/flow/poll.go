@@ -20,7 +20,7 @@ var poll = flow{
 	hint: func(*Policy) string {
 		return "It is a getDeviceAuthToken with a linkCode, of a listener who is signing in, which only sign_in answers."
 	},
-	decide: func(p *Policy, call *smapi.Call) Decision {
+	decide: func(p *Policy, call *smapi.Call) *Decision {
 		if p.SignIn.Seals == nil {
 			return decided(Forwarded, "", "sign_in answers a poll whose linkDeviceId it has made; that is not known here, and any other is forwarded")
 		}

@@ -15,7 +15,7 @@ var refresh = flow{
 		}
 		return "It is a refreshAuthToken, which only refresh_auth_tokens answers."
 	},
-	decide: func(p *Policy, call *smapi.Call) Decision {
+	decide: func(p *Policy, call *smapi.Call) *Decision {
 		chosen := p.Households.Chooses(call.HouseholdID)
 		switch {
 		case waits(call) && !chosen:

@@ -16,7 +16,7 @@ var session = flow{
 		}
 		return "It is a getSessionId, which only expire_session_ids answers."
 	},
-	decide: func(*Policy, *smapi.Call) Decision {
+	decide: func(*Policy, *smapi.Call) *Decision {
 		return decided(Expired, "", "expire_session_ids: sessions are refused, so that players upgrade")
 	},
 	issued:   Expired, // nothing is

@@ -9,7 +9,7 @@ var upgrade = flow{
 	method:  smapi.GetDeviceAuthToken,
 	inForce: func(*Policy) bool { return true },
 	hint:    func(*Policy) string { return "" },
-	decide: func(p *Policy, call *smapi.Call) Decision {
+	decide: func(p *Policy, call *smapi.Call) *Decision {
 		kind := call.Credentials.Kind
 		x := p.Rules[kind]
 		switch {

@@ -75,6 +75,8 @@ type Trial struct {
 	Context   context.Context
 	Leave     func()
 	Abandoned <-chan struct{}
+
+	arrived time.Time
 }
 
 // Report is what came of a trial.
@@ -99,23 +101,27 @@ type Report struct {
 // Pass calls send when there is a place, and learns from what it reports. Otherwise it returns why there is none.
 // Waited is the time until then.
 func (p *Pacer) Pass(t *Trial, send func() Report) (a Admission, waited time.Duration) {
-	arrived := time.Now()
-	if p.breaker.open() || p.breaker.halfOpen(arrived) && p.networks.inRow(t.Network) {
-		return Failing, 0
-	}
-	if p.accounts.held(t.Account, arrived) {
-		return Held, 0
-	}
-	admitted := arrived
-	a, w := p.gate.enter(t, p.networks.rank(t.Network, arrived))
+	t.arrived = time.Now()
+	a, w := p.enter(t)
 	if a == queued {
 		a = p.gate.await(t, w)
-		admitted = time.Now()
+		waited = time.Since(t.arrived)
 	}
-	if waited = admitted.Sub(arrived); a == In {
-		a = p.send(t, admitted, send)
+	if a == In {
+		a = p.send(t, t.arrived.Add(waited), send)
 	}
 	return a, waited
+}
+
+// enter asks for a place.
+func (p *Pacer) enter(t *Trial) (Admission, *waiting) {
+	if p.breaker.open() || p.breaker.halfOpen(t.arrived) && p.networks.inRow(t.Network) {
+		return Failing, nil
+	}
+	if p.accounts.held(t.Account, t.arrived) {
+		return Held, nil
+	}
+	return p.gate.enter(t, p.networks.rank(t.Network, t.arrived))
 }
 
 // send has one sent who was let in, and gives its place back.

@@ -23,14 +23,14 @@ var bodyTimeout = 3 * time.Second
 // A Read that waits for the sender cannot be called off: the errors of net/http's readers stay, and one of a connection
 // ends its request. So bodyTimeout after the request arrived, while that Read goes on, then is called in a goroutine of its own
 // to forward it, and peek returns late. Reading in a goroutine of its own instead would cost every call two hand-overs.
-func (c Candidate) peek(w http.ResponseWriter, arrived time.Time, then Then) (body []byte, late *lateRead, why error) {
+func (c *Candidate) peek(w http.ResponseWriter, arrived time.Time, then Then) (body []byte, late *lateRead, why error) {
 	if c.ours != nil { // of others MayCall has told
 		if why := mayRead(c.r); why != nil {
 			return nil, nil, why
 		}
 	}
 	r, p := c.r, peeks.Get().(*peeking)
-	p.w, p.of, p.from, p.then = w, c, r.Body, then
+	p.w, p.of, p.from, p.then = w, *c, r.Body, then
 	p.begin(arrived)
 	body, late, err := p.readAll(r.ContentLength)
 	if late != nil {

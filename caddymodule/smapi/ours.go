@@ -69,7 +69,7 @@ func (o Ours) candidate(r *http.Request, methods []Method) (c Candidate, why err
 }
 
 // understandOurs is understand where there are tokens of ours.
-func (c Candidate) understandOurs(body []byte) (call *Call, why error) {
+func (c *Candidate) understandOurs(body []byte) (call *Call, why error) {
 	o, r, methods := c.ours, c.r, c.methods
 	action, named := actionOf(r.Header["Soapaction"], methods)
 	if why = otherAction; named {

@@ -57,7 +57,7 @@ func MayCall(r *http.Request, methods []Method) (c Candidate, may bool) {
 // When then is, it closes the body or, over HTTP/1, flushes w.
 //
 // The call holds nothing of the body: see Drop.
-func (c Candidate) Serve(w http.ResponseWriter, arrived time.Time, then Then) error {
+func (c *Candidate) Serve(w http.ResponseWriter, arrived time.Time, then Then) error {
 	body, late, why := c.peek(w, arrived, then)
 	if late != nil {
 		return late.await()
@@ -78,7 +78,7 @@ func (c Candidate) Serve(w http.ResponseWriter, arrived time.Time, then Then) er
 }
 
 // unread goes on with a request whose body has not been read as a whole.
-func (c Candidate) unread(then Then, peeked int, why error) error {
+func (c *Candidate) unread(then Then, peeked int, why error) error {
 	if c.ours != nil && c.ours.authorizes(c.r) {
 		return then(nil, peeked, refuseBody)
 	}
