@@ -39,17 +39,21 @@ var digestings = sync.Pool{New: func() any { return &digesting{Hash: sha256.New(
 // DigestOf returns the digest of what a call is told from others by.
 func DigestOf(first string, parts ...string) Digest {
 	h := digestings.Get().(*digesting)
+	h.take(first, parts)
+	h.Sum(h.sum[:0])
+	d := h.sum
+	digestings.Put(h)
+	return d
+}
+
+func (h *digesting) take(first string, parts []string) {
 	text := appendPart(append(h.text[:0], digestKey[:]...), first)
 	for _, part := range parts {
 		text = appendPart(text, part)
 	}
 	h.Reset()
 	_, _ = h.Write(text) // which never fails
-	h.Sum(h.sum[:0])
-	d := h.sum
 	clear(h.text[:])
-	digestings.Put(h)
-	return d
 }
 
 func appendPart(text []byte, part string) []byte {
