@@ -194,7 +194,8 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	arrived := time.Now()
 	candidate, may := h.ours.MayCall(r, h.settings.Methods)
 	if !may { // most requests, so that they cost no allocation
-		return h.forward(w, r, arrived, next)
+		h.forwarded(arrived)
+		return next.ServeHTTP(w, r)
 	}
 	return candidate.Serve(w, arrived, func(call *smapi.Call, peeked int, why error) error {
 		metrics.peeked.Add(float64(peeked))

@@ -106,7 +106,7 @@ const MaxHeader = 1 << 10
 type Request struct {
 	token.Grant
 
-	// Identity is what makes it the same call as another, which then share one exchange and its result.
+	// Identity is what makes it the same call as another, which then share one exchange and its result. The type of grant is among it.
 	Identity []string
 
 	// RejectionIdentity is what makes a rejection the same as another: the credentials alone, unless the home goes to the token
@@ -163,7 +163,7 @@ func (x *Rule) Request(call *smapi.Call, lookup Lookup) Request {
 		}
 	}
 	if x.GrantType == token.Refresh {
-		g.Account = strings.Join(g.Identity, "\x00")
+		g.Account = strings.Join(g.Identity[1:], "\x00")
 	}
 	for _, p := range x.Header {
 		// What a player sent may be no header, and is no reason to fail.

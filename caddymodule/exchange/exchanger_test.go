@@ -479,11 +479,12 @@ func TestWhatIsOffIsForgottenWhateverItWas(t *testing.T) {
 	}
 }
 
+var refresh = NewRule(Rule{
+	GrantType: token.Refresh, Params: []Param{{Name: token.Refresh, Value: Template{{Placeholder: "smapi.key"}}}},
+}, smapi.LoginToken)
+
 func refreshOf(old string) Request {
-	return Request{
-		Grant:    token.Grant{Type: token.Refresh, Params: []token.Param{{Name: "refresh_token", Value: old}}},
-		Identity: []string{token.Refresh, old}, Account: old,
-	}
+	return refresh.Request(&smapi.Call{Credentials: smapi.Credentials{Kind: smapi.LoginToken, Key: old}}, nil)
 }
 
 func TestARefreshTokenIsUsedOnceAMinuteWhateverReplayIs(t *testing.T) {

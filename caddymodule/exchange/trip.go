@@ -10,29 +10,30 @@ import (
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/token"
 )
 
-// trip is a request on its way to the token endpoint, led by one caller for all who wait for the same. Thousands of them wait for a
-// place: what a trip needs is in it, and not on their stacks, which would be twice as large.
+// trip is the request of one caller, who leads its flight or follows. Thousands wait for a place: what a trip needs is in it, and not on
+// their stacks, which would be twice as large.
 type trip struct {
 	x        *Exchanger
 	q        *Request
-	ctx      context.Context // of who leads
+	ctx      context.Context
 	deadline time.Time
 
 	// By what the call is known, and by what a rejection of it, and what answers from before it takes.
 	call, rejection replay.Digest
 	want            replay.Wanted
 
-	flight  *replay.Flight[*Landed]
+	flight *replay.Flight[*Landed]
+	result *Result
+
+	// Of who leads.
 	account pacing.Account
 	guard   guard
-	refused bool // the credentials were, whatever is made of that
-
-	landed *Landed // nil until it is known
-	result *Result
-	keep   replay.Keep
+	refused bool    // the credentials were, whatever is made of that
+	landed  *Landed // nil until it is known
+	keep    replay.Keep
 }
 
-// trip returns that of a request, before it is known who leads it.
+// trip returns that of a request.
 func (x *Exchanger) trip(ctx context.Context, deadline time.Time, q *Request) *trip {
 	t := &trip{x: x, q: q, ctx: ctx, deadline: deadline, call: x.digest(q.Identity)}
 	t.want.Accepted = x.replayFor(q.Type) > 0
@@ -170,10 +171,10 @@ func (t *trip) send(l *Landed) pacing.Report {
 	defer func() { t.guard.end(t.refused) }() // even if the transport panics
 	endpoint := t.x.endpoint(t.q)
 	answer, sent := endpoint.Exchange(t.deadline, &t.q.Grant, func() (time.Time, bool) {
-		if l.Unsent = t.against(); l.Unsent != nil {
+		if unsent := t.against(); unsent != nil {
+			l.Unsent = unsent
 			return t.deadline, false
 		}
-		l.Unsent = gone
 		return t.x.State.Calls.Send(t.flight)
 	})
 	v := endpoint.Judge(&t.q.Grant, &answer)

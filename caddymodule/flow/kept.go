@@ -21,7 +21,7 @@ func (p *Policy) Ask(ctx context.Context, x *exchange.Exchanger, d *Decision, q 
 	deadline := d.Call.Arrived.Add(p.Timeout)
 	if q.Held > 0 {
 		if !x.State.Hold(q.Held) {
-			p.Conclude(d, noRoom)
+			p.Conclude(d, exchange.Unsent(causeFull))
 			return
 		}
 		defer x.State.Release(q.Held)
@@ -38,12 +38,11 @@ func (p *Policy) Ask(ctx context.Context, x *exchange.Exchanger, d *Decision, q 
 	}
 }
 
-var noRoom = exchange.Unsent("too many large calls wait")
-
 const (
 	fixKeys = "give this instance the key file of the others, with all keys that have sealed"
 
 	causeNewer  = "not asked, because the vault has newer tokens"
+	causeFull   = "too many large calls wait"
 	causeMadeUp = "the key is a handle that no key of the vault has made"
 	causeKey    = "the account's record was sealed by a key that is not in the vault's key file"
 )

@@ -137,7 +137,7 @@ func (g *gate) demote(network Network) {
 func (g *gate) await(t *Trial, w *waiting) Admission {
 	deadline := time.NewTimer(time.Until(t.Deadline))
 	defer deadline.Stop()
-	for gone, late := t.Context.Done(), deadline.C; ; gone, late = nil, nil {
+	for gone, late := t.Context.Done(), deadline.C; ; gone, late = nil, nil { // who has left may only wait for others
 		select {
 		case a := <-w.admitted:
 			return a

@@ -76,7 +76,7 @@ type Trial struct {
 	Leave     func()
 	Abandoned <-chan struct{}
 
-	arrived time.Time
+	arrived time.Time // when it was passed, which it is once
 }
 
 // Report is what came of a trial.

@@ -8,7 +8,6 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/binary"
-	"hash"
 	"sync"
 	"time"
 )
@@ -27,33 +26,21 @@ var digestKey = func() (key [sha256.Size]byte) {
 	return key
 }()
 
-// digesting is what a digest is made with. It is kept for reuse, and off the stacks of those who wait for what they have digested.
-type digesting struct {
-	hash.Hash
-	text [512]byte
-	sum  Digest
-}
-
-var digestings = sync.Pool{New: func() any { return &digesting{Hash: sha256.New()} }}
+// texts are kept for reuse, and off the stacks of those who wait for what they have digested.
+var texts = sync.Pool{New: func() any { return new([512]byte) }}
 
 // DigestOf returns the digest of what a call is told from others by.
 func DigestOf(first string, parts ...string) Digest {
-	h := digestings.Get().(*digesting)
-	h.take(first, parts)
-	h.Sum(h.sum[:0])
-	d := h.sum
-	digestings.Put(h)
-	return d
-}
-
-func (h *digesting) take(first string, parts []string) {
-	text := appendPart(append(h.text[:0], digestKey[:]...), first)
+	room := texts.Get().(*[512]byte)
+	text := appendPart(append(room[:0], digestKey[:]...), first)
 	for _, part := range parts {
 		text = appendPart(text, part)
 	}
-	h.Reset()
-	_, _ = h.Write(text) // which never fails
-	clear(h.text[:])
+	d := Digest(sha256.Sum256(text))
+	clear(room[:]) // of passwords
+	clear(text)    // which may be elsewhere
+	texts.Put(room)
+	return d
 }
 
 func appendPart(text []byte, part string) []byte {

@@ -117,7 +117,7 @@ type scanner struct {
 
 	steps, attributes, references int // so far
 
-	// What the slices above start on.
+	// What slices start on: those above, and the attributes of an element.
 	elementSpace   [32]element
 	openSpace      [8]opened
 	bindingSpace   [8]binding
