@@ -21,7 +21,7 @@ func (p *Policy) Ask(ctx context.Context, x *exchange.Exchanger, d *Decision, q 
 	deadline := d.Call.Arrived.Add(p.Timeout)
 	if q.Held > 0 {
 		if !x.State.Hold(q.Held) {
-			p.Conclude(d, exchange.Unsent(causeFull))
+			d.Outcome, d.Result.Class, d.Result.Cause = Overloaded, exchange.NotSent, causeFull
 			return
 		}
 		defer x.State.Release(q.Held)
