@@ -112,15 +112,6 @@ func (x *Exchanger) replayFor(grantType string) time.Duration {
 	return x.Replay
 }
 
-const (
-	causeGone    = "the player has gone while it waited"
-	causeLate    = "no place at the token endpoint in time"
-	causeHeld    = "the token endpoint is rate-limiting"
-	causeFailing = "not asked, because the token endpoint has been failing"
-	causeUnready = "not asked, because the vault was not ready"
-	causeGuarded = "not asked, because the account has had too many failed logins"
-)
-
 // Exchange takes a request to the token endpoint, all in all before the deadline. The same call at the same time is one
 // exchange, and for a while after it has the same answer. A caller whose ctx ends stops waiting; what is on its way is
 // finished, because the login it costs may already have happened.

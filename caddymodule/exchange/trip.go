@@ -199,6 +199,15 @@ func (t *trip) against() *token.Failure {
 	return nil
 }
 
+const (
+	causeGone    = "the player has gone while it waited"
+	causeLate    = "no place at the token endpoint in time"
+	causeHeld    = "the token endpoint is rate-limiting"
+	causeFailing = "not asked, because the token endpoint has been failing"
+	causeUnready = "not asked, because the vault was not ready"
+	causeGuarded = "not asked, because the account has had too many failed logins"
+)
+
 // Why nothing was sent. Gone is so unless something else is known.
 var (
 	gone       = &token.Failure{Class: NotSent, Cause: causeGone}

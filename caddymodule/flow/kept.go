@@ -42,8 +42,8 @@ const (
 	fixKeys = "give this instance the key file of the others, with all keys that have sealed"
 
 	causeNewer  = "not asked, because the vault has newer tokens"
-	causeFull   = "too many large calls wait"
 	causeMadeUp = "the key is a handle that no key of the vault has made"
+	causeFull   = "too many large calls wait"
 	causeKey    = "the account's record was sealed by a key that is not in the vault's key file"
 )
 

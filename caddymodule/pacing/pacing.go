@@ -75,8 +75,6 @@ type Trial struct {
 	Context   context.Context
 	Leave     func()
 	Abandoned <-chan struct{}
-
-	arrived time.Time // when it was passed, which it is once
 }
 
 // Report is what came of a trial.
@@ -101,27 +99,27 @@ type Report struct {
 // Pass calls send when there is a place, and learns from what it reports. Otherwise it returns why there is none.
 // Waited is the time until then.
 func (p *Pacer) Pass(t *Trial, send func() Report) (a Admission, waited time.Duration) {
-	t.arrived = time.Now()
-	a, w := p.enter(t)
+	arrived := time.Now()
+	a, w := p.enter(t, arrived)
 	if a == queued {
 		a = p.gate.await(t, w)
-		waited = time.Since(t.arrived)
+		waited = time.Since(arrived)
 	}
 	if a == In {
-		a = p.send(t, t.arrived.Add(waited), send)
+		a = p.send(t, arrived.Add(waited), send)
 	}
 	return a, waited
 }
 
 // enter asks for a place.
-func (p *Pacer) enter(t *Trial) (Admission, *waiting) {
-	if p.breaker.open() || p.breaker.halfOpen(t.arrived) && p.networks.inRow(t.Network) {
+func (p *Pacer) enter(t *Trial, now time.Time) (Admission, *waiting) {
+	if p.breaker.open() || p.breaker.halfOpen(now) && p.networks.inRow(t.Network) {
 		return Failing, nil
 	}
-	if p.accounts.held(t.Account, t.arrived) {
+	if p.accounts.held(t.Account, now) {
 		return Held, nil
 	}
-	return p.gate.enter(t, p.networks.rank(t.Network, t.arrived))
+	return p.gate.enter(t, p.networks.rank(t.Network, now))
 }
 
 // send has one sent who was let in, and gives its place back.
