@@ -89,15 +89,18 @@ func (w *Wave) measure(admin string) error {
 		return err
 	}
 
+	calls := make([]string, w.Accounts) // made before, because the players run on the cores of the node
+	for i := range calls {
+		calls[i] = upgradeOf(i)
+	}
 	start := time.Now()
 	var turnedAway atomic.Int64
-	var calls sync.WaitGroup
+	var done sync.WaitGroup
 	failures := make([]error, w.Accounts)
 	for i := range w.Accounts {
-		calls.Go(func() {
-			call := upgradeOf(i)
+		done.Go(func() {
 			for time.Since(start) < 2*time.Minute {
-				answer, err := all.Ask(i, "getDeviceAuthToken", call)
+				answer, err := all.Ask(i, "getDeviceAuthToken", calls[i])
 				if strings.Contains(answer, "<authToken>"+token) {
 					return
 				}
@@ -110,7 +113,7 @@ func (w *Wave) measure(admin string) error {
 			failures[i] = fmt.Errorf("not upgraded in time: %w", failures[i])
 		})
 	}
-	calls.Wait()
+	done.Wait()
 	w.Seconds, w.TurnedAway = time.Since(start).Seconds(), int(turnedAway.Load())
 	if w.Seconds > 120 {
 		for _, err := range failures {
