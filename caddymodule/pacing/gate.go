@@ -135,18 +135,19 @@ func (g *gate) demote(network Network) {
 
 // await waits for a place until the deadline, and longer where the trial is not abandoned then.
 func (g *gate) await(t *Trial, w *waiting) Admission {
-	deadline := time.NewTimer(time.Until(t.Deadline))
-	defer deadline.Stop()
-	for gone, late := t.Context.Done(), deadline.C; ; gone, late = nil, nil { // who has left may only wait for others
+	late := time.AfterFunc(time.Until(t.Deadline), t.Leave)
+	defer late.Stop()
+	for gone := t.Context.Done(); ; gone = nil { // who has left may only wait for others
 		select {
 		case a := <-w.admitted:
 			return a
 		case <-t.Abandoned:
 			return g.giveUp(w)
 		case <-gone:
-		case <-late:
+			if late.Stop() {
+				t.Leave()
+			}
 		}
-		t.Leave()
 	}
 }
 

@@ -22,7 +22,7 @@ func (a Account) From(n Network) Account {
 }
 
 // key tells an account from others where one in 2^64 may be taken for another.
-func (a Account) key() uint64 { return binary.LittleEndian.Uint64(a[:]) }
+func (a *Account) key() uint64 { return binary.LittleEndian.Uint64(a[:]) }
 
 // Network stands for where a trial comes from, as a digest that is keyed per process. 0 is not known.
 type Network uint64
@@ -70,8 +70,8 @@ type Trial struct {
 	// Fair is how much time the endpoint has to have had before no answer in time counts against it.
 	Fair time.Duration
 
-	// Leave is called when Context ends, or the deadline passes, while the trial waits for its place. It keeps the
-	// place until Abandoned is closed.
+	// Leave is called once, by any goroutine, when Context ends or the deadline passes while the trial waits for its place. It
+	// keeps the place until Abandoned is closed.
 	Context   context.Context
 	Leave     func()
 	Abandoned <-chan struct{}
