@@ -192,15 +192,15 @@ func (h *Handler) warn() {
 // ServeHTTP answers the calls that concern a move to OAuth and forwards everything else.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	arrived := time.Now()
-	candidate, may := h.ours.MayCall(r, h.settings.Methods)
-	if !may { // most requests, so that they cost no allocation
+	candidate := h.ours.MayCall(r, h.settings.Methods)
+	if candidate == nil { // most requests, so that they cost no allocation
 		h.forwarded(arrived)
 		return next.ServeHTTP(w, r)
 	}
 	return candidate.Serve(w, arrived, func(call *smapi.Call, peeked int, why error) error {
 		metrics.peeked.Add(float64(peeked))
 		if call == nil {
-			return h.serveOther(w, r, arrived, next, why)
+			return h.serveOther(w, r, next, why)
 		}
 		observes := h.settings.Policy.Mode == flow.ModeObserve
 		if call.Bearing != nil && (call.Bearing.Only || call.Method == smapi.GetDeviceAuthToken || observes) {
@@ -215,23 +215,28 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		case d.Rule != nil:
 			h.exchange(r, d, peeked)
 		}
-		switch {
-		case d.Outcome != flow.Forwarded:
-			return h.answer(w, r, d)
-		case call.Bearing != nil:
-			return h.translate(w, r, next, call)
-		case d.Rule != nil: // it was asked for
-			h.record(d, time.Now())
-			logCall(h.calls, r, d, "")
-		default:
-			h.record(d, arrived)
-		}
-		return next.ServeHTTP(w, r)
+		return h.serveDecided(w, r, next, d)
 	})
 }
 
+// serveDecided does as it is decided.
+func (h *Handler) serveDecided(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, d *flow.Decision) error {
+	switch {
+	case d.Outcome != flow.Forwarded:
+		return h.answer(w, r, d)
+	case d.Call.Bearing != nil:
+		return h.translate(w, r, next, d.Call)
+	case d.Rule != nil: // it was asked for
+		h.record(d, time.Now())
+		logCall(h.calls, r, d, "")
+	default:
+		h.record(d, d.Call.Arrived)
+	}
+	return next.ServeHTTP(w, r)
+}
+
 // serveOther forwards what is no call, unless it must not be.
-func (h *Handler) serveOther(w http.ResponseWriter, r *http.Request, arrived time.Time, next caddyhttp.Handler, why error) error {
+func (h *Handler) serveOther(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, why error) error {
 	switch why.(type) {
 	case smapi.Refuse:
 		return h.refuse(w, r, why)
@@ -239,7 +244,7 @@ func (h *Handler) serveOther(w http.ResponseWriter, r *http.Request, arrived tim
 	default:
 		h.logger.Debug("forwarded an ambiguous call", zap.NamedError("cause", why))
 	}
-	return h.forward(w, r, arrived, next)
+	return h.forward(w, r, next)
 }
 
 // observe counts and logs what would have become of a call that is forwarded.

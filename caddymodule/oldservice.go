@@ -15,8 +15,8 @@ import (
 )
 
 // forward hands on a request that is no call. With an old service its body ends where a token of ours comes.
-func (h *Handler) forward(w http.ResponseWriter, r *http.Request, arrived time.Time, next caddyhttp.Handler) error {
-	h.forwarded(arrived)
+func (h *Handler) forward(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	h.forwarded(time.Now())
 	body := r.Body
 	err := next.ServeHTTP(w, r)
 	if err != nil && smapi.Met(body) {

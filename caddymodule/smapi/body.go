@@ -17,41 +17,20 @@ const MaxBody = 64 << 10
 // forwarded as slowly as it comes, and never waits in front of others for an answer.
 var bodyTimeout = 3 * time.Second
 
-// peek reads the body of a request, which it leaves as if unread, and tells with why if that was not all of it. It stops
-// at MaxBody and at a first byte that begins no XML.
+// reading is a body that is being read: until it is over, at MaxBody, or at a first byte that begins no XML.
 //
 // A Read that waits for the sender cannot be called off: the errors of net/http's readers stay, and one of a connection
 // ends its request. So bodyTimeout after the request arrived, while that Read goes on, then is called in a goroutine of its own
-// to forward it, and peek returns late. Reading in a goroutine of its own instead would cost every call two hand-overs.
-func (c *Candidate) peek(w http.ResponseWriter, arrived time.Time, then Then) (body []byte, late *lateRead, why error) {
-	if c.ours != nil { // of others MayCall has told
-		if why := mayRead(c.r); why != nil {
-			return nil, nil, why
-		}
-	}
-	r, p := c.r, peeks.Get().(*peeking)
-	p.w, p.of, p.from, p.then = w, *c, r.Body, then
-	p.begin(arrived)
-	body, late, err := p.readAll(r.ContentLength)
-	if late != nil {
-		return nil, late, nil
-	}
-	r.Body = &replay{unread: body, err: err, rest: r.Body, lent: p.lent}
-	p.w, p.of, p.from, p.then, p.lent, p.read = nil, Candidate{}, nil, nil, nil, nil
-	peeks.Put(p)
-	if err != io.EOF {
-		return body, nil, otherBody
-	}
-	return body, nil, nil
-}
-
-// peeking is a body that is being read.
-type peeking struct {
+// to forward it. Reading in a goroutine of its own instead would cost every call two hand-overs.
+type reading struct {
 	w    http.ResponseWriter
-	of   Candidate
-	from io.ReadCloser
 	then Then
-	lent *buffer // what is read into, nil for one that is not kept
+
+	from  io.ReadCloser
+	size  int // as far as it is known
+	body  []byte
+	first int     // where it begins, as far as it is known
+	lent  *buffer // what it is read into, nil for one that is not kept
 
 	mu    sync.Mutex
 	timer *time.Timer // calls expire
@@ -81,22 +60,30 @@ func (l *lateRead) await() error {
 	return l.result
 }
 
-var peeks = sync.Pool{New: func() any {
-	p := new(peeking)
-	p.timer = time.AfterFunc(time.Hour, p.expire)
-	p.timer.Stop()
-	return p
+// candidates are kept for reuse.
+var candidates = sync.Pool{New: func() any {
+	c := new(Candidate)
+	c.timer = time.AfterFunc(time.Hour, c.expire)
+	c.timer.Stop()
+	return c
 }}
+
+// release gives a candidate back that is not late.
+func (c *Candidate) release() {
+	c.r, c.methods, c.action, c.ours = nil, nil, "", nil
+	c.w, c.then, c.from, c.body, c.lent, c.read = nil, nil, nil, nil, nil, nil
+	candidates.Put(c)
+}
 
 // begin has expire called at bodyTimeout. A timer that runs for a body that is over is left to run: most bodies come at once,
 // and setting it costs more than reading them.
-func (p *peeking) begin(arrived time.Time) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.until, p.over = arrived.Add(bodyTimeout), false
-	if p.due.IsZero() || p.until.Before(p.due) {
-		p.due = p.until
-		p.timer.Reset(time.Until(p.due))
+func (c *Candidate) begin(arrived time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.until, c.over = arrived.Add(bodyTimeout), false
+	if c.due.IsZero() || c.until.Before(c.due) {
+		c.due = c.until
+		c.timer.Reset(time.Until(c.due))
 	}
 }
 
@@ -115,41 +102,41 @@ func (b *buffer) done() {
 }
 
 // expire has the request go on without the Read that is under way.
-func (p *peeking) expire() {
-	p.mu.Lock()
-	p.due = time.Time{}
-	left := time.Until(p.until)
-	if !p.over && left > 0 {
-		p.due = p.until
-		p.timer.Reset(left)
+func (c *Candidate) expire() {
+	c.mu.Lock()
+	c.due = time.Time{}
+	left := time.Until(c.until)
+	if !c.over && left > 0 {
+		c.due = c.until
+		c.timer.Reset(left)
 	}
-	if p.over || left > 0 || p.late != nil {
-		p.mu.Unlock()
+	if c.over || left > 0 || c.late != nil {
+		c.mu.Unlock()
 		return
 	}
 	l := &lateRead{done: make(chan struct{}), forwarded: make(chan struct{})}
-	p.late = l
-	read := p.read // which stays as it is: the last Read ends in l
-	p.mu.Unlock()
+	c.late = l
+	read := c.read // which stays as it is: the last Read ends in l
+	c.mu.Unlock()
 	defer close(l.forwarded)
-	defer p.hasten(l)
+	defer c.hasten(l)
 	defer func() { l.panicked = recover() }()
-	p.of.r.Body = &replay{unread: read, late: l, rest: p.from}
-	l.result = p.of.unread(p.then, len(read), slowBody)
+	c.r.Body = &replay{unread: read, late: l, rest: c.from}
+	l.result = c.then(nil, len(read), c.unread(slowBody))
 }
 
 // hasten ends the Read that is under way, as far as net/http lets us, when nobody needs it any more: who serves the
 // request cannot return before.
-func (p *peeking) hasten(l *lateRead) {
+func (c *Candidate) hasten(l *lateRead) {
 	select {
 	case <-l.done:
 		return
 	default:
 	}
-	control := http.NewResponseController(p.w)
+	control := http.NewResponseController(c.w)
 	switch {
-	case p.of.r.ProtoMajor != 1:
-		_ = p.from.Close()
+	case c.r.ProtoMajor != 1:
+		_ = c.from.Close()
 	case l.panicked != nil:
 		_ = control.SetReadDeadline(time.Now()) // after a panic the connection is closed
 	default:
@@ -160,46 +147,62 @@ func (p *peeking) hasten(l *lateRead) {
 // firstRead is the most that is read at first, so that a length alone, without a body, reserves little memory.
 const firstRead = 4 << 10
 
-// readAll reads a body of that size, -1 where it is not known, until it is over or late.
-func (p *peeking) readAll(size int64) (body []byte, late *lateRead, err error) {
+// reserve makes room for a body of that size, -1 where it is not known.
+func (c *Candidate) reserve(size int64) {
 	if size < 0 {
 		size = 1 << 10
 	}
+	c.size, c.first = int(size), 0
 	// One byte more than promised, so that the end is seen without another allocation.
 	if size < int64(len(buffer{}.room)) {
-		p.lent = buffers.Get().(*buffer)
-		p.lent.used = int(size + 1)
-		body = p.lent.room[:0:p.lent.used]
+		c.lent = buffers.Get().(*buffer)
+		c.lent.used = c.size + 1
+		c.body = c.lent.room[:0:c.lent.used]
 	} else {
-		body = make([]byte, 0, min(size, firstRead)+1)
+		c.body = make([]byte, 0, min(c.size, firstRead)+1)
 	}
-	first, n := 0, 0
+}
+
+// readAll reads until the body is over or late. It has next to nothing on the stack: net/http needs much of it for a Read, and
+// the stacks of those who then wait would be twice as large.
+func (c *Candidate) readAll() (late *lateRead, err error) {
 	for over := false; !over; {
-		if len(body) == cap(body) {
-			body = slices.Grow(body, max(int(size)+1-len(body), 1))
-		}
-		n, err = p.from.Read(body[len(body):min(cap(body), MaxBody+1)])
-		body = body[:len(body)+n]
-		first = skipBlank(body, first)
-		noXML := len(body) >= len(byteOrderMark) && first < len(body) && body[first] != '<'
-		over = err != nil || len(body) > MaxBody || noXML
-		if late = p.note(body, over); late != nil {
-			late.read, late.err = body[len(p.read):], err
-			close(late.done)
-			return nil, late, nil
-		}
+		var n int
+		n, err = c.from.Read(c.room())
+		over, late = c.add(n, err)
 	}
-	return body, nil, err
+	return late, err
+}
+
+// room is what is read into next.
+func (c *Candidate) room() []byte {
+	if len(c.body) == cap(c.body) {
+		c.body = slices.Grow(c.body, max(c.size+1-len(c.body), 1))
+	}
+	return c.body[len(c.body):min(cap(c.body), MaxBody+1)]
+}
+
+// add takes in what a Read has read, and reports whether it was the last one.
+func (c *Candidate) add(n int, err error) (over bool, late *lateRead) {
+	c.body = c.body[:len(c.body)+n]
+	c.first = skipBlank(c.body, c.first)
+	noXML := len(c.body) >= len(byteOrderMark) && c.first < len(c.body) && c.body[c.first] != '<'
+	over = err != nil || len(c.body) > MaxBody || noXML
+	if late = c.note(over); late != nil {
+		late.read, late.err = c.body[len(c.read):], err
+		close(late.done)
+	}
+	return over || late != nil, late
 }
 
 // note tells the one who looks at bodyTimeout what has been read, unless it has looked before.
-func (p *peeking) note(body []byte, over bool) *lateRead {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.late == nil {
-		p.read, p.over = body, over
+func (c *Candidate) note(over bool) *lateRead {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.late == nil {
+		c.read, c.over = c.body, over
 	}
-	return p.late
+	return c.late
 }
 
 var byteOrderMark = []byte("\xef\xbb\xbf")

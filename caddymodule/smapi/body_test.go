@@ -206,20 +206,20 @@ func TestWhatComesLateIsReadIntoABufferOfItsOwn(t *testing.T) {
 // The timer of one body runs on for the next ones.
 func TestABodyIsLateByItsOwnTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := peeks.New().(*peeking)
+		c := candidates.New().(*Candidate)
 		begin := func(arrived time.Time) (late chan time.Duration) {
 			late = make(chan time.Duration, 1)
 			r := post(nil)
-			p.of.r, p.from = r, r.Body
-			p.then = func(*Call, int, error) error {
+			c.r, c.from = r, r.Body
+			c.then = func(*Call, int, error) error {
 				late <- time.Since(arrived)
 				return nil
 			}
-			p.begin(arrived)
+			c.begin(arrived)
 			return late
 		}
 		end := func(late chan time.Duration) {
-			if len(late) > 0 || p.note(nil, true) != nil {
+			if len(late) > 0 || c.note(true) != nil {
 				t.Error("late")
 			}
 		}
@@ -237,8 +237,8 @@ func TestABodyIsLateByItsOwnTime(t *testing.T) {
 			if took := <-late; took != bodyTimeout {
 				t.Errorf("late after %v", took)
 			}
-			close(p.late.done)
-			p = peeks.New().(*peeking)
+			close(c.late.done)
+			c = candidates.New().(*Candidate)
 		}
 	})
 }

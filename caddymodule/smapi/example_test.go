@@ -20,8 +20,8 @@ const upgrade = `<s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/"
 func ExampleCandidate() {
 	old := http.NotFoundHandler()
 	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		candidate, may := smapi.MayCall(r, []smapi.Method{smapi.GetDeviceAuthToken})
-		if !may {
+		candidate := smapi.MayCall(r, []smapi.Method{smapi.GetDeviceAuthToken})
+		if candidate == nil {
 			old.ServeHTTP(w, r)
 			return
 		}

@@ -39,9 +39,9 @@ var ErrTokenInBody = errors.New("a token of ours in a body that is not understoo
 // gives them a Bearing. A request that has such a token in it and is not understood is a Refuse, which must not be forwarded. Of one
 // that is forwarded without having been read as a whole, the body ends with ErrTokenInBody where such a token comes. In XML a token is
 // found as any reader of it would see it, whatever encoding it is in; in a compressed body it is not.
-func (o Ours) MayCall(r *http.Request, methods []Method) (c Candidate, may bool) {
-	c, why := o.candidate(r, methods)
-	return c, why == nil
+func (o Ours) MayCall(r *http.Request, methods []Method) *Candidate {
+	c, _ := o.candidate(r, methods)
+	return c
 }
 
 // Read is like the function Read, and finds the calls of every method whose credentials are a token of ours, too.
@@ -57,15 +57,20 @@ func (o Ours) Read(r *http.Request, methods []Method) (call *Call, peeked int, w
 	return call, peeked, why
 }
 
-func (o Ours) candidate(r *http.Request, methods []Method) (c Candidate, why error) {
-	c = Candidate{r: r, methods: methods, ours: o}
+func (o Ours) candidate(r *http.Request, methods []Method) (c *Candidate, why error) {
+	action := Method("")
 	switch {
 	case o == nil:
-		c.action, why = mayCall(r, methods)
+		action, why = mayCall(r, methods)
 	case r.ContentLength == 0 && len(r.Trailer) == 0 && !o.authorizes(r):
 		why = noPost
 	}
-	return c, why
+	if why != nil {
+		return nil, why
+	}
+	c = candidates.Get().(*Candidate)
+	c.r, c.methods, c.action, c.ours = r, methods, action, o
+	return c, nil
 }
 
 // understandOurs is understand where there are tokens of ours.

@@ -2,6 +2,7 @@ package smapi
 
 import (
 	"bytes"
+	"io"
 	"net/http"
 	"slices"
 	"strings"
@@ -32,17 +33,19 @@ const (
 // many bytes of its body have been read to find that out.
 type Then func(call *Call, peeked int, why error) error
 
-// Candidate is a request that may be a call, by its HTTP method and headers.
+// Candidate is a request that may be a call, by its HTTP method and headers. It is good for one Serve, which gives it back.
 type Candidate struct {
 	r       *http.Request
 	methods []Method
 	action  Method // that the headers name, blank for none
 	ours    Ours
+
+	reading
 }
 
-// MayCall tells by the HTTP method and headers of r alone whether it can be the call of one of these methods (Poll only beside
-// GetDeviceAuthToken). It allocates nothing.
-func MayCall(r *http.Request, methods []Method) (c Candidate, may bool) {
+// MayCall returns r as a candidate if it can be the call of one of these methods (Poll only beside GetDeviceAuthToken), by its HTTP
+// method and headers alone, and nil otherwise.
+func MayCall(r *http.Request, methods []Method) *Candidate {
 	return Ours(nil).MayCall(r, methods)
 }
 
@@ -58,34 +61,50 @@ func MayCall(r *http.Request, methods []Method) (c Candidate, may bool) {
 //
 // The call holds nothing of the body: see Drop.
 func (c *Candidate) Serve(w http.ResponseWriter, arrived time.Time, then Then) error {
-	body, late, why := c.peek(w, arrived, then)
+	if c.ours != nil { // of others MayCall has told
+		if why := mayRead(c.r); why != nil {
+			return then(nil, 0, c.unread(why))
+		}
+	}
+	c.w, c.then, c.from = w, then, c.r.Body
+	c.reserve(c.r.ContentLength)
+	c.begin(arrived)
+	late, err := c.readAll()
 	if late != nil {
 		return late.await()
 	}
-	if why != nil {
-		return c.unread(then, len(body), why)
-	}
-	var call *Call
-	if c.ours == nil {
+	call, peeked, why := c.understand(arrived, err)
+	return then(call, peeked, why)
+}
+
+// understand finds the call in a body that has been read until that error. It leaves it as if unread, and gives c back.
+func (c *Candidate) understand(arrived time.Time, err error) (call *Call, peeked int, why error) {
+	body := c.body
+	c.r.Body = &replay{unread: body, err: err, rest: c.from, lent: c.lent}
+	switch {
+	case err != io.EOF:
+		why = c.unread(otherBody)
+	case c.ours == nil:
 		call, why = understand(c.r, c.action, body, c.methods)
-	} else {
+	default:
 		call, why = c.understandOurs(body)
 	}
 	if call != nil {
 		call.Arrived = arrived
 	}
-	return then(call, len(body), why)
+	c.release()
+	return call, len(body), why
 }
 
-// unread goes on with a request whose body has not been read as a whole.
-func (c *Candidate) unread(then Then, peeked int, why error) error {
+// unread is why a request is no call whose body has not been read as a whole.
+func (c *Candidate) unread(why error) error {
 	if c.ours != nil && c.ours.authorizes(c.r) {
-		return then(nil, peeked, refuseBody)
+		return refuseBody
 	}
 	if c.ours != nil {
 		c.ours.guard(c.r)
 	}
-	return then(nil, peeked, why)
+	return why
 }
 
 // Read is MayCall and Serve for who has nothing to serve: it returns when the body is over, however long that takes. The body is
