@@ -158,7 +158,8 @@ func (x *Checked) try(ctx context.Context, as *exchange.Exchanger, method smapi.
 	if d.Rule != nil {
 		r := &http.Request{Method: http.MethodPost, URL: &url.URL{Path: "/"}, Header: http.Header{}}
 		q := d.Rule.Request(call, placeholders(r))
-		x.settings.Policy.Conclude(&d, as.Exchange(ctx, call.Arrived.Add(x.settings.Policy.Timeout), &q))
+		q.Deadline = call.Arrived.Add(x.settings.Policy.Timeout)
+		x.settings.Policy.Conclude(&d, as.Exchange(ctx, &q))
 	}
 	result := d.Result
 	t := &Tried{

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 	"unicode"
 	"unicode/utf8"
 
@@ -15,6 +16,7 @@ import (
 	"golang.org/x/text/unicode/norm"
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/pacing"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/replay"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/token"
 )
@@ -106,6 +108,9 @@ const MaxHeader = 1 << 10
 type Request struct {
 	token.Grant
 
+	// Deadline is when an answer is of no use any more. It is required.
+	Deadline time.Time
+
 	// Identity is what makes it the same call as another, which then share one exchange and its result. The type of grant is among it.
 	Identity []string
 
@@ -181,6 +186,13 @@ func (x *Rule) Request(call *smapi.Call, lookup Lookup) Request {
 func (x *Rule) OfCode(q *Request, code string) {
 	q.Params = append(q.Params, token.Param{Name: "device_code", Value: code})
 	q.Identity, q.RejectionIdentity, q.Account, q.digest = []string{x.variant, code}, nil, code, pacing.Account{}
+}
+
+// stand has digest stand for the account.
+func (q *Request) stand(x *Exchanger) {
+	if q.digest == (pacing.Account{}) {
+		(*replay.Digest)(&q.digest).Stand(x.Name, []string{q.Account})
+	}
 }
 
 // With is the request for another refresh token: one that the vault has, where ready is nil, or that a player presents.

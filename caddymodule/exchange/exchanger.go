@@ -112,25 +112,15 @@ func (x *Exchanger) replayFor(grantType string) time.Duration {
 	return x.Replay
 }
 
-// Exchange takes a request to the token endpoint, all in all before the deadline. The same call at the same time is one
+// Exchange takes a request to the token endpoint, all in all before its deadline. The same call at the same time is one
 // exchange, and for a while after it has the same answer. A caller whose ctx ends stops waiting; what is on its way is
 // finished, because the login it costs may already have happened.
-func (x *Exchanger) Exchange(ctx context.Context, deadline time.Time, q *Request) *Result {
-	t := x.trip(ctx, deadline, q)
-	for {
-		known, lead := t.board()
-		switch {
-		case known != nil:
-			return x.again(q, known, false)
-		case lead:
-			t.lead()
-			return t.result
-		}
-		if landed := t.follow(); !landed || t.result.Class != NotSent || time.Now().After(deadline) {
-			return t.result
-		}
-		// Who led had less time left. Lead the next.
+func (x *Exchanger) Exchange(ctx context.Context, q *Request) *Result {
+	t := &trip{x: x, q: q, ctx: ctx}
+	t.identify()
+	for !t.board() { // who led had less time left
 	}
+	return t.result
 }
 
 // endpoint is who is asked.
@@ -181,9 +171,7 @@ func (x *Exchanger) digest(identity []string) replay.Digest {
 
 // Digest stands for the account of a request, at this endpoint and in this process.
 func (x *Exchanger) Digest(q *Request) pacing.Account {
-	if q.digest == (pacing.Account{}) {
-		q.digest = x.account(q.Account)
-	}
+	q.stand(x)
 	return q.digest
 }
 

@@ -35,7 +35,8 @@ type config struct {
 type exchanging struct{ *Exchanger }
 
 func (e exchanging) Exchange(ctx context.Context, deadline time.Time, q Request) Result {
-	return *e.Exchanger.Exchange(ctx, deadline, &q)
+	q.Deadline = deadline
+	return *e.Exchanger.Exchange(ctx, &q)
 }
 
 func endpoint(u *url.URL, change ...func(*config)) exchanging {

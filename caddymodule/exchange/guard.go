@@ -14,10 +14,9 @@ import (
 // guard keeps a login from reaching the token endpoint when its account has had its failed logins, or when the very same
 // has just been refused. With a vault it counts those of all instances that share it. The zero guard keeps nothing.
 type guard struct {
-	budgets          *pacing.Budgets
-	budget           pacing.Budget
-	account, network pacing.Account
-	passed           bool
+	budgets *pacing.Budgets
+	login   pacing.Login
+	passed  bool
 
 	vault       *vault.Vault
 	name        string // of the account
@@ -27,11 +26,12 @@ type guard struct {
 }
 
 // protect makes it that of a request. Only names can be guessed at: whoever has a token or a session id has the account.
-func (g *guard) protect(x *Exchanger, q *Request, account pacing.Account) {
+func (g *guard) protect(x *Exchanger, q *Request, account *pacing.Account) {
 	if !q.Guessable || x.Budgets == nil {
 		return
 	}
-	g.budgets, g.budget, g.account, g.network = x.Budgets, x.Budget, account, account.From(q.Network)
+	g.budgets = x.Budgets
+	g.login.Budget, g.login.Account, g.login.Network = x.Budget, *account, account.From(q.Network)
 	if x.Vault != nil && (x.Budget.Failures > 0 || x.RememberRejected > 0) {
 		proof := q.RejectionIdentity
 		if proof == nil {
@@ -53,25 +53,25 @@ func (g *guard) look(ctx context.Context, deadline time.Time) *token.Failure {
 	}
 	ctx, cancel := context.WithDeadline(context.WithoutCancel(ctx), deadline)
 	defer cancel()
-	now := time.Now()
-	failures, err := g.vault.Failures(ctx, g.name, now.Add(-max(g.budget.Window, g.remember)))
+	now, l := time.Now(), &g.login
+	failures, err := g.vault.Failures(ctx, g.name, now.Add(-max(l.Budget.Window, g.remember)))
 	if err != nil {
 		return &token.Failure{Class: token.Unavailable, Cause: err.Error(), Fix: fixStorage}
 	}
-	g.looked, g.budget.Elsewhere, g.budget.NetworkFailed = now, 0, false
+	g.looked, l.Elsewhere, l.NetworkFailed = now, 0, false
 	slices.SortFunc(failures, func(a, b vault.Failure) int { return a.At.Compare(b.At) })
 	counted := 0
 	for _, f := range failures {
 		if f.Proof == g.proof && now.Sub(f.At) < g.remember {
 			return &token.Failure{Class: token.Rejected, Cause: "refused a moment ago, maybe at another instance"}
 		}
-		if now.Sub(f.At) >= g.budget.Window {
+		if now.Sub(f.At) >= l.Budget.Window {
 			continue
 		}
 		counted++
 		if f.Elsewhere {
-			g.budget.Elsewhere++
-			g.budget.NetworkFailed = g.budget.NetworkFailed || f.Network == g.from && counted >= g.budget.Failures-g.budget.Reserved()
+			l.Elsewhere++
+			l.NetworkFailed = l.NetworkFailed || f.Network == g.from && counted >= l.Budget.Failures-l.Budget.Reserved()
 		}
 	}
 	return nil
@@ -79,7 +79,7 @@ func (g *guard) look(ctx context.Context, deadline time.Time) *token.Failure {
 
 // open reports whether there is something left, so that it is worth waiting for a place.
 func (g *guard) open() bool {
-	return g.budgets == nil || g.budgets.Left(g.budget, g.account, g.network)
+	return g.budgets == nil || g.budgets.Left(&g.login)
 }
 
 // pass reports whether the login may be sent. If so, end has to be called.
@@ -87,13 +87,13 @@ func (g *guard) pass() bool {
 	if g.budgets == nil {
 		return true
 	}
-	g.passed = g.budgets.Spend(g.budget, g.account, g.network)
+	g.passed = g.budgets.Spend(&g.login)
 	return g.passed
 }
 
 func (g *guard) end(failed bool) {
 	if g.passed {
-		g.budgets.End(g.budget, g.account, g.network, failed)
+		g.budgets.End(&g.login, failed)
 	}
 }
 
@@ -109,6 +109,6 @@ func (g *guard) tell(ctx context.Context, doubted bool) {
 			proof = inDoubt + proof
 		}
 		_ = g.vault.Failed(ctx, g.name, vault.Failure{At: now, Proof: proof, Network: g.from},
-			now.Add(-2*max(g.budget.Window, g.remember)))
+			now.Add(-2*max(g.login.Budget.Window, g.remember)))
 	}
 }

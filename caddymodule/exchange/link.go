@@ -18,17 +18,17 @@ const (
 	causeEarly     = "not asked, because the code was asked for a moment ago"
 )
 
-// Authorize asks for a link, for a home and before the deadline. It costs the server a code, and nobody has to be anybody
+// Authorize asks for a link, for a home and before the deadline of q. It costs the server a code, and nobody has to be anybody
 // for it: so there are places of its own, and so many for each home. The authorization
 // counts only where the result is token.Issued.
-func (x *Exchanger) Authorize(ctx context.Context, deadline time.Time, home string, q *Request) (authorization token.Authorization, r *Result) {
+func (x *Exchanger) Authorize(ctx context.Context, home string, q *Request) (authorization token.Authorization, r *Result) {
 	if !x.State.links.begin(x.account(home), time.Now()) {
 		return authorization, Unsent(causeManyLinks)
 	}
 	gone, leave := make(chan struct{}), sync.Once{}
 	trial := pacing.Trial{
 		Account:   x.account(home),
-		Deadline:  deadline,
+		Deadline:  q.Deadline,
 		Places:    max(1, x.Places/4),
 		Size:      q.Size(),
 		Fair:      x.Fair,
@@ -39,7 +39,7 @@ func (x *Exchanger) Authorize(ctx context.Context, deadline time.Time, home stri
 	var answer token.Answer
 	r = Unsent(causeGone)
 	admission, waited := x.State.Links.Pass(&trial, func() pacing.Report {
-		authorization, answer, r.Verdict = x.SignIn.Authorize(deadline, &q.Grant)
+		authorization, answer, r.Verdict = x.SignIn.Authorize(q.Deadline, &q.Grant)
 		r.Status, r.Took = answer.Status, answer.Took
 		return report(&r.Verdict, &answer)
 	})
@@ -51,8 +51,8 @@ func (x *Exchanger) Authorize(ctx context.Context, deadline time.Time, home stri
 }
 
 // Poll asks for the tokens of a device code, of which q is by OfCode, unless it is earlier than an interval after the last
-// question. The deadline is for the exchange.
-func (x *Exchanger) Poll(ctx context.Context, deadline time.Time, q *Request, code string, interval time.Duration) *Result {
+// question.
+func (x *Exchanger) Poll(ctx context.Context, q *Request, code string, interval time.Duration) *Result {
 	if known := x.known(q); known != nil {
 		return known
 	}
@@ -65,7 +65,7 @@ func (x *Exchanger) Poll(ctx context.Context, deadline time.Time, q *Request, co
 	if !x.State.links.ask(digest, interval, time.Now()) {
 		return &Result{Verdict: token.Verdict{Class: token.Pending, Cause: causeEarly}}
 	}
-	r := x.Exchange(ctx, deadline, q)
+	r := x.Exchange(ctx, q)
 	if r.Error == "slow_down" {
 		x.State.links.slower(digest)
 	}

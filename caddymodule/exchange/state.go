@@ -51,9 +51,9 @@ const (
 	shareHeld = 256
 )
 
-// Hold reports whether there is room for a body of this many bytes, which is taken then until Release.
+// Hold reports whether there is room for a body of this many bytes, which is taken then until Release. For 0 there always is.
 func (s *State) Hold(size int) bool {
-	if left := maxHeld - s.held.Load(); int64(size) > left/shareHeld {
+	if left := maxHeld - s.held.Load(); size > 0 && int64(size) > left/shareHeld {
 		return false
 	}
 	s.held.Add(int64(size))

@@ -13,10 +13,9 @@ import (
 // trip is the request of one caller, who leads its flight or follows. Thousands wait for a place: what a trip needs is in it, and not on
 // their stacks, which would be twice as large.
 type trip struct {
-	x        *Exchanger
-	q        *Request
-	ctx      context.Context
-	deadline time.Time
+	x   *Exchanger
+	q   *Request
+	ctx context.Context
 
 	// By what the call is known, and by what a rejection of it, and what answers from before it takes.
 	call, rejection replay.Digest
@@ -33,34 +32,50 @@ type trip struct {
 	keep    replay.Keep
 }
 
-// trip returns that of a request.
-func (x *Exchanger) trip(ctx context.Context, deadline time.Time, q *Request) *trip {
-	t := &trip{x: x, q: q, ctx: ctx, deadline: deadline, call: x.digest(q.Identity)}
-	t.want.Accepted = x.replayFor(q.Type) > 0
+// identify finds out by what the call is known, and its account. That is before anything else, because a digest needs much of the stack.
+func (t *trip) identify() {
+	t.call.Stand(t.x.Name, t.q.Identity)
+	t.want.Accepted = t.x.replayFor(t.q.Type) > 0
 	t.rejection = t.call
-	if x.RememberRejected > 0 {
-		if q.RejectionIdentity != nil {
-			t.rejection = x.digest(q.RejectionIdentity)
+	if t.x.RememberRejected > 0 {
+		if t.q.RejectionIdentity != nil {
+			t.rejection.Stand(t.x.Name, t.q.RejectionIdentity)
 		}
 		t.want.Rejected = &t.rejection
 	}
-	return t
+	t.q.stand(t.x)
 }
 
-// board returns the answer of the same call if one is known, and otherwise finds the flight, and whether to lead it.
-func (t *trip) board() (known *Landed, lead bool) {
-	known, t.flight, lead = t.x.State.Calls.Board(t.call, t.deadline, t.want)
-	return known, lead
+// board takes the answer of the same call if one is known, and otherwise leads its flight or follows. It reports whether that was all.
+func (t *trip) board() (over bool) {
+	switch lead := t.find(); {
+	case t.result != nil:
+	case lead:
+		t.lead()
+	default:
+		return t.follow()
+	}
+	return true
 }
 
-// follow waits for the result of a flight that another caller leads, and reports whether it is that.
-func (t *trip) follow() (landed bool) {
-	timer := time.NewTimer(time.Until(t.deadline))
+// find finds the answer of the same call if one is known, and otherwise its flight, and whether to lead it.
+func (t *trip) find() (lead bool) {
+	known, flight, lead := t.x.State.Calls.Board(t.call, t.q.Deadline, t.want)
+	if t.flight, t.result = flight, nil; known != nil {
+		t.result = t.x.again(t.q, known, false)
+	}
+	return lead
+}
+
+// follow waits for the result of a flight that another caller leads. It reports whether that is the result of this one, too:
+// where it is only that who led had no time left, this one may have.
+func (t *trip) follow() (over bool) {
+	timer := time.NewTimer(time.Until(t.q.Deadline))
 	defer timer.Stop()
 	select {
 	case <-t.flight.Done:
 		t.result = t.x.again(t.q, t.flight.Result, true)
-		return true
+		return t.result.Class != NotSent || time.Now().After(t.q.Deadline)
 	case <-t.ctx.Done():
 		t.x.State.Calls.Leave(t.call, t.flight)
 		t.result = Unsent(causeGone)
@@ -70,7 +85,7 @@ func (t *trip) follow() (landed bool) {
 			t.result.Verdict = token.Verdict{Class: token.Unavailable, Cause: token.CauseTimeout}
 		}
 	}
-	return false
+	return true
 }
 
 // lead flies, and lands even if the transport panics, since others follow.
@@ -86,20 +101,25 @@ func (t *trip) lead() {
 
 // prepare finds out whose login it is, and what speaks against waiting for a place, nil for nothing.
 func (t *trip) prepare() *token.Failure {
-	t.account = t.x.Digest(t.q)
-	if t.q.Type == token.Refresh {
-		if before, known := t.x.State.chains.Get(t.call); known {
-			t.account = before
-		}
-	}
-	t.guard.protect(t.x, t.q, t.account)
-	if unsent := t.guard.look(t.ctx, t.deadline); unsent != nil {
+	t.attribute()
+	t.guard.protect(t.x, t.q, &t.account)
+	if unsent := t.guard.look(t.ctx, t.q.Deadline); unsent != nil {
 		return unsent
 	}
 	if !t.guard.open() {
 		return overBudget
 	}
 	return nil
+}
+
+// attribute finds out whose login it is: a refresh is of the account whose refresh token came before its own.
+func (t *trip) attribute() {
+	t.account = t.x.Digest(t.q)
+	if t.q.Type == token.Refresh {
+		if before, known := t.x.State.chains.Get(t.call); known {
+			t.account = before
+		}
+	}
 }
 
 // conclude says what came of it, and what is remembered.
@@ -155,7 +175,7 @@ func (t *trip) trial() (*pacing.Pacer, *pacing.Trial) {
 	pacer, places := t.x.pacer(t.q)
 	return pacer, &pacing.Trial{
 		Account:   t.account,
-		Deadline:  t.deadline,
+		Deadline:  t.q.Deadline,
 		Places:    places,
 		Size:      t.q.Size() + t.q.Held,
 		Network:   t.q.Network,
@@ -170,10 +190,10 @@ func (t *trip) trial() (*pacing.Pacer, *pacing.Trial) {
 func (t *trip) send(l *Landed) pacing.Report {
 	defer func() { t.guard.end(t.refused) }() // even if the transport panics
 	endpoint := t.x.endpoint(t.q)
-	answer, sent := endpoint.Exchange(t.deadline, &t.q.Grant, func() (time.Time, bool) {
+	answer, sent := endpoint.Exchange(t.q.Deadline, &t.q.Grant, func() (time.Time, bool) {
 		if unsent := t.against(); unsent != nil {
 			l.Unsent = unsent
-			return t.deadline, false
+			return t.q.Deadline, false
 		}
 		return t.x.State.Calls.Send(t.flight)
 	})
@@ -187,7 +207,7 @@ func (t *trip) send(l *Landed) pacing.Report {
 
 // against is what speaks against sending the request, nil for nothing.
 func (t *trip) against() *token.Failure {
-	if unsent := t.guard.look(t.ctx, t.deadline); unsent != nil {
+	if unsent := t.guard.look(t.ctx, t.q.Deadline); unsent != nil {
 		return unsent
 	}
 	if !t.guard.pass() {

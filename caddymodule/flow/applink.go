@@ -35,7 +35,7 @@ func linkFlow(method smapi.Method) flow {
 
 // startLink asks for a link.
 func startLink(ctx context.Context, p *Policy, x *exchange.Exchanger, d *Decision, q *exchange.Request) {
-	authorization, r := x.Authorize(ctx, d.Call.Arrived.Add(p.Timeout), d.Call.HouseholdID, q)
+	authorization, r := x.Authorize(ctx, d.Call.HouseholdID, q)
 	if r.Class != token.Issued {
 		p.Conclude(d, r)
 		return

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"sync/atomic"
-	"time"
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/exchange"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
@@ -18,23 +17,21 @@ import (
 func (p *Policy) Ask(ctx context.Context, x *exchange.Exchanger, d *Decision, q *exchange.Request) {
 	ctx, span := trace.Begin(ctx, "exchange", &q.Header)
 	defer func() { d.endTrace(span, q.Type) }()
-	deadline := d.Call.Arrived.Add(p.Timeout)
-	if q.Held > 0 {
-		if !x.State.Hold(q.Held) {
-			d.Outcome, d.Result.Class, d.Result.Cause = Overloaded, exchange.NotSent, causeFull
-			return
-		}
-		defer x.State.Release(q.Held)
+	q.Deadline = d.Call.Arrived.Add(p.Timeout)
+	if !x.State.Hold(q.Held) {
+		d.Outcome, d.Result.Class, d.Result.Cause = Overloaded, exchange.NotSent, causeFull
+		return
 	}
+	defer x.State.Release(q.Held)
 	switch {
 	case d.flow.ask != nil:
 		d.flow.ask(ctx, p, x, d, q)
 	case x.Vault == nil:
-		p.Conclude(d, x.Exchange(ctx, deadline, q))
+		p.Conclude(d, x.Exchange(ctx, q))
 	case q.Type == token.Refresh:
-		p.refreshKept(ctx, deadline, x, d, q)
+		p.refreshKept(ctx, x, d, q)
 	default:
-		p.upgradeKept(ctx, deadline, x, d, q)
+		p.upgradeKept(ctx, x, d, q)
 	}
 }
 
@@ -48,14 +45,14 @@ const (
 )
 
 // upgradeKept asks, and has the vault keep the tokens. Where the storage fails before, nobody is asked.
-func (p *Policy) upgradeKept(ctx context.Context, deadline time.Time, x *exchange.Exchanger, d *Decision, q *exchange.Request) {
-	within, cancel := context.WithDeadline(ctx, deadline)
+func (p *Policy) upgradeKept(ctx context.Context, x *exchange.Exchanger, d *Decision, q *exchange.Request) {
+	within, cancel := context.WithDeadline(ctx, q.Deadline)
 	defer cancel()
 	if err := x.Vault.Ready(within); err != nil {
 		p.Conclude(d, exchange.StorageFailed(err))
 		return
 	}
-	p.Conclude(d, x.Exchange(ctx, deadline, q))
+	p.Conclude(d, x.Exchange(ctx, q))
 	if d.Outcome == d.flow.issued {
 		p.keepIssued(within, x, d, q.Account)
 	}
@@ -109,8 +106,8 @@ type refused struct {
 
 func (r *refused) Error() string { return r.outcome.String() }
 
-func (p *Policy) refreshKept(ctx context.Context, deadline time.Time, x *exchange.Exchanger, d *Decision, q *exchange.Request) {
-	ctx, cancel := context.WithDeadline(ctx, deadline)
+func (p *Policy) refreshKept(ctx context.Context, x *exchange.Exchanger, d *Decision, q *exchange.Request) {
+	ctx, cancel := context.WithDeadline(ctx, q.Deadline)
 	defer cancel()
 	key, presented := d.Call.Credentials.Key, d.Call.Credentials.Token
 	q.Account = key
@@ -118,7 +115,7 @@ func (p *Policy) refreshKept(ctx context.Context, deadline time.Time, x *exchang
 	got, err := x.Vault.RefreshFor(ctx, d.Call.HouseholdID, key, presented, p.OldService.ofResponse(),
 		func(ctx context.Context, refreshToken string, ready func() bool) (vault.Tokens, error) {
 			tried := Decision{Call: d.Call, Rule: d.Rule, Others: ready != nil, flow: d.flow}
-			p.Conclude(&tried, x.Exchange(ctx, deadline, q.With(refreshToken, ready)))
+			p.Conclude(&tried, x.Exchange(ctx, q.With(refreshToken, ready)))
 			mine.Store(&tried.Result)
 			if tried.Outcome != d.flow.issued {
 				return vault.Tokens{}, &refused{tried.Outcome, tried.Result}

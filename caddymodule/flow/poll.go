@@ -47,11 +47,10 @@ var poll = flow{
 
 // askPoll asks for the tokens of a link, unless it is too early for that. What is no definitive answer is asked for again.
 func askPoll(ctx context.Context, p *Policy, x *exchange.Exchanger, d *Decision, q *exchange.Request) {
-	deadline := d.Call.Arrived.Add(p.Timeout)
-	ctx, cancel := context.WithDeadline(ctx, deadline)
+	ctx, cancel := context.WithDeadline(ctx, q.Deadline)
 	defer cancel()
 	d.Rule.OfCode(q, d.link.Code)
-	p.Conclude(d, x.Poll(ctx, deadline, q, d.link.Code, d.link.interval()))
+	p.Conclude(d, x.Poll(ctx, q, d.link.Code, d.link.interval()))
 	switch d.Outcome {
 	case Rejected:
 		d.Outcome = LinkFailed

@@ -331,7 +331,8 @@ func TestAPollForWhichThereIsNoPlaceIsPending(t *testing.T) {
 		}
 		synctest.Wait()
 		ella := exchange.Request{Grant: token.Grant{Type: "password"}, Identity: []string{home, "ella"}, Account: "ella"}
-		if r := i.Exchange(t.Context(), time.Now().Add(10*time.Second), &ella); r.Class != token.Issued || r.Waited != 0 {
+		ella.Deadline = time.Now().Add(10 * time.Second)
+		if r := i.Exchange(t.Context(), &ella); r.Class != token.Issued || r.Waited != 0 {
 			t.Errorf("a login meanwhile: %+v", r)
 		}
 		wait.Wait()
@@ -655,7 +656,8 @@ func TestAStrangerWhoAsksWithoutEndDelaysSignInsAlone(t *testing.T) {
 			t.Errorf("%+v", s)
 		}
 		ella := exchange.Request{Grant: token.Grant{Type: "password"}, Identity: []string{home, "ella"}, Account: "ella"}
-		if r := i.Exchange(t.Context(), time.Now().Add(10*time.Second), &ella); r.Class != token.Issued || r.Waited != 0 {
+		ella.Deadline = time.Now().Add(10 * time.Second)
+		if r := i.Exchange(t.Context(), &ella); r.Class != token.Issued || r.Waited != 0 {
 			t.Errorf("a login meanwhile: %+v", r)
 		}
 		close(a.deviceIn)
@@ -694,7 +696,8 @@ func TestATroubleOfLinksIsNoneOfLoginsAndPolls(t *testing.T) {
 				t.Errorf("%d: the server was asked for %d codes", status, a.codes)
 			}
 			ella := exchange.Request{Grant: token.Grant{Type: "password"}, Identity: []string{home, "ella"}, Account: "ella"}
-			if r := i.Exchange(t.Context(), time.Now().Add(10*time.Second), &ella); r.Class != token.Issued || r.Waited != 0 {
+			ella.Deadline = time.Now().Add(10 * time.Second)
+			if r := i.Exchange(t.Context(), &ella); r.Class != token.Issued || r.Waited != 0 {
 				t.Errorf("%d: a login meanwhile: %+v", status, r)
 			}
 			a.set(func() { a.says = tokens })

@@ -48,11 +48,6 @@ func NewBudgets(now func() time.Time) *Budgets {
 type Budget struct {
 	Failures int
 	Window   time.Duration
-
-	// Elsewhere is how many failures of the account there were that these Budgets were not told, and NetworkFailed tells
-	// that the network had some of them.
-	Elsewhere     int
-	NetworkFailed bool
 }
 
 // Reserved is the part of a budget that is kept for a network that has not failed with the account yet, so that its owner
@@ -64,65 +59,75 @@ func (b Budget) Reserved() int {
 	return max(1, b.Failures/4)
 }
 
-// Spend reports whether a trial of an account may be sent, from a network of which there is a digest for this account. If
-// so the caller has to call End, with the same budget, and with what came of it.
-func (b *Budgets) Spend(budget Budget, account, network Account) bool {
-	if budget.Failures <= 0 {
+// Login is one that may fail.
+type Login struct {
+	Budget  Budget
+	Account Account
+	Network Account // from which it comes, as a digest for this account
+
+	// Elsewhere is how many failures of the account there were that the Budgets were not told, and NetworkFailed tells
+	// that the network had some of them.
+	Elsewhere     int
+	NetworkFailed bool
+}
+
+// Spend reports whether a login may be sent. If so the caller has to call End with what came of it.
+func (b *Budgets) Spend(l *Login) bool {
+	if l.Budget.Failures <= 0 {
 		return true
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if !b.left(budget, account, network) {
+	if !b.left(l) {
 		return false
 	}
-	b.trying[account.key()]++
-	b.trying[network.key()]++
+	b.trying[l.Account.key()]++
+	b.trying[l.Network.key()]++
 	return true
 }
 
-// End ends a trial that Spend let through.
-func (b *Budgets) End(budget Budget, account, network Account, failed bool) {
-	if budget.Failures <= 0 {
+// End ends a login that Spend let through.
+func (b *Budgets) End(l *Login, failed bool) {
+	if l.Budget.Failures <= 0 {
 		return
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for _, of := range [...]uint64{account.key(), network.key()} {
+	for _, of := range [...]uint64{l.Account.key(), l.Network.key()} {
 		if b.trying[of]--; b.trying[of] == 0 {
 			delete(b.trying, of)
 		}
 	}
 	if failed {
-		now := b.now()
-		b.add(account, budget, now)
-		if b.count(account, budget, now) >= budget.Failures-budget.Reserved() { // from here on it matters who has failed
-			b.add(network, budget, now)
+		at := b.slot(l)
+		b.add(&l.Account, at)
+		if b.count(&l.Account, at) >= l.Budget.Failures-l.Budget.Reserved() { // from here on it matters who has failed
+			b.add(&l.Network, at)
 		}
 	}
 }
 
 // Left reports whether Spend would be true now.
-func (b *Budgets) Left(budget Budget, account, network Account) bool {
+func (b *Budgets) Left(l *Login) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return budget.Failures <= 0 || b.left(budget, account, network)
+	return l.Budget.Failures <= 0 || b.left(l)
 }
 
-func (b *Budgets) left(budget Budget, account, network Account) bool {
-	now := b.now()
-	bound := budget.Failures - budget.Elsewhere
-	if budget.NetworkFailed || b.count(network, budget, now)+b.trying[network.key()] > 0 { // what is under way may fail
-		bound -= budget.Reserved()
+func (b *Budgets) left(l *Login) bool {
+	at, bound := b.slot(l), l.Budget.Failures-l.Elsewhere
+	if l.NetworkFailed || b.count(&l.Network, at)+b.trying[l.Network.key()] > 0 { // what is under way may fail
+		bound -= l.Budget.Reserved()
 	}
-	return b.count(account, budget, now)+b.trying[account.key()] < bound
+	return b.count(&l.Account, at)+b.trying[l.Account.key()] < bound
 }
 
-func (b *Budgets) slot(budget Budget, now time.Time) int64 {
-	return int64(now.Sub(b.epoch) / (budget.Window / (budgetSlots - 1)))
+// slot is the number of the part of a window that is now.
+func (b *Budgets) slot(l *Login) int64 {
+	return int64(b.now().Sub(b.epoch) / (l.Budget.Window / (budgetSlots - 1)))
 }
 
-func (b *Budgets) count(a Account, budget Budget, now time.Time) (n int) {
-	at := b.slot(budget, now)
+func (b *Budgets) count(a *Account, at int64) (n int) {
 	for i := range b.slots {
 		if s := &b.slots[i]; s.blocks != nil && s.at > at-budgetSlots && s.at <= at {
 			n += s.least(a)
@@ -131,8 +136,7 @@ func (b *Budgets) count(a Account, budget Budget, now time.Time) (n int) {
 	return n
 }
 
-func (b *Budgets) add(a Account, budget Budget, now time.Time) {
-	at := b.slot(budget, now)
+func (b *Budgets) add(a *Account, at int64) {
 	s := &b.slots[at%budgetSlots]
 	if s.blocks == nil {
 		s.blocks = make([]block, sketchBlocks)
@@ -149,7 +153,7 @@ func (b *Budgets) add(a Account, budget Budget, now time.Time) {
 	}
 }
 
-func (s *budgetSlot) least(a Account) int {
+func (s *budgetSlot) least(a *Account) int {
 	n := 255
 	for row := range sketchRows {
 		n = min(n, int(*s.cell(a, row)))
@@ -158,6 +162,6 @@ func (s *budgetSlot) least(a Account) int {
 }
 
 // cell is where an account counts in a row. An Account is a digest, whose parts are independent.
-func (s *budgetSlot) cell(a Account, row int) *uint8 {
+func (s *budgetSlot) cell(a *Account, row int) *uint8 {
 	return &s.blocks[binary.LittleEndian.Uint32(a[:])%sketchBlocks][row][a[4+row]%sketchRow]
 }

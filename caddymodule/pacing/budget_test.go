@@ -9,9 +9,14 @@ import (
 	"time"
 )
 
-// spend returns how the trial of an account is ended, if it may be sent.
+// spend returns how the login of an account is ended, if it may be sent.
 func spend(b *Budgets, account, network Account) (done func(failed bool), ok bool) {
-	return func(failed bool) { b.End(budget, account, network, failed) }, b.Spend(budget, account, network)
+	l := login(account, network)
+	return func(failed bool) { b.End(l, failed) }, b.Spend(l)
+}
+
+func login(account, network Account) *Login {
+	return &Login{Budget: budget, Account: account, Network: network}
 }
 
 func name(text string) Account { return sha256.Sum256([]byte(text)) }
@@ -52,7 +57,7 @@ func TestFillingTheMemoryUpFreesNoAccountAndGuardsNone(t *testing.T) {
 		}
 		wrong := 0
 		for i := range 10_000 {
-			if account := name("good" + strconv.Itoa(i)); !b.Left(budget, account, account) {
+			if account := name("good" + strconv.Itoa(i)); !b.Left(login(account, account)) {
 				wrong++
 			}
 		}
@@ -71,11 +76,11 @@ func TestAFailureCountsForTheWindowAndAThirdOfItLongerAtMost(t *testing.T) {
 				t.Errorf("after %v: %d", wait, n)
 			}
 			time.Sleep(30 * time.Minute)
-			if b.Left(budget, name("ella"), name("ella3")) {
+			if b.Left(login(name("ella"), name("ella3"))) {
 				t.Error("freed within the window")
 			}
 			time.Sleep(10*time.Minute + time.Second)
-			if !b.Left(budget, name("ella"), name("ella1")) {
+			if !b.Left(login(name("ella"), name("ella1"))) {
 				t.Error("not freed after it")
 			}
 		}
@@ -103,7 +108,7 @@ func TestGuessesAtOnceLeaveThatPartToo(t *testing.T) {
 			dones = append(dones, done)
 		}
 	}
-	if len(dones) != 3 || !b.Left(budget, name("ella"), name("home")) {
+	if len(dones) != 3 || !b.Left(login(name("ella"), name("home"))) {
 		t.Errorf("one network has %d of 4 at once", len(dones))
 	}
 	for _, done := range dones {
@@ -145,16 +150,16 @@ func TestANetworkWhoseCallsSucceedKeepsItsPlace(t *testing.T) {
 
 func TestFailuresElsewhereCountAsThoseHere(t *testing.T) {
 	b := NewBudgets(time.Now)
-	budget := Budget{Failures: 4, Window: time.Hour}
-	ella, home, other := name("ella"), name("ella home"), name("ella other")
+	l := login(name("ella"), name("ella home"))
 	for elsewhere, left := range map[int]bool{0: true, 3: true, 4: false, 100: false} {
-		budget.Elsewhere = elsewhere
-		if b.Left(budget, ella, home) != left {
+		l.Elsewhere = elsewhere
+		if b.Left(l) != left {
 			t.Errorf("%d elsewhere: not %v", elsewhere, left)
 		}
 	}
-	budget.Elsewhere, budget.NetworkFailed = 3, true
-	if b.Left(budget, ella, other) {
+	l = login(name("ella"), name("ella other"))
+	l.Elsewhere, l.NetworkFailed = 3, true
+	if b.Left(l) {
 		t.Error("what is kept for other networks was given to one that has failed elsewhere")
 	}
 }

@@ -30,17 +30,30 @@ var digestKey = func() (key [sha256.Size]byte) {
 var texts = sync.Pool{New: func() any { return new([512]byte) }}
 
 // DigestOf returns the digest of what a call is told from others by.
-func DigestOf(first string, parts ...string) Digest {
+func DigestOf(first string, parts ...string) (d Digest) {
+	d.Stand(first, parts)
+	return d
+}
+
+// Stand has d stand for that, see DigestOf.
+func (d *Digest) Stand(first string, parts []string) {
 	room := texts.Get().(*[512]byte)
+	text := textOf(room, first, parts)
+	*d = sha256.Sum256(text)
+	clear(room[:]) // of passwords
+	clear(text)    // which may be elsewhere
+	texts.Put(room)
+}
+
+// textOf is apart from Stand so that what it has on the stack is not there while the text is hashed.
+//
+//go:noinline
+func textOf(room *[512]byte, first string, parts []string) []byte {
 	text := appendPart(append(room[:0], digestKey[:]...), first)
 	for _, part := range parts {
 		text = appendPart(text, part)
 	}
-	d := Digest(sha256.Sum256(text))
-	clear(room[:]) // of passwords
-	clear(text)    // which may be elsewhere
-	texts.Put(room)
-	return d
+	return text
 }
 
 func appendPart(text []byte, part string) []byte {
