@@ -114,9 +114,8 @@ type Request struct {
 	// Identity is what makes it the same call as another, which then share one exchange and its result. The type of grant is among it.
 	Identity []string
 
-	// RejectionIdentity is what makes a rejection the same as another: the credentials alone, unless the home goes to the token
-	// endpoint. Nil is Identity.
-	RejectionIdentity []string
+	// RejectedAnywhere tells that a rejection is the same in every home: of the credentials, which are all but the first of Identity.
+	RejectedAnywhere bool
 
 	// Account tells the account from others, whoever asks for it and however its name is spelled.
 	Account string
@@ -156,7 +155,7 @@ func (x *Rule) Request(call *smapi.Call, lookup Lookup) Request {
 		Guessable: call.Credentials.Kind == smapi.Login,
 	}
 	if x.GrantType != token.Refresh && !x.sendsHome {
-		g.RejectionIdentity = g.Identity[1:] // all but the home
+		g.RejectedAnywhere = true
 	}
 	for _, p := range x.Params {
 		value := p.Value.Fill(call, lookup)
@@ -185,7 +184,15 @@ func (x *Rule) Request(call *smapi.Call, lookup Lookup) Request {
 // OfCode makes q, which x made, the request for the tokens of a device code.
 func (x *Rule) OfCode(q *Request, code string) {
 	q.Params = append(q.Params, token.Param{Name: "device_code", Value: code})
-	q.Identity, q.RejectionIdentity, q.Account, q.digest = []string{x.variant, code}, nil, code, pacing.Account{}
+	q.Identity, q.RejectedAnywhere, q.Account, q.digest = []string{x.variant, code}, false, code, pacing.Account{}
+}
+
+// rejection is what makes a rejection the same as another.
+func (q *Request) rejection() []string {
+	if q.RejectedAnywhere {
+		return q.Identity[1:]
+	}
+	return q.Identity
 }
 
 // stand has digest stand for the account.
@@ -221,7 +228,16 @@ func (x *Rule) identity(call *smapi.Call) []string {
 	if x.GrantType == token.Refresh {
 		return []string{token.Refresh}
 	}
-	return []string{call.HouseholdID, x.variant, string(c.Kind), c.Username, c.Password, c.SessionID, c.Token, c.Key}
+	switch home, kind := call.HouseholdID, string(c.Kind); c.Kind {
+	case smapi.Login:
+		return []string{home, x.variant, kind, c.Username, c.Password}
+	case smapi.SessionID:
+		return []string{home, x.variant, kind, c.SessionID}
+	case smapi.LoginToken:
+		return []string{home, x.variant, kind, c.Token, c.Key}
+	default:
+		return []string{home, x.variant, kind}
+	}
 }
 
 // Account tells an account from others, in whatever home, by whatever password and however its name is spelled. Who has

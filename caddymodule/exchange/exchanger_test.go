@@ -669,8 +669,8 @@ var networkSeed = maphash.MakeSeed()
 // guessing is a login by name in whichever home and network.
 func guessing(name, password, home, network string) Request {
 	q := login(name, password)
-	q.Identity = []string{"variant", home, name, password}
-	q.RejectionIdentity = []string{"variant", name, password}
+	q.Identity = []string{home, "variant", name, password}
+	q.RejectedAnywhere = true
 	q.Guessable, q.Network = true, pacing.Network(maphash.String(networkSeed, network))
 	return q
 }

@@ -15,31 +15,37 @@ import (
 // has just been refused. With a vault it counts those of all instances that share it. The zero guard keeps nothing.
 type guard struct {
 	budgets *pacing.Budgets
-	login   pacing.Login
+	budget  pacing.Budget
+	account pacing.Account
+	network pacing.Network
 	passed  bool
+	others  *elsewhere // nil without a vault
+}
 
+// elsewhere is what other instances know of a login.
+type elsewhere struct {
 	vault       *vault.Vault
 	name        string // of the account
 	proof, from string // digests of the vault's
 	remember    time.Duration
 	looked      time.Time
+
+	failures      int
+	networkFailed bool
 }
 
-// protect makes it that of a request. Only names can be guessed at: whoever has a token or a session id has the account.
-func (g *guard) protect(x *Exchanger, q *Request, account *pacing.Account) {
+// protect has it guard the login of a request. Only names can be guessed at: whoever has a token or a session id has the account.
+func (g *guard) protect(x *Exchanger, q *Request) {
 	if !q.Guessable || x.Budgets == nil {
 		return
 	}
-	g.budgets = x.Budgets
-	g.login.Budget, g.login.Account, g.login.Network = x.Budget, *account, account.From(q.Network)
+	g.budgets, g.budget, g.network = x.Budgets, x.Budget, q.Network
 	if x.Vault != nil && (x.Budget.Failures > 0 || x.RememberRejected > 0) {
-		proof := q.RejectionIdentity
-		if proof == nil {
-			proof = q.Identity
+		g.others = &elsewhere{
+			vault: x.Vault, name: q.Account, remember: x.RememberRejected,
+			proof: x.Vault.Digest("proof", x.Name+"\x00"+strings.Join(q.rejection(), "\x00")),
+			from:  x.Vault.Digest("network", q.Account+"\x00"+q.From),
 		}
-		g.vault, g.name, g.remember = x.Vault, q.Account, x.RememberRejected
-		g.proof = x.Vault.Digest("proof", x.Name+"\x00"+strings.Join(proof, "\x00"))
-		g.from = x.Vault.Digest("network", q.Account+"\x00"+q.From)
 	}
 }
 
@@ -48,30 +54,31 @@ const lookAgain = time.Second
 
 // look looks at the failures of other instances. A failure says why the login is not sent.
 func (g *guard) look(ctx context.Context, deadline time.Time) *token.Failure {
-	if g.vault == nil || time.Since(g.looked) < lookAgain {
+	o, budget := g.others, g.budget
+	if o == nil || time.Since(o.looked) < lookAgain {
 		return nil
 	}
 	ctx, cancel := context.WithDeadline(context.WithoutCancel(ctx), deadline)
 	defer cancel()
-	now, l := time.Now(), &g.login
-	failures, err := g.vault.Failures(ctx, g.name, now.Add(-max(l.Budget.Window, g.remember)))
+	now := time.Now()
+	failures, err := o.vault.Failures(ctx, o.name, now.Add(-max(budget.Window, o.remember)))
 	if err != nil {
 		return &token.Failure{Class: token.Unavailable, Cause: err.Error(), Fix: fixStorage}
 	}
-	g.looked, l.Elsewhere, l.NetworkFailed = now, 0, false
+	o.looked, o.failures, o.networkFailed = now, 0, false
 	slices.SortFunc(failures, func(a, b vault.Failure) int { return a.At.Compare(b.At) })
 	counted := 0
 	for _, f := range failures {
-		if f.Proof == g.proof && now.Sub(f.At) < g.remember {
+		if f.Proof == o.proof && now.Sub(f.At) < o.remember {
 			return &token.Failure{Class: token.Rejected, Cause: "refused a moment ago, maybe at another instance"}
 		}
-		if now.Sub(f.At) >= l.Budget.Window {
+		if now.Sub(f.At) >= budget.Window {
 			continue
 		}
 		counted++
 		if f.Elsewhere {
-			l.Elsewhere++
-			l.NetworkFailed = l.NetworkFailed || f.Network == g.from && counted >= l.Budget.Failures-l.Budget.Reserved()
+			o.failures++
+			o.networkFailed = o.networkFailed || f.Network == o.from && counted >= budget.Failures-budget.Reserved()
 		}
 	}
 	return nil
@@ -79,7 +86,16 @@ func (g *guard) look(ctx context.Context, deadline time.Time) *token.Failure {
 
 // open reports whether there is something left, so that it is worth waiting for a place.
 func (g *guard) open() bool {
-	return g.budgets == nil || g.budgets.Left(&g.login)
+	return g.budgets == nil || g.budgets.Left(g.login())
+}
+
+// login is what is guarded. It is made for each question, so that thousands who wait do not hold it.
+func (g *guard) login() *pacing.Login {
+	l := &pacing.Login{Budget: g.budget, Account: g.account, Network: g.account.From(g.network)}
+	if g.others != nil {
+		l.Elsewhere, l.NetworkFailed = g.others.failures, g.others.networkFailed
+	}
+	return l
 }
 
 // pass reports whether the login may be sent. If so, end has to be called.
@@ -87,13 +103,13 @@ func (g *guard) pass() bool {
 	if g.budgets == nil {
 		return true
 	}
-	g.passed = g.budgets.Spend(&g.login)
+	g.passed = g.budgets.Spend(g.login())
 	return g.passed
 }
 
 func (g *guard) end(failed bool) {
 	if g.passed {
-		g.budgets.End(&g.login, failed)
+		g.budgets.End(g.login(), failed)
 	}
 }
 
@@ -103,12 +119,12 @@ const inDoubt = "x"
 // tell has the other instances know of a failed login. Where that fails, they count one less. What is in doubt here is not
 // remembered there as a rejection.
 func (g *guard) tell(ctx context.Context, doubted bool) {
-	if g.vault != nil {
-		now, proof := time.Now(), g.proof
+	if o := g.others; o != nil {
+		now, proof := time.Now(), o.proof
 		if doubted {
 			proof = inDoubt + proof
 		}
-		_ = g.vault.Failed(ctx, g.name, vault.Failure{At: now, Proof: proof, Network: g.from},
-			now.Add(-2*max(g.login.Budget.Window, g.remember)))
+		_ = o.vault.Failed(ctx, o.name, vault.Failure{At: now, Proof: proof, Network: o.from},
+			now.Add(-2*max(g.budget.Window, o.remember)))
 	}
 }

@@ -1,6 +1,8 @@
 package exchange
 
 import (
+	"context"
+
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/pacing"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/token"
 )
@@ -17,6 +19,19 @@ const (
 // StorageFailed is the result where the vault's storage fails, with an error that is not nil.
 func StorageFailed(err error) *Result {
 	return &Result{Verdict: token.Verdict{Class: token.Unavailable, Cause: err.Error(), Fix: fixStorage}}
+}
+
+// Ready is why a request is not sent because the vault's storage fails, nil where it does not.
+func (x *Exchanger) Ready(ctx context.Context, q *Request) *Result {
+	if !x.Vault.Failing() {
+		return nil
+	}
+	ctx, cancel := context.WithDeadline(ctx, q.Deadline)
+	defer cancel()
+	if err := x.Vault.Ready(ctx); err != nil {
+		return StorageFailed(err)
+	}
+	return nil
 }
 
 // Lost is what a record means that is gone: a rejection, which the fuse may doubt.

@@ -57,8 +57,8 @@ func (x *Exchanger) Poll(ctx context.Context, q *Request, code string, interval 
 		return known
 	}
 	if x.Vault != nil { // where the storage fails, the tokens would be lost, which are given once
-		if err := x.Vault.Ready(ctx); err != nil {
-			return StorageFailed(err)
+		if failed := x.Ready(ctx, q); failed != nil {
+			return failed
 		}
 	}
 	digest := replay.DigestOf(x.Name, code)

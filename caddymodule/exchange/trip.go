@@ -25,9 +25,10 @@ type trip struct {
 	result *Result
 
 	// Of who leads.
-	account pacing.Account
 	guard   guard
-	refused bool    // the credentials were, whatever is made of that
+	refused bool           // the credentials were, whatever is made of that
+	unsent  *token.Failure // why nothing is sent, nil where something is
+	waited  time.Duration
 	landed  *Landed // nil until it is known
 	keep    replay.Keep
 }
@@ -38,8 +39,8 @@ func (t *trip) identify() {
 	t.want.Accepted = t.x.replayFor(t.q.Type) > 0
 	t.rejection = t.call
 	if t.x.RememberRejected > 0 {
-		if t.q.RejectionIdentity != nil {
-			t.rejection.Stand(t.x.Name, t.q.RejectionIdentity)
+		if t.q.RejectedAnywhere {
+			t.rejection.Stand(t.x.Name, t.q.rejection())
 		}
 		t.want.Rejected = &t.rejection
 	}
@@ -91,33 +92,48 @@ func (t *trip) follow() (over bool) {
 // lead flies, and lands even if the transport panics, since others follow.
 func (t *trip) lead() {
 	defer t.land()
-	l := &Landed{Unsent: t.prepare()}
-	if l.Unsent == nil {
-		t.fly(l)
+	if t.x.Vault == nil {
+		t.prepare()
+	} else {
+		apart(t.prepare)
 	}
-	t.landed = l
+	if t.unsent == nil {
+		t.fly()
+	}
+	if t.landed == nil {
+		t.landed = &Landed{Unsent: t.unsent}
+	}
+	t.landed.Waited = t.waited
 	t.conclude()
 }
 
-// prepare finds out whose login it is, and what speaks against waiting for a place, nil for nothing.
-func (t *trip) prepare() *token.Failure {
+// apart runs f in a goroutine of its own, so that what it needs of the stack is gone with it, and panics as f does.
+func apart(f func()) {
+	panicked := make(chan any)
+	go func() {
+		defer func() { panicked <- recover() }()
+		f()
+	}()
+	if p := <-panicked; p != nil {
+		panic(p)
+	}
+}
+
+// prepare finds out whose login it is, and what speaks against waiting for a place.
+func (t *trip) prepare() {
 	t.attribute()
-	t.guard.protect(t.x, t.q, &t.account)
-	if unsent := t.guard.look(t.ctx, t.q.Deadline); unsent != nil {
-		return unsent
+	t.guard.protect(t.x, t.q)
+	if t.unsent = t.guard.look(t.ctx, t.q.Deadline); t.unsent == nil && !t.guard.open() {
+		t.unsent = overBudget
 	}
-	if !t.guard.open() {
-		return overBudget
-	}
-	return nil
 }
 
 // attribute finds out whose login it is: a refresh is of the account whose refresh token came before its own.
 func (t *trip) attribute() {
-	t.account = t.x.Digest(t.q)
+	t.guard.account = t.x.Digest(t.q)
 	if t.q.Type == token.Refresh {
 		if before, known := t.x.State.chains.Get(t.call); known {
-			t.account = before
+			t.guard.account = before
 		}
 	}
 }
@@ -129,13 +145,13 @@ func (t *trip) conclude() {
 	accepted := r.Class == token.Issued && len(r.Fields) > 0 // and not an answer to something else
 	// Weighed before it is told, also where another instance was.
 	if fuse := x.fuse(q); fuse != nil && (accepted || r.Class == token.Rejected && !q.Others) {
-		t.landed.Doubted = fuse.Weigh(x.Fuse, t.account, r.Class == token.Rejected, r.Error)
+		t.landed.Doubted = fuse.Weigh(x.Fuse, t.guard.account, r.Class == token.Rejected, r.Error)
 	}
 	switch r.Class {
 	case token.Issued:
 		t.keep.Accepted = x.replayFor(q.Type)
 		if next := r.Fields.Get(token.Refresh); q.Type == token.Refresh && next != "" {
-			x.State.chains.Put(x.digest([]string{token.Refresh, next}), t.account, chained)
+			x.State.chains.Put(x.digest([]string{token.Refresh, next}), t.guard.account, chained)
 		}
 	case token.Rejected:
 		t.keep.Rejected = x.RememberRejected
@@ -160,13 +176,13 @@ func (t *trip) land() {
 
 // fly takes the request to the token endpoint when there is a place. A leader who leaves the queue keeps its place
 // for those who follow.
-func (t *trip) fly(l *Landed) {
-	l.Unsent = gone
+func (t *trip) fly() {
+	t.unsent = gone
 	pacer, trial := t.trial()
-	admission, waited := pacer.Pass(trial, func() pacing.Report { return t.send(l) })
-	l.Waited = waited
+	admission, waited := pacer.Pass(trial, t.send)
+	t.waited = waited
 	if unsent := turnedAway(admission); unsent != nil {
-		l.Unsent = unsent
+		t.unsent = unsent
 	}
 }
 
@@ -174,7 +190,7 @@ func (t *trip) fly(l *Landed) {
 func (t *trip) trial() (*pacing.Pacer, *pacing.Trial) {
 	pacer, places := t.x.pacer(t.q)
 	return pacer, &pacing.Trial{
-		Account:   t.account,
+		Account:   t.guard.account,
 		Deadline:  t.q.Deadline,
 		Places:    places,
 		Size:      t.q.Size() + t.q.Held,
@@ -187,12 +203,12 @@ func (t *trip) trial() (*pacing.Pacer, *pacing.Trial) {
 }
 
 // send sends the request, unless something speaks against it at the last moment.
-func (t *trip) send(l *Landed) pacing.Report {
+func (t *trip) send() pacing.Report {
 	defer func() { t.guard.end(t.refused) }() // even if the transport panics
 	endpoint := t.x.endpoint(t.q)
 	answer, sent := endpoint.Exchange(t.q.Deadline, &t.q.Grant, func() (time.Time, bool) {
 		if unsent := t.against(); unsent != nil {
-			l.Unsent = unsent
+			t.unsent = unsent
 			return t.q.Deadline, false
 		}
 		return t.x.State.Calls.Send(t.flight)
@@ -201,7 +217,7 @@ func (t *trip) send(l *Landed) pacing.Report {
 	if t.refused = sent && v.Refused; !sent {
 		return pacing.Report{Unsent: true}
 	}
-	l.Answer, l.Unsent, l.At = answer, nil, t.x.Time()
+	t.landed, t.unsent = &Landed{Answer: answer, At: t.x.Time()}, nil
 	return report(&v, &answer)
 }
 

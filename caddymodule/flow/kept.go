@@ -46,21 +46,21 @@ const (
 
 // upgradeKept asks, and has the vault keep the tokens. Where the storage fails before, nobody is asked.
 func (p *Policy) upgradeKept(ctx context.Context, x *exchange.Exchanger, d *Decision, q *exchange.Request) {
-	within, cancel := context.WithDeadline(ctx, q.Deadline)
-	defer cancel()
-	if err := x.Vault.Ready(within); err != nil {
-		p.Conclude(d, exchange.StorageFailed(err))
+	if failed := x.Ready(ctx, q); failed != nil {
+		p.Conclude(d, failed)
 		return
 	}
 	p.Conclude(d, x.Exchange(ctx, q))
 	if d.Outcome == d.flow.issued {
-		p.keepIssued(within, x, d, q.Account)
+		p.keepIssued(ctx, x, d, q, q.Account)
 	}
 }
 
 // keepIssued has the vault keep the tokens of an account that were just issued. A fallback for privateKey refreshes nothing
 // and is not kept.
-func (p *Policy) keepIssued(ctx context.Context, x *exchange.Exchanger, d *Decision, account string) {
+func (p *Policy) keepIssued(ctx context.Context, x *exchange.Exchanger, d *Decision, q *exchange.Request, account string) {
+	ctx, cancel := context.WithDeadline(ctx, q.Deadline)
+	defer cancel()
 	refreshToken := d.Result.Fields.Get(p.PrivateKey)
 	if refreshToken == "" {
 		return

@@ -66,7 +66,7 @@ func askPoll(ctx context.Context, p *Policy, x *exchange.Exchanger, d *Decision,
 	case Linked:
 		d.UserIDHash = p.SignIn.hashUser(d)
 		if x.Vault != nil {
-			p.keepIssued(ctx, x, d, linkAccount(d.link))
+			p.keepIssued(ctx, x, d, q, linkAccount(d.link))
 		}
 	}
 	if d.Outcome == Unavailable || d.Outcome == Overloaded {

@@ -36,11 +36,9 @@ type gate struct {
 
 // waiting is one in the queue.
 type waiting struct {
+	trial    *Trial
 	since    time.Time
-	deadline time.Time
-	network  Network
 	rank     int
-	size     int
 	admitted chan Admission
 	place    *list.Element
 }
@@ -87,7 +85,7 @@ func (g *gate) enter(t *Trial, rank int) (Admission, *waiting) {
 		rank > 0 && g.tooLate(g.pace.atBest(g.places, now), ahead, now, t.Deadline):
 		return Late, nil
 	}
-	w := &waiting{since: now, deadline: t.Deadline, network: t.Network, rank: rank, size: t.Size, admitted: make(chan Admission, 1)}
+	w := &waiting{trial: t, since: now, rank: rank, admitted: make(chan Admission, 1)}
 	g.add(w)
 	g.admit(now) // a place may be free if the limit was raised
 	return queued, w
@@ -108,13 +106,13 @@ func (g *gate) first() *waiting {
 // add puts one at the end of the queue of its rank.
 func (g *gate) add(w *waiting) {
 	w.place = g.queues[w.rank].PushBack(w)
-	g.bytes[w.rank] += w.size
+	g.bytes[w.rank] += w.trial.Size
 }
 
 // remove takes one out of its queue.
 func (g *gate) remove(w *waiting) {
 	g.queues[w.rank].Remove(w.place)
-	g.bytes[w.rank] -= w.size
+	g.bytes[w.rank] -= w.trial.Size
 }
 
 // demote puts those of a network behind the others. What it sent before it was known for failing is in nobody's way
@@ -124,7 +122,7 @@ func (g *gate) demote(network Network) {
 	defer g.mu.Unlock()
 	for el := g.queues[0].Front(); el != nil; {
 		next := el.Next()
-		if w := el.Value.(*waiting); w.network == network {
+		if w := el.Value.(*waiting); w.trial.Network == network {
 			g.remove(w)
 			w.rank = 1
 			g.add(w)
@@ -220,7 +218,7 @@ func (g *gate) clear() {
 func (g *gate) admit(now time.Time) {
 	if g.hold.After(now) {
 		g.turnAway(func(w *waiting, _ int) verdict {
-			if g.hold.After(w.deadline) {
+			if g.hold.After(w.trial.Deadline) {
 				return away
 			}
 			return stay
@@ -234,7 +232,7 @@ func (g *gate) admit(now time.Time) {
 		}
 		g.remove(w)
 		// Who is next but would hardly get an answer in time would only cost the endpoint a login.
-		if now.Add(g.pace.lately(now) * time.Duration(g.places) * 5 / 4).After(w.deadline) {
+		if now.Add(g.pace.lately(now) * time.Duration(g.places) * 5 / 4).After(w.trial.Deadline) {
 			w.admitted <- Late
 			continue
 		}
@@ -246,9 +244,9 @@ func (g *gate) admit(now time.Time) {
 		each := g.pace.atBest(g.places, now)
 		g.turnAway(func(w *waiting, ahead int) verdict {
 			switch {
-			case w.rank == 0 && now.Sub(w.since) <= w.deadline.Sub(w.since)/patience:
+			case w.rank == 0 && now.Sub(w.since) <= w.trial.Deadline.Sub(w.since)/patience:
 				return allStay // who is behind has come later
-			case g.tooLate(each, ahead, now, w.deadline):
+			case g.tooLate(each, ahead, now, w.trial.Deadline):
 				return away
 			}
 			return stay

@@ -288,5 +288,6 @@ func Drop(r *http.Request) {
 		b.mu.Lock()
 		b.done()
 		b.mu.Unlock()
+		r.Body = b.rest // which has been read to its end
 	}
 }
