@@ -32,7 +32,7 @@ func (h *Handler) remember(q *exchange.Request, d *flow.Decision) {
 }
 
 // standsFor is a number for an account: by the vault's key where there is one, since it outlives the process, or else of a digest.
-func (h *Handler) standsFor(account string, digest [32]byte) uint64 {
+func (h *Handler) standsFor(account string, digest [16]byte) uint64 {
 	if h.vault != nil {
 		return h.vault.Number("account of the history", account)
 	}

@@ -41,8 +41,13 @@ type State struct {
 	// chains has the accounts of refresh tokens that were got by refreshes: who refreshes again and again is one account.
 	chains *replay.Memory[pacing.Account]
 
+	looks chan struct{} // has a place for each who looks at a vault's failures
+
 	held atomic.Int64 // bytes of bodies that may yet be forwarded, whoever waits for whom
 }
+
+// maxLooks is how many look at a vault's failures at once. The others of a wave wait their turn, and hold no stack for it.
+const maxLooks = 128
 
 // maxHeld bounds what is held. The less is left of it, the smaller a body has to be, so that large ones, which no player
 // sends, are in no small one's way.
@@ -80,6 +85,7 @@ func NewState(watch pacing.Watch, fuse func(pacing.FuseStatus), now func() time.
 		Links:     pacing.New(watch),
 		Polls:     pacing.New(watch),
 		links:     newLinks(),
+		looks:     make(chan struct{}, maxLooks),
 		LoginFuse: pacing.NewFuse(fuse, now), RefreshFuse: pacing.NewFuse(fuse, now), OldFuse: pacing.NewFuse(fuse, now),
 		UpgradeAccounts: pacing.NewAccounts(), RefreshAccounts: pacing.NewAccounts(), OldAccounts: pacing.NewAccounts(),
 		Renewals: replay.NewMemory[struct{}](maxTried, now),

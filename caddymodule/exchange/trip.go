@@ -95,7 +95,7 @@ func (t *trip) lead() {
 	if t.x.Vault == nil {
 		t.prepare()
 	} else {
-		apart(t.prepare)
+		t.prepareApart()
 	}
 	if t.unsent == nil {
 		t.fly()
@@ -107,15 +107,41 @@ func (t *trip) lead() {
 	t.conclude()
 }
 
-// apart runs f in a goroutine of its own, so that what it needs of the stack is gone with it, and panics as f does.
-func apart(f func()) {
+// prepareApart is prepare in a goroutine of its own: what a vault needs of the stack is gone with it. It panics as prepare does.
+func (t *trip) prepareApart() {
+	looks := t.x.State.looks
+	select {
+	case looks <- struct{}{}:
+	default:
+		if !t.mayLook() {
+			return
+		}
+	}
 	panicked := make(chan any)
 	go func() {
-		defer func() { panicked <- recover() }()
-		f()
+		defer func() {
+			p := recover()
+			<-looks
+			panicked <- p
+		}()
+		t.prepare()
 	}()
 	if p := <-panicked; p != nil {
 		panic(p)
+	}
+}
+
+// mayLook waits for its turn at the vault.
+func (t *trip) mayLook() bool {
+	late := make(chan struct{}) // and not that of a timer, which needs more of the stack
+	timer := time.AfterFunc(time.Until(t.q.Deadline), func() { close(late) })
+	defer timer.Stop()
+	select {
+	case t.x.State.looks <- struct{}{}:
+		return true
+	case <-late:
+		t.unsent = &token.Failure{Class: token.Unavailable, Cause: causeVaultLate, Fix: fixStorage}
+		return false
 	}
 }
 
@@ -236,12 +262,13 @@ func (t *trip) against() *token.Failure {
 }
 
 const (
-	causeGone    = "the player has gone while it waited"
-	causeLate    = "no place at the token endpoint in time"
-	causeHeld    = "the token endpoint is rate-limiting"
-	causeFailing = "not asked, because the token endpoint has been failing"
-	causeUnready = "not asked, because the vault was not ready"
-	causeGuarded = "not asked, because the account has had too many failed logins"
+	causeGone      = "the player has gone while it waited"
+	causeLate      = "no place at the token endpoint in time"
+	causeHeld      = "the token endpoint is rate-limiting"
+	causeFailing   = "not asked, because the token endpoint has been failing"
+	causeVaultLate = "the vault's storage was busy for too long"
+	causeUnready   = "not asked, because the vault was not ready"
+	causeGuarded   = "not asked, because the account has had too many failed logins"
 )
 
 // Why nothing was sent. Gone is so unless something else is known.

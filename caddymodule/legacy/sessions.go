@@ -6,7 +6,6 @@ package legacy
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"sync"
 	"time"
@@ -19,7 +18,7 @@ type Account struct {
 	Host, Path string // where the old service is
 
 	// Digest is of the user name and the password. It is no secret.
-	Digest [sha256.Size]byte
+	Digest [16]byte
 }
 
 // Sessions are those at old services, one for each account, in memory. They are left alone until the old service refuses

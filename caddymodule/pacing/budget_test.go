@@ -19,7 +19,11 @@ func login(account, network Account) *Login {
 	return &Login{Budget: budget, Account: account, Network: network}
 }
 
-func name(text string) Account { return sha256.Sum256([]byte(text)) }
+func name(text string) (a Account) {
+	sum := sha256.Sum256([]byte(text))
+	copy(a[:], sum[:])
+	return a
+}
 
 var budget = Budget{Failures: 4, Window: 30 * time.Minute}
 

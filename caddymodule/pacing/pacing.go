@@ -6,14 +6,13 @@ package pacing
 
 import (
 	"context"
-	"crypto/sha256"
 	"encoding/binary"
 	"math/bits"
 	"time"
 )
 
 // Account stands for an account, as a digest that is keyed per process.
-type Account [sha256.Size]byte
+type Account [16]byte
 
 // From stands for the account as it is tried from a network. Both are digests, so that no other sum of two can be found.
 func (a Account) From(n Network) Account {

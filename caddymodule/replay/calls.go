@@ -18,8 +18,8 @@ type Store[V any] interface {
 	Put(d Digest, value V, keep time.Duration)
 }
 
-// Digest stands for a call. It is keyed per process, so that none can be tried out elsewhere.
-type Digest [sha256.Size]byte
+// Digest stands for a call: 16 bytes of a SHA-256. It is keyed per process, so that none can be tried out elsewhere.
+type Digest [16]byte
 
 var digestKey = func() (key [sha256.Size]byte) {
 	_, _ = rand.Read(key[:]) // which never fails
@@ -39,7 +39,8 @@ func DigestOf(first string, parts ...string) (d Digest) {
 func (d *Digest) Stand(first string, parts []string) {
 	room := texts.Get().(*[512]byte)
 	text := textOf(room, first, parts)
-	*d = sha256.Sum256(text)
+	sum := sha256.Sum256(text)
+	copy(d[:], sum[:])
 	clear(room[:]) // of passwords
 	clear(text)    // which may be elsewhere
 	texts.Put(room)
