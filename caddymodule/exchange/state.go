@@ -47,7 +47,7 @@ type State struct {
 }
 
 // maxLooks is how many look at a vault's failures at once. The others of a wave wait their turn, and hold no stack for it.
-const maxLooks = 128
+const maxLooks = 256
 
 // maxHeld bounds what is held. The less is left of it, the smaller a body has to be, so that large ones, which no player
 // sends, are in no small one's way.

@@ -99,7 +99,11 @@ type Report struct {
 // Waited is the time until then.
 func (p *Pacer) Pass(t *Trial, send func() Report) (a Admission, waited time.Duration) {
 	arrived := time.Now()
-	a, w := p.enter(t, arrived)
+	a, rank := p.look(t, arrived)
+	var w *waiting
+	if a == In {
+		a, w = p.gate.enter(t, rank)
+	}
 	if a == queued {
 		a = p.gate.await(t, w)
 		waited = time.Since(arrived)
@@ -110,15 +114,15 @@ func (p *Pacer) Pass(t *Trial, send func() Report) (a Admission, waited time.Dur
 	return a, waited
 }
 
-// enter asks for a place.
-func (p *Pacer) enter(t *Trial, now time.Time) (Admission, *waiting) {
+// look tells of what rank a trial is, or what speaks against it.
+func (p *Pacer) look(t *Trial, now time.Time) (against Admission, rank int) {
 	if p.breaker.open() || p.breaker.halfOpen(now) && p.networks.inRow(t.Network) {
-		return Failing, nil
+		return Failing, 0
 	}
 	if p.accounts.held(t.Account, now) {
-		return Held, nil
+		return Held, 0
 	}
-	return p.gate.enter(t, p.networks.rank(t.Network, now))
+	return In, p.networks.rank(t.Network, now)
 }
 
 // send has one sent who was let in, and gives its place back.

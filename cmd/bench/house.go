@@ -100,14 +100,20 @@ type process struct {
 	once    sync.Once
 }
 
-// start starts a Caddy with the sites that are compared.
-func (h *house) start(admin string) (*process, error) {
+// vaultKeys makes a vault's key file.
+func (h *house) vaultKeys() (file string, err error) {
 	keys, err := seal.GenerateKeys(nil)
 	if err != nil {
-		return nil, err
+		return "", err
 	}
-	keyFile := filepath.Join(h.dir, "vault.json")
-	if err := os.WriteFile(keyFile, keys, 0o600); err != nil {
+	file = filepath.Join(h.dir, "vault.json")
+	return file, os.WriteFile(file, keys, 0o600)
+}
+
+// start starts a Caddy with the sites that are compared.
+func (h *house) start(admin string) (*process, error) {
+	keyFile, err := h.vaultKeys()
+	if err != nil {
 		return nil, err
 	}
 	return h.launch(admin, fmt.Sprintf(`

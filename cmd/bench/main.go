@@ -224,9 +224,13 @@ func (r *Report) print(out *os.File) {
 		fmt.Fprintf(out, "| %d over %s | %d | %.1f s | %d | %.1f s | %.1f s | %.0f MiB |\n",
 			w.Accounts, w.Protocol, w.LoginsPerSecond, w.Seconds, w.TurnedAway, w.CPU, w.CPUAround, w.Memory)
 	}
+	if len(r.Waiting) > 0 {
+		fmt.Fprintln(out, "\n| players who wait | each takes | with a vault | a request that a bare reverse_proxy holds open |")
+		fmt.Fprintln(out, "|---|---|---|---|")
+	}
 	for _, w := range r.Waiting {
-		fmt.Fprintf(out, "\n%d players who wait over %s take %.0f KiB each, requests that a bare reverse_proxy holds open %.0f KiB: **%.2f** of it.\n",
-			w.Players, w.Protocol, w.With, w.Bare, w.With/w.Bare)
+		fmt.Fprintf(out, "| %d over %s | %.0f KiB, **%.2f** | %.0f KiB, **%.2f** | %.0f KiB |\n",
+			w.Players, w.Protocol, w.With, w.With/w.Bare, w.Vault, w.Vault/w.Bare, w.Bare)
 	}
 	if m := r.Memory; m != nil {
 		fmt.Fprintf(out, "\nPeak memory with %d slow uploads of 1 MB open at once: %.0f MiB, bare %.0f MiB, ratio **%.2f**.\n",

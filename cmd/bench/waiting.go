@@ -15,25 +15,30 @@ import (
 	"github.com/smapi-tools/caddy-smapi-upgrade/internal/loopback"
 )
 
-// Waiting is the memory that a Caddy takes at most for each player who waits for a place at the token endpoint, and for each
-// request that a bare reverse_proxy holds open, in KiB.
+// Waiting is the memory that a Caddy takes at most for each player who waits for a place at the token endpoint, without and with a
+// vault, and for each request that a bare reverse_proxy holds open, in KiB.
 type Waiting struct {
 	Players  int     `json:"players"`
 	Protocol string  `json:"protocol"`
 	Bare     float64 `json:"bare_kib"`
 	With     float64 `json:"kib"`
+	Vault    float64 `json:"vault_kib"`
 }
 
 func measureWaiting() (all []Waiting, err error) {
 	for _, w := range []Waiting{{Players: 2000, Protocol: crowd.HTTP1}, {Players: 2000, Protocol: crowd.HTTP2}} {
 		progress("%d players wait, over %s", w.Players, w.Protocol)
-		if w.Bare, err = w.measure(func(service, _ string) string { return "reverse_proxy " + service }); err != nil {
+		if w.Bare, err = w.measure(func(service, _, _ string) string { return "reverse_proxy " + service }); err != nil {
 			return nil, fmt.Errorf("a bare proxy, %s: %w", w.Protocol, err)
 		}
-		if w.With, err = w.measure(func(_, token string) string {
-			return fmt.Sprintf("smapi_upgrade http://%s/token {\nclient_id id\nclient_auth none\ntimeout 20s\n}", token)
-		}); err != nil {
+		const upgrades = "smapi_upgrade http://%s/token {\nclient_id id\nclient_auth none\ntimeout 20s\n%s}"
+		if w.With, err = w.measure(func(_, token, _ string) string { return fmt.Sprintf(upgrades, token, "") }); err != nil {
 			return nil, fmt.Errorf("with smapi_upgrade, %s: %w", w.Protocol, err)
+		}
+		if w.Vault, err = w.measure(func(_, token, keys string) string {
+			return fmt.Sprintf(upgrades, token, "refresh_auth_tokens\nvault "+keys+"\n")
+		}); err != nil {
+			return nil, fmt.Errorf("with a vault, %s: %w", w.Protocol, err)
 		}
 		all = append(all, w)
 	}
@@ -41,19 +46,29 @@ func measureWaiting() (all []Waiting, err error) {
 	return all, nil
 }
 
+// first is how many players come and go before.
+const first = 16
+
 // measure is what each of so many players takes while nobody answers them.
-func (w *Waiting) measure(site func(service, token string) string) (kib float64, err error) {
+func (w *Waiting) measure(site func(service, token, keys string) string) (kib float64, err error) {
 	h, err := newHouse()
 	if err != nil {
 		return 0, err
 	}
 	defer h.close()
+	keys, err := h.vaultKeys()
+	if err != nil {
+		return 0, err
+	}
 	release := make(chan struct{})
+	var holds atomic.Bool
 	var arrived atomic.Int64
 	slow, address, err := serve(func(out http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body)
-		arrived.Add(1)
-		<-release
+		if holds.Load() {
+			arrived.Add(1)
+			<-release
+		}
 		_, _ = io.WriteString(out, tokens)
 	})
 	if err != nil {
@@ -61,7 +76,7 @@ func (w *Waiting) measure(site func(service, token string) string) (kib float64,
 	}
 	defer slow.Close()
 	admin := loopback.FreeAddress()
-	caddy, err := h.launch(admin, fmt.Sprintf("\nhttp://%s {\nbind 127.0.0.1\n%s\n}", h.withAddr, site(address, address)), h.withAddr, admin)
+	caddy, err := h.launch(admin, fmt.Sprintf("\nhttp://%s {\nbind 127.0.0.1\n%s\n}", h.withAddr, site(address, address, keys)), h.withAddr, admin)
 	if err != nil {
 		return 0, err
 	}
@@ -71,6 +86,12 @@ func (w *Waiting) measure(site func(service, token string) string) (kib float64,
 		return 0, err
 	}
 	defer all.Close()
+	for i := range first { // what a process takes once is none of who waits
+		if _, err := all.Ask(i, "getDeviceAuthToken", upgradeOf(w.Players+i)); err != nil {
+			return 0, err
+		}
+	}
+	holds.Store(true)
 	idle, err := memoryOf(caddy, currentMemory)
 	if err != nil {
 		return 0, err
