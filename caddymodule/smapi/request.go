@@ -63,7 +63,9 @@ func MayCall(r *http.Request, methods []Method) *Candidate {
 func (c *Candidate) Serve(w http.ResponseWriter, arrived time.Time, then Then) error {
 	if c.ours != nil { // of others MayCall has told
 		if why := mayRead(c.r); why != nil {
-			return then(nil, 0, c.unread(why))
+			why = c.unread(why)
+			c.release()
+			return then(nil, 0, why)
 		}
 	}
 	c.w, c.then, c.from = w, then, c.r.Body
