@@ -92,10 +92,10 @@ func (t *trip) follow() (over bool) {
 // lead flies, and lands even if the transport panics, since others follow.
 func (t *trip) lead() {
 	defer t.land()
-	if t.x.Vault == nil {
-		t.prepare()
-	} else {
+	if t.x.Vault != nil && t.q.Guessable { // others look at nothing there, and wait for nobody who does
 		t.prepareApart()
+	} else {
+		t.prepare()
 	}
 	if t.unsent == nil {
 		t.fly()

@@ -1,0 +1,118 @@
+package exchange
+
+import (
+	"context"
+	"net/http"
+	"net/url"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/caddyserver/certmagic"
+
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/token"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault/seal"
+)
+
+// listing is a storage in which List does as it is told. Looking at failures begins with it.
+type listing struct {
+	certmagic.Storage
+	list func() error
+}
+
+func (s *listing) List(ctx context.Context, path string, recursive bool) ([]string, error) {
+	if err := s.list(); err != nil {
+		return nil, err
+	}
+	return s.Storage.List(ctx, path, recursive)
+}
+
+// kept is an exchanger with a vault, whose token endpoint issues.
+func kept(t *testing.T, list func() error) exchanging {
+	t.Helper()
+	text, err := seal.GenerateKeys(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys, err := seal.ParseKeys(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	storage := &listing{&certmagic.FileStorage{Path: t.TempDir()}, list}
+	e := at(stub(func(url.Values) (int, http.Header, string) { return 200, nil, issued }), guarded)
+	e.Vault = vault.New(vault.Config{
+		Keys:        func() *seal.Keys { return keys },
+		Storage:     func() certmagic.Storage { return storage },
+		ForgetAfter: func() time.Duration { return time.Hour },
+	})
+	return e
+}
+
+func TestAWaveLooksAtTheVaultInTurn(t *testing.T) {
+	var looking, most atomic.Int32
+	e := kept(t, func() error {
+		n := looking.Add(1)
+		for was := most.Load(); n > was && !most.CompareAndSwap(was, n); was = most.Load() {
+		}
+		time.Sleep(time.Millisecond)
+		looking.Add(-1)
+		return nil
+	})
+	var all sync.WaitGroup
+	for i := range 3000 {
+		all.Go(func() {
+			q := guessing("ella"+strconv.Itoa(i), "x", "home", "network")
+			if r := e.Exchange(context.Background(), soon(), q); r.Class != token.Issued {
+				t.Errorf("%+v", r)
+			}
+		})
+	}
+	all.Wait()
+	if n := most.Load(); n > maxLooks+int32(e.Places) { // and once more before they are sent, after a second
+		t.Errorf("%d looked at once", n)
+	}
+}
+
+func TestWhoLooksAtTheVaultIsInNobodyElsesWay(t *testing.T) {
+	hangs := make(chan struct{})
+	defer close(hangs)
+	e := kept(t, func() error { <-hangs; return nil })
+	for range maxLooks {
+		e.State.looks <- struct{}{}
+	}
+	if r := e.Exchange(context.Background(), soon(), refreshOf("key")); r.Class != token.Issued {
+		t.Errorf("a refresh: %+v", r)
+	}
+	if r := e.Exchange(context.Background(), time.Now().Add(10*time.Millisecond), guessing("ella", "x", "home", "network")); r.Class != token.Unavailable ||
+		r.Cause != causeVaultLate {
+		t.Errorf("a login: %+v", r)
+	}
+	<-e.State.looks
+	if r := e.Exchange(context.Background(), time.Now().Add(10*time.Millisecond), guessing("ella", "x", "home", "network")); r.Class != token.Unavailable ||
+		r.Cause == causeVaultLate {
+		t.Errorf("a login in its turn: %+v", r)
+	}
+}
+
+func TestAPanicOfTheStorageEndsTheFlightAndGivesItsTurnBack(t *testing.T) {
+	e := kept(t, nil)
+	e.Vault = new(vault.Vault) // which has nothing that it needs
+	func() {
+		defer func() {
+			if recover() == nil {
+				t.Error("no panic")
+			}
+		}()
+		e.Exchange(context.Background(), soon(), guessing("ella", "x", "home", "network"))
+	}()
+	if n := len(e.State.looks); n != 0 {
+		t.Errorf("%d look for ever", n)
+	}
+	e.Vault = nil
+	if r := e.Exchange(context.Background(), soon(), guessing("ella", "x", "home", "network")); r.Class != token.Issued {
+		t.Errorf("after it: %+v", r)
+	}
+}
