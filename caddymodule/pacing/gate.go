@@ -87,7 +87,9 @@ func (g *gate) enter(t *Trial, rank int) (Admission, *waiting) {
 	}
 	w := &waiting{trial: t, since: now, rank: rank, admitted: make(chan Admission, 1)}
 	g.add(w)
-	g.admit(now) // a place may be free if the limit was raised
+	if !holding { // when everybody in the queue would be looked at, for each who comes
+		g.admit(now) // a place may be free if the limit was raised
+	}
 	return queued, w
 }
 
