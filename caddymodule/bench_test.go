@@ -23,6 +23,7 @@ import (
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/token"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault/seal"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault/seal/sealtest"
 )
 
 // provisioned is a handler whose token endpoint is a function.
@@ -221,16 +222,9 @@ func BenchmarkPollThatAsks(b *testing.B) {
 
 // BenchmarkTranslate puts a call of an upgraded home to an old service with sessions.
 func BenchmarkTranslate(b *testing.B) {
-	text, err := seal.GenerateKeys(nil)
-	if err != nil {
-		b.Fatal(err)
-	}
-	keys, err := seal.ParseKeys(text)
-	if err != nil {
-		b.Fatal(err)
-	}
-	storage := &certmagic.FileStorage{Path: b.TempDir()}
+	keys, storage := sealtest.NewKeys(b), &certmagic.FileStorage{Path: b.TempDir()}
 	h := provisioned(b, roundTrip(issues))
+	var err error
 	h.RefreshAuthTokens, h.Vault = true, &settings.Vault{KeyFile: "vault.json"}
 	h.OldService = &settings.OldService{Credentials: smapi.SessionID}
 	if h.settings, err = h.Resolve(caddy.NewReplacer(), &h.files); err != nil {

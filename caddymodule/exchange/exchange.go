@@ -195,10 +195,10 @@ func (q *Request) rejection() []string {
 	return q.Identity
 }
 
-// stand has digest stand for the account.
-func (q *Request) stand(x *Exchanger) {
+// setDigest sets what stands for the account.
+func (q *Request) setDigest(x *Exchanger) {
 	if q.digest == (pacing.Account{}) {
-		(*replay.Digest)(&q.digest).Stand(x.Name, []string{q.Account})
+		(*replay.Digest)(&q.digest).Set(x.Name, []string{q.Account})
 	}
 }
 

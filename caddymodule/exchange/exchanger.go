@@ -171,7 +171,7 @@ func (x *Exchanger) digest(identity []string) replay.Digest {
 
 // Digest stands for the account of a request, at this endpoint and in this process.
 func (x *Exchanger) Digest(q *Request) pacing.Account {
-	q.stand(x)
+	q.setDigest(x)
 	return q.digest
 }
 

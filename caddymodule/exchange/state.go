@@ -41,13 +41,18 @@ type State struct {
 	// chains has the accounts of refresh tokens that were got by refreshes: who refreshes again and again is one account.
 	chains *replay.Memory[pacing.Account]
 
-	looks chan struct{} // has a place for each who looks at a vault's failures
+	looks   chan struct{} // has a place for each who looks at a vault's failures
+	lookers atomic.Int64  // who wait for one
 
 	held atomic.Int64 // bytes of bodies that may yet be forwarded, whoever waits for whom
 }
 
-// maxLooks is how many look at a vault's failures at once. The others of a wave wait their turn, and hold no stack for it.
-const maxLooks = 256
+// maxLooks is how many look at a vault's failures at once. Of the others of a wave so many wait their turn: as many as the queue for the
+// token endpoint has by default.
+const (
+	maxLooks   = 256
+	maxLookers = 64000
+)
 
 // maxHeld bounds what is held. The less is left of it, the smaller a body has to be, so that large ones, which no player
 // sends, are in no small one's way.

@@ -35,16 +35,26 @@ type trip struct {
 
 // identify finds out by what the call is known, and its account. That is before anything else, because a digest needs much of the stack.
 func (t *trip) identify() {
-	t.call.Stand(t.x.Name, t.q.Identity)
+	t.call.Set(t.x.Name, t.q.Identity)
 	t.want.Accepted = t.x.replayFor(t.q.Type) > 0
 	t.rejection = t.call
 	if t.x.RememberRejected > 0 {
 		if t.q.RejectedAnywhere {
-			t.rejection.Stand(t.x.Name, t.q.rejection())
+			t.rejection.Set(t.x.Name, t.q.rejection())
 		}
 		t.want.Rejected = &t.rejection
 	}
-	t.q.stand(t.x)
+	t.q.setDigest(t.x)
+}
+
+// attribute finds out whose login it is: a refresh is of the account whose refresh token came before its own.
+func (t *trip) attribute() {
+	t.guard.account = t.x.Digest(t.q)
+	if t.q.Type == token.Refresh {
+		if before, known := t.x.State.chains.Get(t.call); known {
+			t.guard.account = before
+		}
+	}
 }
 
 // board takes the answer of the same call if one is known, and otherwise leads its flight or follows. It reports whether that was all.
@@ -133,14 +143,20 @@ func (t *trip) prepareApart() {
 
 // mayLook waits for its turn at the vault.
 func (t *trip) mayLook() bool {
+	s := t.x.State
+	defer s.lookers.Add(-1)
+	if s.lookers.Add(1) > maxLookers {
+		t.unsent = vaultBusy
+		return false
+	}
 	late := make(chan struct{}) // and not that of a timer, which needs more of the stack
 	timer := time.AfterFunc(time.Until(t.q.Deadline), func() { close(late) })
 	defer timer.Stop()
 	select {
-	case t.x.State.looks <- struct{}{}:
+	case s.looks <- struct{}{}:
 		return true
 	case <-late:
-		t.unsent = &token.Failure{Class: token.Unavailable, Cause: causeVaultLate, Fix: fixStorage}
+		t.unsent = vaultBusy
 		return false
 	}
 }
@@ -151,16 +167,6 @@ func (t *trip) prepare() {
 	t.guard.protect(t.x, t.q)
 	if t.unsent = t.guard.look(t.ctx, t.q.Deadline); t.unsent == nil && !t.guard.open() {
 		t.unsent = overBudget
-	}
-}
-
-// attribute finds out whose login it is: a refresh is of the account whose refresh token came before its own.
-func (t *trip) attribute() {
-	t.guard.account = t.x.Digest(t.q)
-	if t.q.Type == token.Refresh {
-		if before, known := t.x.State.chains.Get(t.call); known {
-			t.guard.account = before
-		}
 	}
 }
 
@@ -266,7 +272,7 @@ const (
 	causeLate      = "no place at the token endpoint in time"
 	causeHeld      = "the token endpoint is rate-limiting"
 	causeFailing   = "not asked, because the token endpoint has been failing"
-	causeVaultLate = "the vault's storage was busy for too long"
+	causeVaultBusy = "the vault's storage is busy with other logins"
 	causeUnready   = "not asked, because the vault was not ready"
 	causeGuarded   = "not asked, because the account has had too many failed logins"
 )
@@ -275,6 +281,7 @@ const (
 var (
 	gone       = &token.Failure{Class: NotSent, Cause: causeGone}
 	overBudget = &token.Failure{Class: AccountGuarded, Cause: causeGuarded}
+	vaultBusy  = &token.Failure{Class: token.Unavailable, Cause: causeVaultBusy, Fix: fixStorage}
 	unready    = &token.Failure{Class: token.Unavailable, Cause: causeUnready}
 )
 

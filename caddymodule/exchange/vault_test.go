@@ -15,6 +15,7 @@ import (
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/token"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault/seal"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault/seal/sealtest"
 )
 
 // listing is a storage in which List does as it is told. Looking at failures begins with it.
@@ -33,15 +34,7 @@ func (s *listing) List(ctx context.Context, path string, recursive bool) ([]stri
 // kept is an exchanger with a vault, whose token endpoint issues.
 func kept(t *testing.T, list func() error) exchanging {
 	t.Helper()
-	text, err := seal.GenerateKeys(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	keys, err := seal.ParseKeys(text)
-	if err != nil {
-		t.Fatal(err)
-	}
-	storage := &listing{&certmagic.FileStorage{Path: t.TempDir()}, list}
+	keys, storage := sealtest.NewKeys(t), &listing{&certmagic.FileStorage{Path: t.TempDir()}, list}
 	e := at(stub(func(url.Values) (int, http.Header, string) { return 200, nil, issued }), guarded)
 	e.Vault = vault.New(vault.Config{
 		Keys:        func() *seal.Keys { return keys },
@@ -65,7 +58,7 @@ func TestAWaveLooksAtTheVaultInTurn(t *testing.T) {
 	for i := range 3000 {
 		all.Go(func() {
 			q := guessing("ella"+strconv.Itoa(i), "x", "home", "network")
-			if r := e.Exchange(context.Background(), soon(), q); r.Class != token.Issued {
+			if r := e.Exchange(context.Background(), time.Now().Add(time.Minute), q); r.Class != token.Issued {
 				t.Errorf("%+v", r)
 			}
 		})
@@ -87,12 +80,19 @@ func TestWhoLooksAtTheVaultIsInNobodyElsesWay(t *testing.T) {
 		t.Errorf("a refresh: %+v", r)
 	}
 	if r := e.Exchange(context.Background(), time.Now().Add(10*time.Millisecond), guessing("ella", "x", "home", "network")); r.Class != token.Unavailable ||
-		r.Cause != causeVaultLate {
+		r.Cause != causeVaultBusy {
 		t.Errorf("a login: %+v", r)
+	}
+	e.State.lookers.Store(maxLookers)
+	if r := e.Exchange(context.Background(), soon(), guessing("ella", "x", "home", "network")); r.Class != token.Unavailable || r.Cause != causeVaultBusy {
+		t.Errorf("a login when too many wait: %+v", r)
+	}
+	if n := e.State.lookers.Load(); n != maxLookers {
+		t.Errorf("%d wait", n)
 	}
 	<-e.State.looks
 	if r := e.Exchange(context.Background(), time.Now().Add(10*time.Millisecond), guessing("ella", "x", "home", "network")); r.Class != token.Unavailable ||
-		r.Cause == causeVaultLate {
+		r.Cause == causeVaultBusy {
 		t.Errorf("a login in its turn: %+v", r)
 	}
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/flow"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault/seal"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault/seal/sealtest"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault/store"
 )
 
@@ -34,23 +35,11 @@ type shared struct {
 
 func newShared(t testing.TB) *shared {
 	s := &shared{FileStorage: &certmagic.FileStorage{Path: t.TempDir()}}
-	s.keys.Store(newKeys(t))
+	s.keys.Store(sealtest.NewKeys(t))
 	var core zapcore.Core
 	core, s.log = observer.New(zap.DebugLevel)
 	s.logger = zap.New(core)
 	return s
-}
-
-func newKeys(t testing.TB) *seal.Keys {
-	text, err := seal.GenerateKeys(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	keys, err := seal.ParseKeys(text)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return keys
 }
 
 func (s *shared) hangs() {
@@ -229,7 +218,7 @@ func TestInstancesAddUpTheirAccountsAndNotTheirCounts(t *testing.T) {
 
 func TestAHistoryThatCannotBeReadIsNeverWrittenOver(t *testing.T) {
 	for name, ruin := range map[string]func(t *testing.T, s *shared){
-		"another key": func(t *testing.T, s *shared) { s.keys.Store(newKeys(t)) },
+		"another key": func(t *testing.T, s *shared) { s.keys.Store(sealtest.NewKeys(t)) },
 		"damaged": func(t *testing.T, s *shared) {
 			if err := os.WriteFile(s.file("one"), []byte("damaged"), 0o600); err != nil {
 				t.Fatal(err)
@@ -403,7 +392,7 @@ func TestTheFullestHistoryFitsIntoAnObject(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	sealed, err := newKeys(t).SealObject(content)
+	sealed, err := sealtest.NewKeys(t).SealObject(content)
 	if err != nil || len(sealed) > seal.MaxObject*9/10 {
 		t.Errorf("%d bytes of %d: %v", len(sealed), seal.MaxObject, err)
 	}

@@ -31,12 +31,12 @@ var texts = sync.Pool{New: func() any { return new([512]byte) }}
 
 // DigestOf returns the digest of what a call is told from others by.
 func DigestOf(first string, parts ...string) (d Digest) {
-	d.Stand(first, parts)
+	d.Set(first, parts)
 	return d
 }
 
-// Stand has d stand for that, see DigestOf.
-func (d *Digest) Stand(first string, parts []string) {
+// Set makes d what DigestOf returns, in place: thousands wait with less than that much left of their stacks.
+func (d *Digest) Set(first string, parts []string) {
 	room := texts.Get().(*[512]byte)
 	text := textOf(room, first, parts)
 	sum := sha256.Sum256(text)
@@ -46,7 +46,7 @@ func (d *Digest) Stand(first string, parts []string) {
 	texts.Put(room)
 }
 
-// textOf is apart from Stand so that what it has on the stack is not there while the text is hashed.
+// textOf is apart from Set so that what it has on the stack is not there while the text is hashed.
 //
 //go:noinline
 func textOf(room *[512]byte, first string, parts []string) []byte {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault/seal"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault/seal/sealtest"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault/store"
 )
 
@@ -45,7 +46,7 @@ func TestAStorageThatFailsBeforeTheServerIsAskedCostsNothing(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				s, oauth, keys := newStorage(), newServer(), newKeys(t)
+				s, oauth, keys := newStorage(), newServer(), sealtest.NewKeys(t)
 				v := open(t, keys, s)
 				pair := v.Upgraded(call(t), home, account, oauth.login("a"))
 				time.Sleep(2 * time.Hour)
@@ -71,7 +72,7 @@ func TestAStorageThatFailsBeforeTheServerIsAskedCostsNothing(t *testing.T) {
 // lose its token.
 func TestAFullVolumeCostsAtMostTheRefreshesThatAreUnderWay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, oauth, keys := newStorage(), newServer(), newKeys(t)
+		s, oauth, keys := newStorage(), newServer(), sealtest.NewKeys(t)
 		v, other := open(t, keys, s), open(t, keys, s)
 		var pairs []Result
 		for i := range 10 {
@@ -119,7 +120,7 @@ func TestAnUpgradeThatCannotBeKeptGoesOutAsItCame(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				s, oauth, keys := newStorage(), newServer(), newKeys(t)
+				s, oauth, keys := newStorage(), newServer(), sealtest.NewKeys(t)
 				v := open(t, keys, s)
 				s.fails(fault)
 				issued := oauth.login("a")
@@ -149,7 +150,7 @@ func TestAnUpgradeThatCannotBeKeptGoesOutAsItCame(t *testing.T) {
 
 func TestASlowStorageIsOnlySlow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, oauth, keys := newStorage(), newServer(), newKeys(t)
+		s, oauth, keys := newStorage(), newServer(), sealtest.NewKeys(t)
 		s.fails(func(context.Context, string, string) error { time.Sleep(time.Second); return nil })
 		v := open(t, keys, s)
 		pair := v.Upgraded(call(t), home, account, oauth.login("a"))
@@ -170,7 +171,7 @@ func TestASlowStorageIsOnlySlow(t *testing.T) {
 
 func TestWhoGoesAwayLeavesNothingBehind(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, oauth, keys := newStorage(), newServer(), newKeys(t)
+		s, oauth, keys := newStorage(), newServer(), sealtest.NewKeys(t)
 		oauth.takes = 10 * time.Second
 		v := open(t, keys, s)
 		pair := v.Upgraded(call(t), home, account, oauth.login("a"))
@@ -189,7 +190,7 @@ func TestWhoGoesAwayLeavesNothingBehind(t *testing.T) {
 
 func TestALeaderWithLittleTimeDoesNotDecideForTheOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, oauth, keys := newStorage(), newServer(), newKeys(t)
+		s, oauth, keys := newStorage(), newServer(), sealtest.NewKeys(t)
 		v := open(t, keys, s)
 		pair := v.Upgraded(call(t), home, account, oauth.login("a"))
 		time.Sleep(2 * time.Hour)
@@ -223,7 +224,7 @@ func TestALeaderWithLittleTimeDoesNotDecideForTheOthers(t *testing.T) {
 func ptr[T any](value T) *T { return &value }
 
 func TestAPanicOfWhoAsksLeavesNoLock(t *testing.T) {
-	s, oauth, keys := newStorage(), newServer(), newKeys(t)
+	s, oauth, keys := newStorage(), newServer(), sealtest.NewKeys(t)
 	v := open(t, keys, s)
 	pair := v.Upgraded(call(t), home, account, oauth.login("a"))
 	for _, key := range []string{pair.PrivateKey, "unknown"} {
@@ -242,7 +243,7 @@ func TestAPanicOfWhoAsksLeavesNoLock(t *testing.T) {
 // A storage's lock can be taken from an instance that was thought dead. What the server then refuses is a token whose
 // time is over, and no reason to sign anybody out.
 func TestARefusalOfATokenWhoseTimeIsOverIsNone(t *testing.T) {
-	s, oauth, keys := newStorage(), newServer(), newKeys(t)
+	s, oauth, keys := newStorage(), newServer(), sealtest.NewKeys(t)
 	v, other := open(t, keys, s), open(t, keys, s)
 	pair := v.Upgraded(call(t), home, account, oauth.login("a"))
 	got, err := v.Refresh(call(t), home, pair.PrivateKey, pair.AuthToken, func(ctx context.Context, _ string, _ func() bool) (Tokens, error) {
@@ -262,7 +263,7 @@ func TestOperationsAreBoundedAndObserved(t *testing.T) {
 		s := newStorage()
 		seen := map[string]int{}
 		var mu sync.Mutex
-		keys := newKeys(t)
+		keys := sealtest.NewKeys(t)
 		v := New(Config{Keys: func() *seal.Keys { return keys }, Storage: at(s), Observe: func(op, result string, _ time.Duration) {
 			mu.Lock()
 			defer mu.Unlock()
@@ -296,14 +297,14 @@ func TestAMarkThatCannotBeReadIsNoObstacle(t *testing.T) {
 	for name, spoil := range map[string]func(*memoryStorage, string){
 		"damaged": func(s *memoryStorage, key string) { s.objects[key] = memoryObject{[]byte("x"), time.Now()} },
 		"of another key": func(s *memoryStorage, key string) {
-			sealed, err := newKeys(t).SealObject(map[string]time.Time{"created_at": time.Now()})
+			sealed, err := sealtest.NewKeys(t).SealObject(map[string]time.Time{"created_at": time.Now()})
 			if err != nil {
 				t.Fatal(err)
 			}
 			s.objects[key] = memoryObject{sealed, time.Now()}
 		},
 	} {
-		s, oauth, keys := newStorage(), newServer(), newKeys(t)
+		s, oauth, keys := newStorage(), newServer(), sealtest.NewKeys(t)
 		spoil(s, store.MarkKey(&keys.Namers()[0]))
 		if got := open(t, keys, s).Upgraded(call(t), home, account, oauth.login("a")); !got.Kept || got.Unsaved != nil {
 			t.Errorf("%s: %+v", name, got)

@@ -13,6 +13,7 @@ import (
 	"github.com/caddyserver/certmagic"
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault/seal"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault/seal/sealtest"
 )
 
 var update = flag.Bool("update", false, "write the golden record anew")
@@ -82,7 +83,7 @@ func writeGolden(t *testing.T, root string) {
 
 func TestInFilesAsEverywhere(t *testing.T) {
 	t.Parallel()
-	root, keys, oauth := t.TempDir(), newKeys(t), newServer()
+	root, keys, oauth := t.TempDir(), sealtest.NewKeys(t), newServer()
 	oauth.takes = 50 * time.Millisecond
 	instances := [3]*Vault{}
 	for i := range instances {

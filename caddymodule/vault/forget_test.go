@@ -11,6 +11,7 @@ import (
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault/census"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault/seal"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault/seal/sealtest"
 )
 
 const day = 24 * time.Hour
@@ -18,7 +19,7 @@ const day = 24 * time.Hour
 func TestRecordsThatNobodyUsesAreForgottenWithinADay(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s, oauth, keys := newStorage(), newServer(), newKeys(t)
+		s, oauth, keys := newStorage(), newServer(), sealtest.NewKeys(t)
 		v := open(t, keys, s)
 		const homes = 300
 		for i := range homes {
@@ -80,7 +81,7 @@ func forgetFor(t *testing.T, v *Vault, hours int) (total Forgotten) {
 func TestOneInstanceForgetsAtATimeAndTheNextGoesOnWhereItStopped(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s, oauth, keys := newStorage(), newServer(), newKeys(t)
+		s, oauth, keys := newStorage(), newServer(), sealtest.NewKeys(t)
 		instances := [3]*Vault{open(t, keys, s), open(t, keys, s), open(t, keys, s)}
 		for i := range 256 {
 			instances[0].Upgraded(t.Context(), fmt.Sprint(i), account, oauth.login("a"))
@@ -132,7 +133,7 @@ func TestOneInstanceForgetsAtATimeAndTheNextGoesOnWhereItStopped(t *testing.T) {
 }
 
 func TestAHomeAndAnAccountCanBeForgotten(t *testing.T) {
-	s, oauth, keys := newStorage(), newServer(), newKeys(t)
+	s, oauth, keys := newStorage(), newServer(), sealtest.NewKeys(t)
 	v := open(t, keys, s)
 	for _, h := range []string{"h1", "h2", "h3"} {
 		for _, a := range []string{"a1", "a2"} {
@@ -159,7 +160,7 @@ func TestAHomeAndAnAccountCanBeForgotten(t *testing.T) {
 
 func TestASummaryCountsByAge(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, oauth, keys := newStorage(), newServer(), newKeys(t)
+		s, oauth, keys := newStorage(), newServer(), sealtest.NewKeys(t)
 		v := open(t, keys, s)
 		for i, wait := range []time.Duration{500 * day, 5 * day, 0} {
 			for j := range i + 1 {
@@ -178,7 +179,7 @@ func TestASummaryCountsByAge(t *testing.T) {
 
 func TestFailedLoginsCountAtEveryInstance(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, keys := newStorage(), newKeys(t)
+		s, keys := newStorage(), sealtest.NewKeys(t)
 		instances := [3]*Vault{open(t, keys, s), open(t, keys, s), open(t, keys, s)}
 		var wait sync.WaitGroup
 		for i := range 6 { // at the same moment, and none is lost
@@ -229,7 +230,7 @@ func TestFailedLoginsCountAtEveryInstance(t *testing.T) {
 func TestFailedLoginsOfAllAccountsAreForgottenEveryHour(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newStorage()
-		v := open(t, newKeys(t), s)
+		v := open(t, sealtest.NewKeys(t), s)
 		for i := range 1000 {
 			_ = v.Failed(t.Context(), fmt.Sprint("made-up", i), Failure{At: time.Now(), Proof: "p", Network: "n"}, time.Now().Add(-time.Hour))
 		}
@@ -247,7 +248,7 @@ func TestFailedLoginsOfAllAccountsAreForgottenEveryHour(t *testing.T) {
 
 func TestRecordsAreCountedByHowTheyCame(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, oauth, keys := newStorage(), newServer(), newKeys(t)
+		s, oauth, keys := newStorage(), newServer(), sealtest.NewKeys(t)
 		v := open(t, keys, s)
 		for i := range 5 {
 			v.Upgraded(t.Context(), fmt.Sprint(i), account, oauth.login("a"))
@@ -281,7 +282,7 @@ func TestRecordsAreCountedByHowTheyCame(t *testing.T) {
 func TestALargeVaultIsOpenedOnlyInPart(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s, oauth, keys := newStorage(), newServer(), newKeys(t)
+		s, oauth, keys := newStorage(), newServer(), sealtest.NewKeys(t)
 		v := open(t, keys, s)
 		forgetFor(t, v, 25)
 		empty := s.of("load")

@@ -6,11 +6,12 @@ import (
 	"testing"
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault/seal"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault/seal/sealtest"
 )
 
 // No key finds a record but the handle that was made for it, and none has the vault panic.
 func FuzzRefresh(f *testing.F) {
-	keys, s, oauth := newKeys(f), newStorage(), newServer()
+	keys, s, oauth := sealtest.NewKeys(f), newStorage(), newServer()
 	v := open(f, keys, s)
 	pair := v.Upgraded(f.Context(), home, account, oauth.login("a"))
 	for _, key := range []string{pair.PrivateKey, pair.PrivateKey + "x", pair.PrivateKey[:46], "smv1" + pair.PrivateKey, ""} {
@@ -31,13 +32,13 @@ func FuzzRefresh(f *testing.F) {
 
 // Whatever stands in the storage is a record of this very name, or none.
 func FuzzOpen(f *testing.F) {
-	keys, s := newKeys(f), newStorage()
+	keys, s := sealtest.NewKeys(f), newStorage()
 	v := open(f, keys, s)
 	m := keys.Namers()[0].Record(home, seal.OfAccount, account)
 	good := mustSeal(f, keys, record{Version: 1, Name: m.Text(), AccessToken: "a"})
 	f.Add(good)
 	f.Add(mustSeal(f, keys, record{Version: 1, Name: "another"}))
-	f.Add(mustSeal(f, newKeys(f), record{Version: 1, Name: m.Text()}))
+	f.Add(mustSeal(f, sealtest.NewKeys(f), record{Version: 1, Name: m.Text()}))
 	f.Add([]byte("a..b.c.d"))
 	f.Add([]byte(`{"keys":[]}`))
 	f.Fuzz(func(t *testing.T, content []byte) {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault/seal"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault/seal/sealtest"
 )
 
 // fields are what an old service's calls are made of.
@@ -22,7 +23,7 @@ func withFields(t Tokens) Tokens {
 }
 
 func TestAReferenceStandsForTheSameRecordAndIsNoHandle(t *testing.T) {
-	s, oauth, keys := newStorage(), newServer(), newKeys(t)
+	s, oauth, keys := newStorage(), newServer(), sealtest.NewKeys(t)
 	v := open(t, keys, s)
 	first := v.Upgraded(call(t), home, account, withFields(oauth.login("a")))
 	again := open(t, keys, s).Upgraded(call(t), home, account, withFields(oauth.login("a")))
@@ -52,7 +53,7 @@ func TestAReferenceStandsForTheSameRecordAndIsNoHandle(t *testing.T) {
 }
 
 func TestOnlyTheReferenceOfTheKeysInForceIsKnown(t *testing.T) {
-	keys, oauth := newKeys(t), newServer()
+	keys, oauth := sealtest.NewKeys(t), newServer()
 	inForce := keys
 	v := New(Config{Keys: func() *seal.Keys { return inForce }, Storage: at(newStorage()), ForgetAfter: func() time.Duration { return 400 * day }})
 	first := v.Upgraded(call(t), home, account, withFields(oauth.login("a")))
@@ -79,7 +80,7 @@ func TestOnlyTheReferenceOfTheKeysInForceIsKnown(t *testing.T) {
 			t.Errorf("%q is known: %+v", token, o)
 		}
 	}
-	inForce = newKeys(t)
+	inForce = sealtest.NewKeys(t)
 	if o := v.Known(first.Reference); o != nil {
 		t.Errorf("known by a key that is no longer there: %+v", o)
 	}
@@ -87,7 +88,7 @@ func TestOnlyTheReferenceOfTheKeysInForceIsKnown(t *testing.T) {
 
 func TestARecordIsOpenedOnceAndThenFromMemory(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, oauth, keys := newStorage(), newServer(), newKeys(t)
+		s, oauth, keys := newStorage(), newServer(), sealtest.NewKeys(t)
 		here, elsewhere := open(t, keys, s), open(t, keys, s)
 		token := elsewhere.Upgraded(call(t), home, account, withFields(oauth.login("a"))).Reference
 		var o *Opened
@@ -125,7 +126,7 @@ func TestARecordIsOpenedOnceAndThenFromMemory(t *testing.T) {
 }
 
 func TestADeadRecordIsDeadForAllUntilThereAreNewTokens(t *testing.T) {
-	s, oauth, keys := newStorage(), newServer(), newKeys(t)
+	s, oauth, keys := newStorage(), newServer(), sealtest.NewKeys(t)
 	here, elsewhere := open(t, keys, s), open(t, keys, s)
 	token := here.Upgraded(call(t), home, account, withFields(oauth.login("a"))).Reference
 	stale, err := elsewhere.Open(call(t), token, false)
@@ -152,7 +153,7 @@ func TestADeadRecordIsDeadForAllUntilThereAreNewTokens(t *testing.T) {
 }
 
 func BenchmarkOpen(b *testing.B) {
-	s, oauth, keys := newStorage(), newServer(), newKeys(b)
+	s, oauth, keys := newStorage(), newServer(), sealtest.NewKeys(b)
 	v := open(b, keys, s)
 	token := v.Upgraded(context.Background(), home, account, withFields(oauth.login("a"))).Reference
 	b.ReportAllocs()
@@ -164,7 +165,7 @@ func BenchmarkOpen(b *testing.B) {
 }
 
 func BenchmarkKnown(b *testing.B) {
-	v, oauth := open(b, newKeys(b), newStorage()), newServer()
+	v, oauth := open(b, sealtest.NewKeys(b), newStorage()), newServer()
 	token := v.Upgraded(context.Background(), home, account, withFields(oauth.login("a"))).Reference
 	if _, err := v.Open(context.Background(), token, false); err != nil {
 		b.Fatal(err)

@@ -257,15 +257,6 @@ func (s *server) times() int {
 }
 
 // newKeys makes the keys of a new file.
-func newKeys(t testing.TB) *seal.Keys {
-	t.Helper()
-	text, err := seal.GenerateKeys(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return parseKeys(t, text)
-}
-
 func parseKeys(t testing.TB, text []byte) *seal.Keys {
 	t.Helper()
 	keys, err := seal.ParseKeys(text)

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault/seal"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault/seal/sealtest"
 )
 
 const (
@@ -57,7 +58,7 @@ func TestAHandleStandsForAnAccountOfAHomeForEver(t *testing.T) {
 }
 
 func TestARefreshThatComesTooLateForItsTokensKeepsTheNewerOnes(t *testing.T) {
-	s, oauth, keys := newStorage(), newServer(), newKeys(t)
+	s, oauth, keys := newStorage(), newServer(), sealtest.NewKeys(t)
 	v := open(t, keys, s)
 	older := oauth.login("a")
 	older.Obtained = time.Now().Add(-time.Second)
@@ -69,7 +70,7 @@ func TestARefreshThatComesTooLateForItsTokensKeepsTheNewerOnes(t *testing.T) {
 
 func TestAMadeUpHandleCostsNoLookIntoTheStorage(t *testing.T) {
 	s, oauth := newStorage(), newServer()
-	v, other := open(t, newKeys(t), s), newKeys(t)
+	v, other := open(t, sealtest.NewKeys(t), s), sealtest.NewKeys(t)
 	m := other.Namers()[0].Record(home, seal.OfAccount, account)
 	forged := m.Handle()
 	if _, err := v.Refresh(call(t), home, forged, "", oauth.ask); !errors.Is(err, ErrMadeUp) {
@@ -82,7 +83,7 @@ func TestAMadeUpHandleCostsNoLookIntoTheStorage(t *testing.T) {
 
 func TestTwoControllersWithTheHouseholdsFirstKeyAlwaysGetTokens(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, oauth, keys := newStorage(), newServer(), newKeys(t)
+		s, oauth, keys := newStorage(), newServer(), sealtest.NewKeys(t)
 		pair := open(t, keys, s).Upgraded(call(t), home, account, oauth.login("a"))
 		held := [2]string{pair.AuthToken, pair.AuthToken}
 		for hour := range 5 {
@@ -105,7 +106,7 @@ func TestTwoControllersWithTheHouseholdsFirstKeyAlwaysGetTokens(t *testing.T) {
 
 func TestOneOfAllInstancesAsks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, oauth, keys := newStorage(), newServer(), newKeys(t)
+		s, oauth, keys := newStorage(), newServer(), sealtest.NewKeys(t)
 		oauth.takes = 2 * time.Second
 		instances := [3]*Vault{open(t, keys, s), open(t, keys, s), open(t, keys, s)}
 		pair := instances[0].Upgraded(call(t), home, account, oauth.login("a"))
@@ -129,7 +130,7 @@ func TestOneOfAllInstancesAsks(t *testing.T) {
 
 func TestATokenFromBeforeIsTakenInOnceAndFoundAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, oauth, keys := newStorage(), newServer(), newKeys(t)
+		s, oauth, keys := newStorage(), newServer(), sealtest.NewKeys(t)
 		oauth.takes = time.Second
 		instances := [2]*Vault{open(t, keys, s), open(t, keys, s)}
 		old := oauth.login("a")
@@ -160,7 +161,7 @@ func TestATokenFromBeforeIsTakenInOnceAndFoundAgain(t *testing.T) {
 
 func TestAKeyThatNobodyKnowsIsToldFromOneOfOurs(t *testing.T) {
 	s, oauth := newStorage(), newServer()
-	v := open(t, newKeys(t), s)
+	v := open(t, sealtest.NewKeys(t), s)
 	got, err := v.Refresh(call(t), home, "somebody else's", "", oauth.ask)
 	if got.Known || err != errRefused || oauth.times() != 1 || len(s.keys(seal.Records))+len(s.keys("tokens")) != 0 {
 		t.Errorf("got %+v, %v; asked %d times; there are %v", got, err, oauth.times(), s.keys(""))
@@ -177,7 +178,7 @@ func TestAKeyThatNobodyKnowsIsToldFromOneOfOurs(t *testing.T) {
 
 func TestAnAnswerWithoutARefreshTokenKeepsTheOneBefore(t *testing.T) {
 	s, v := newStorage(), (*Vault)(nil)
-	v = open(t, newKeys(t), s)
+	v = open(t, sealtest.NewKeys(t), s)
 	pair := v.Upgraded(call(t), home, account, Tokens{Access: "a1", Refresh: "r1"})
 	for i := range 3 {
 		held := fmt.Sprint("a", i+1)
@@ -221,7 +222,7 @@ func TestOnlyLifeThatIsLeftAnswersWithoutAsking(t *testing.T) {
 
 func TestAMissingRecordIsARejectionOnlyInAStorageThatIsNotNew(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, oauth, keys := newStorage(), newServer(), newKeys(t)
+		s, oauth, keys := newStorage(), newServer(), sealtest.NewKeys(t)
 		v := open(t, keys, s)
 		pair := v.Upgraded(call(t), home, account, oauth.login("a"))
 		refresh := func() error {
@@ -250,7 +251,7 @@ func TestAMissingRecordIsARejectionOnlyInAStorageThatIsNotNew(t *testing.T) {
 }
 
 func TestADamagedRecordAndAnothersAreLost(t *testing.T) {
-	s, oauth, keys := newStorage(), newServer(), newKeys(t)
+	s, oauth, keys := newStorage(), newServer(), sealtest.NewKeys(t)
 	v := open(t, keys, s)
 	pair := v.Upgraded(call(t), home, account, oauth.login("a"))
 	v.Upgraded(call(t), "another", account, oauth.login("b"))
@@ -272,7 +273,7 @@ func TestADamagedRecordAndAnothersAreLost(t *testing.T) {
 		"empty":              {nil, ErrLost},
 		"another's":          {s.objects[others.Key()].content, ErrLost},
 		"a later version's":  {unused, ErrUnavailable},
-		"of a key not known": {mustSeal(t, newKeys(t), record{}), ErrKey},
+		"of a key not known": {mustSeal(t, sealtest.NewKeys(t), record{}), ErrKey},
 		"larger than any":    {make([]byte, seal.MaxObject+1), ErrLost},
 	} {
 		s.objects[mine.Key()] = memoryObject{content: test.content}
@@ -300,7 +301,7 @@ func mustSeal(t testing.TB, keys *seal.Keys, content any) []byte {
 
 func TestNothingOfAHomeIsInTheStorage(t *testing.T) {
 	s, oauth := newStorage(), newServer()
-	v := open(t, newKeys(t), s)
+	v := open(t, sealtest.NewKeys(t), s)
 	v.Upgraded(call(t), home, account, oauth.login("a"))
 	old := oauth.login("b")
 	if _, err := v.Refresh(call(t), home, old.Refresh, old.Access, oauth.ask); err != nil {
