@@ -24,14 +24,21 @@ type guard struct {
 
 // elsewhere is what other instances know of a login.
 type elsewhere struct {
-	vault       *vault.Vault
-	name        string // of the account
-	proof, from string // digests of the vault's
-	remember    time.Duration
-	looked      time.Time
+	x      *Exchanger
+	q      *Request
+	looked time.Time
 
 	failures      int
 	networkFailed bool
+}
+
+// proof stands for the credentials, and from for where they come from. Most logins need neither, having no failures.
+func (o *elsewhere) proof() string {
+	return o.x.Vault.Digest("proof", o.x.Name+"\x00"+strings.Join(o.q.rejection(), "\x00"))
+}
+
+func (o *elsewhere) from() string {
+	return o.x.Vault.Digest("network", o.q.Account+"\x00"+o.q.From)
 }
 
 // protect has it guard the login of a request. Only names can be guessed at: whoever has a token or a session id has the account.
@@ -41,11 +48,7 @@ func (g *guard) protect(x *Exchanger, q *Request) {
 	}
 	g.budgets, g.budget, g.network = x.Budgets, x.Budget, q.Network
 	if x.Vault != nil && (x.Budget.Failures > 0 || x.RememberRejected > 0) {
-		g.others = &elsewhere{
-			vault: x.Vault, name: q.Account, remember: x.RememberRejected,
-			proof: x.Vault.Digest("proof", x.Name+"\x00"+strings.Join(q.rejection(), "\x00")),
-			from:  x.Vault.Digest("network", q.Account+"\x00"+q.From),
-		}
+		g.others = &elsewhere{x: x, q: q}
 	}
 }
 
@@ -60,16 +63,20 @@ func (g *guard) look(ctx context.Context, deadline time.Time) *token.Failure {
 	}
 	ctx, cancel := context.WithDeadline(context.WithoutCancel(ctx), deadline)
 	defer cancel()
-	now := time.Now()
-	failures, err := o.vault.Failures(ctx, o.name, now.Add(-max(budget.Window, o.remember)))
+	now, remember := time.Now(), o.x.RememberRejected
+	failures, err := o.x.Vault.Failures(ctx, o.q.Account, now.Add(-max(budget.Window, remember)))
 	if err != nil {
 		return &token.Failure{Class: token.Unavailable, Cause: err.Error(), Fix: fixStorage}
 	}
 	o.looked, o.failures, o.networkFailed = now, 0, false
+	if len(failures) == 0 {
+		return nil
+	}
+	proof, from := o.proof(), o.from()
 	slices.SortFunc(failures, func(a, b vault.Failure) int { return a.At.Compare(b.At) })
 	counted := 0
 	for _, f := range failures {
-		if f.Proof == o.proof && now.Sub(f.At) < o.remember {
+		if f.Proof == proof && now.Sub(f.At) < remember {
 			return &token.Failure{Class: token.Rejected, Cause: "refused a moment ago, maybe at another instance"}
 		}
 		if now.Sub(f.At) >= budget.Window {
@@ -78,7 +85,7 @@ func (g *guard) look(ctx context.Context, deadline time.Time) *token.Failure {
 		counted++
 		if f.Elsewhere {
 			o.failures++
-			o.networkFailed = o.networkFailed || f.Network == o.from && counted >= budget.Failures-budget.Reserved()
+			o.networkFailed = o.networkFailed || f.Network == from && counted >= budget.Failures-budget.Reserved()
 		}
 	}
 	return nil
@@ -120,11 +127,11 @@ const inDoubt = "x"
 // remembered there as a rejection.
 func (g *guard) tell(ctx context.Context, doubted bool) {
 	if o := g.others; o != nil {
-		now, proof := time.Now(), o.proof
+		now, proof := time.Now(), o.proof()
 		if doubted {
 			proof = inDoubt + proof
 		}
-		_ = o.vault.Failed(ctx, o.name, vault.Failure{At: now, Proof: proof, Network: o.from},
-			now.Add(-2*max(g.budget.Window, o.remember)))
+		_ = o.x.Vault.Failed(ctx, o.q.Account, vault.Failure{At: now, Proof: proof, Network: o.from()},
+			now.Add(-2*max(g.budget.Window, o.x.RememberRejected)))
 	}
 }

@@ -3,6 +3,7 @@ package exchange
 import (
 	"context"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/pacing"
@@ -25,12 +26,14 @@ type trip struct {
 	result *Result
 
 	// Of who leads.
-	guard   guard
-	refused bool           // the credentials were, whatever is made of that
-	unsent  *token.Failure // why nothing is sent, nil where something is
-	waited  time.Duration
-	landed  *Landed // nil until it is known
-	keep    replay.Keep
+	apart    sync.WaitGroup // for prepare, where that is in a goroutine of its own
+	panicked any            // what it panicked with
+	guard    guard
+	refused  bool           // the credentials were, whatever is made of that
+	unsent   *token.Failure // why nothing is sent, nil where something is
+	waited   time.Duration
+	landed   *Landed // nil until it is known
+	keep     replay.Keep
 }
 
 // identify finds out by what the call is known, and its account. That is before anything else, because a digest needs much of the stack.
@@ -127,17 +130,15 @@ func (t *trip) prepareApart() {
 			return
 		}
 	}
-	panicked := make(chan any)
-	go func() {
+	t.apart.Go(func() {
 		defer func() {
-			p := recover()
+			t.panicked = recover()
 			<-looks
-			panicked <- p
 		}()
 		t.prepare()
-	}()
-	if p := <-panicked; p != nil {
-		panic(p)
+	})
+	if t.apart.Wait(); t.panicked != nil {
+		panic(t.panicked)
 	}
 }
 

@@ -128,6 +128,7 @@ func waitingAt(ctx context.Context, admin string) (n int, err error) {
 	if err != nil {
 		return 0, err
 	}
+	r.Header.Set("Accept-Encoding", "identity") // what gzip takes is not the players'
 	response, err := http.DefaultClient.Do(r)
 	if err != nil {
 		return 0, err

@@ -56,11 +56,50 @@ type storage struct {
 
 var errBusy = fmt.Errorf("%d operations at the storage are under way", MaxOperations)
 
+// operation is one that is under way.
+type operation[T any] struct {
+	f      func(context.Context) (T, error)
+	late   func(T)
+	state  atomic.Int32 // operationRuns, and then what comes first
+	ended  chan struct{}
+	result T
+	err    error
+}
+
+const (
+	operationRuns = iota
+	operationLeft // by who waited for it
+	operationEnded
+)
+
+// run returns a place when the operation ends.
+func (o *operation[T]) run(ctx context.Context, places <-chan struct{}) {
+	defer func() { <-places }()
+	o.result, o.err = o.f(ctx)
+	if !o.state.CompareAndSwap(operationRuns, operationEnded) && o.err == nil && o.late != nil {
+		o.late(o.result)
+	}
+	close(o.ended)
+}
+
+// wait returns the result, or leaves when the context ends first.
+func (o *operation[T]) wait(ctx context.Context) (result T, err error) {
+	select {
+	case <-o.ended:
+	case <-ctx.Done():
+		if o.state.CompareAndSwap(operationRuns, operationLeft) {
+			return result, ctx.Err()
+		}
+		<-o.ended
+	}
+	return o.result, o.err
+}
+
 // do runs an operation in a goroutine of its own, since file systems do not look at a context, and none but that
 // goroutine waits for one that hangs. late is called instead of returning when it succeeds after all.
-func (s *storage) do(ctx context.Context, op string, f func(context.Context) error, late func()) error {
+func do[T any](ctx context.Context, s *storage, op string, f func(context.Context) (T, error), late func(T)) (T, error) {
 	begun := time.Now()
-	err := s.run(ctx, f, late)
+	value, err := begin(ctx, s, f, late)
 	result := ResultOK
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -80,62 +119,44 @@ func (s *storage) do(ctx context.Context, op string, f func(context.Context) err
 	if s.observe != nil {
 		s.observe(op, result, time.Since(begun))
 	}
-	return err
+	return value, err
 }
 
-func (s *storage) run(ctx context.Context, f func(context.Context) error, late func()) error {
+func begin[T any](ctx context.Context, s *storage, f func(context.Context) (T, error), late func(T)) (none T, err error) {
 	if err := ctx.Err(); err != nil {
-		return err
+		return none, err
 	}
 	select {
 	case s.places <- struct{}{}:
 	default:
-		return errBusy
+		return none, errBusy
 	}
-	const waiting, left, returned = 0, 1, 2
-	var state atomic.Int32
-	done := make(chan error, 1)
-	go func() {
-		defer func() { <-s.places }()
-		err := f(ctx)
-		if !state.CompareAndSwap(waiting, returned) && err == nil && late != nil {
-			late()
-		}
-		done <- err
-	}()
-	select {
-	case err := <-done:
-		return err
-	case <-ctx.Done():
-		if state.CompareAndSwap(waiting, left) {
-			return ctx.Err()
-		}
-		return <-done
-	}
+	o := &operation[T]{f: f, late: late, ended: make(chan struct{})}
+	go o.run(ctx, s.places)
+	return o.wait(ctx)
+}
+
+type none = struct{}
+
+// doOnly is do for what has no result.
+func (s *storage) doOnly(ctx context.Context, op string, f func(context.Context) error) error {
+	_, err := do(ctx, s, op, func(ctx context.Context) (none, error) { return none{}, f(ctx) }, nil)
+	return err
 }
 
 // Load returns the content of an object. Nothing there is fs.ErrNotExist.
 func (s *storage) Load(ctx context.Context, key string) (content []byte, err error) {
-	found := make(chan []byte, 1)
-	err = s.do(ctx, opLoad, func(ctx context.Context) error {
-		content, err := s.at().Load(ctx, key)
-		found <- content
-		return err
-	}, nil)
-	if err == nil {
-		content = <-found
-	}
-	return content, err
+	return do(ctx, s, opLoad, func(ctx context.Context) ([]byte, error) { return s.at().Load(ctx, key) }, nil)
 }
 
 // Store writes an object.
 func (s *storage) Store(ctx context.Context, key string, content []byte) error {
-	return s.do(ctx, opStore, func(ctx context.Context) error { return s.at().Store(ctx, key, content) }, nil)
+	return s.doOnly(ctx, opStore, func(ctx context.Context) error { return s.at().Store(ctx, key, content) })
 }
 
 // Remove deletes. What is not there is no error.
 func (s *storage) Remove(ctx context.Context, key string) error {
-	err := s.do(ctx, opDelete, func(ctx context.Context) error { return s.at().Delete(ctx, key) }, nil)
+	err := s.doOnly(ctx, opDelete, func(ctx context.Context) error { return s.at().Delete(ctx, key) })
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -144,39 +165,22 @@ func (s *storage) Remove(ctx context.Context, key string) error {
 
 // List returns the keys in a folder, none if there is no such folder.
 func (s *storage) List(ctx context.Context, folder string) (keys []string, err error) {
-	found := make(chan []string, 1)
-	err = s.do(ctx, opList, func(ctx context.Context) error {
-		keys, err := s.at().List(ctx, folder, false)
-		found <- keys
-		return err
-	}, nil)
-	switch {
-	case err == nil:
-		return <-found, nil
-	case errors.Is(err, fs.ErrNotExist):
+	keys, err = do(ctx, s, opList, func(ctx context.Context) ([]string, error) { return s.at().List(ctx, folder, false) }, nil)
+	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
-	return nil, err
+	return keys, err
 }
 
 // Stat returns what the storage tells of an object without its content. Nothing there is fs.ErrNotExist.
 func (s *storage) Stat(ctx context.Context, key string) (info certmagic.KeyInfo, err error) {
-	found := make(chan certmagic.KeyInfo, 1)
-	err = s.do(ctx, opStat, func(ctx context.Context) error {
-		info, err := s.at().Stat(ctx, key)
-		found <- info
-		return err
-	}, nil)
-	if err == nil {
-		info = <-found
-	}
-	return info, err
+	return do(ctx, s, opStat, func(ctx context.Context) (certmagic.KeyInfo, error) { return s.at().Stat(ctx, key) }, nil)
 }
 
 // Lock takes a lock of the storage. Unlock waits for the storage as long as for any operation.
 func (s *storage) Lock(ctx context.Context, lock string) (unlock func(), err error) {
 	at := s.at() // which unlocks, too, when there is another one meanwhile
-	err = s.do(ctx, opLock, func(ctx context.Context) error { return at.Lock(ctx, lock) }, func() {
+	_, err = do(ctx, s, opLock, func(ctx context.Context) (none, error) { return none{}, at.Lock(ctx, lock) }, func(none) {
 		_ = at.Unlock(context.WithoutCancel(ctx), lock)
 	})
 	return s.unlocker(ctx, at, lock), err
@@ -186,7 +190,7 @@ func (s *storage) unlocker(ctx context.Context, at certmagic.Storage, lock strin
 	return func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), maxOperation)
 		defer cancel()
-		_ = s.do(ctx, opUnlock, func(ctx context.Context) error { return at.Unlock(ctx, lock) }, nil)
+		_ = s.doOnly(ctx, opUnlock, func(ctx context.Context) error { return at.Unlock(ctx, lock) })
 	}
 }
 
@@ -203,18 +207,13 @@ func (s *storage) TryLock(ctx context.Context, lock string) (unlock func(), ok b
 		}
 		return unlock, err == nil, err
 	}
-	got := make(chan bool, 1)
-	err = s.do(ctx, opLock, func(ctx context.Context) error {
-		locked, err := try.TryLock(ctx, lock)
-		got <- locked
-		return err
-	}, func() {
-		if <-got {
+	ok, err = do(ctx, s, opLock, func(ctx context.Context) (bool, error) { return try.TryLock(ctx, lock) }, func(locked bool) {
+		if locked {
 			_ = at.Unlock(context.WithoutCancel(ctx), lock)
 		}
 	})
 	if err != nil {
 		return nil, false, err
 	}
-	return s.unlocker(ctx, at, lock), <-got, nil
+	return s.unlocker(ctx, at, lock), ok, nil
 }
