@@ -11,6 +11,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
+
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault/seal"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault/seal/sealtest"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault/store"
@@ -38,10 +41,21 @@ func hang(op string, d time.Duration) func(context.Context, string, string) erro
 	}
 }
 
+// panics has one kind of operation panic.
+func panics(op string) func(context.Context, string, string) error {
+	return func(_ context.Context, o, _ string) error {
+		if o == op {
+			panic("a mistake in the storage")
+		}
+		return nil
+	}
+}
+
 func TestAStorageThatFailsBeforeTheServerIsAskedCostsNothing(t *testing.T) {
 	for name, fault := range map[string]func(context.Context, string, string) error{
 		"cannot be read": during("load"), "cannot be locked": during("lock"),
 		"hangs when read": hang("load", time.Hour), "hangs when locked": hang("lock", time.Hour),
+		"panics when read": panics("load"), "panics when locked": panics("lock"),
 		"all gone": during("load", "store", "lock", "unlock", "delete", "list", "stat"),
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -117,6 +131,7 @@ func TestAnUpgradeThatCannotBeKeptGoesOutAsItCame(t *testing.T) {
 	for name, fault := range map[string]func(context.Context, string, string) error{
 		"cannot be read": during("load"), "cannot be locked": during("lock"), "cannot be written": during("store"),
 		"hangs when read": hang("load", time.Hour), "hangs when written": hang("store", time.Hour),
+		"panics when read": panics("load"), "panics when locked": panics("lock"), "panics when written": panics("store"),
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -283,6 +298,54 @@ func TestOperationsAreBoundedAndObserved(t *testing.T) {
 			t.Errorf("seen %v", seen)
 		}
 		time.Sleep(time.Hour)
+	})
+}
+
+func TestAPanicOfTheStorageIsLoggedAndGivesItsPlaceBack(t *testing.T) {
+	s, keys := newStorage(), sealtest.NewKeys(t)
+	core, logs := observer.New(zap.InfoLevel)
+	v := New(Config{Keys: func() *seal.Keys { return keys }, Storage: at(s), Logger: zap.New(core)})
+	s.fails(panics("list"))
+	for range store.MaxOperations + 1 {
+		if _, err := v.Failures(t.Context(), account, time.Time{}); !errors.Is(err, ErrUnavailable) || !v.Failing() {
+			t.Fatal(err)
+		}
+	}
+	said := logs.FilterMessage("the storage panicked").All()
+	if len(said) != store.MaxOperations+1 || !strings.Contains(fmt.Sprintf("%s", said[0].ContextMap()["stack"]), "memoryStorage") {
+		t.Errorf("%d lines, the first %v", len(said), said)
+	}
+	s.fails(nil)
+	if _, err := v.Failures(t.Context(), account, time.Time{}); err != nil {
+		t.Error(err)
+	}
+}
+
+// lateLocks gives locks when nobody waits for them any more, and takes none back.
+type lateLocks struct{ *memoryStorage }
+
+func (s lateLocks) Lock(ctx context.Context, lock string) error {
+	<-ctx.Done()
+	time.Sleep(time.Second)
+	return s.memoryStorage.Lock(context.WithoutCancel(ctx), lock)
+}
+
+func (lateLocks) Unlock(context.Context, string) error { panic("a mistake in the storage") }
+
+func TestALockThatComesTooLateMayPanicWhenItIsGivenBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, oauth, keys := newStorage(), newServer(), sealtest.NewKeys(t)
+		pair := open(t, keys, s).Upgraded(call(t), home, account, oauth.login("a"))
+		time.Sleep(2 * time.Hour)
+		core, logs := observer.New(zap.InfoLevel)
+		v := New(Config{Keys: func() *seal.Keys { return keys }, Storage: at(lateLocks{s}), Logger: zap.New(core)})
+		if _, err := v.Refresh(call(t), home, pair.PrivateKey, pair.AuthToken, oauth.ask); !errors.Is(err, ErrUnavailable) {
+			t.Error(err)
+		}
+		time.Sleep(time.Minute)
+		if logs.FilterMessage("the storage panicked").Len() == 0 {
+			t.Error("it did not")
+		}
 	})
 }
 

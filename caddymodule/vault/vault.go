@@ -92,7 +92,7 @@ func New(c Config) *Vault {
 	if v.log == nil {
 		v.log = zap.NewNop()
 	}
-	v.store = store.New(store.Config{Keys: c.Keys, Storage: c.Storage, Observe: c.Observe, Instance: v.instance, Now: v.now})
+	v.store = store.New(store.Config{Keys: c.Keys, Storage: c.Storage, Observe: c.Observe, Logger: v.log, Instance: v.instance, Now: v.now})
 	v.failures = failures.Log{Store: v.store, Instance: v.instance}
 	return v
 }

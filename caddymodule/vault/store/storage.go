@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"runtime/debug"
 	"sync/atomic"
 	"time"
 
 	"github.com/caddyserver/certmagic"
+	"go.uber.org/zap"
 )
 
 // Bounds of what the storage may cost.
@@ -49,12 +51,16 @@ type storage struct {
 	at      func() certmagic.Storage
 	places  chan struct{}
 	observe func(op, result string, took time.Duration)
+	log     *zap.Logger
 
 	// failing tells that an operation failed after the last write that succeeded.
 	failing atomic.Bool
 }
 
-var errBusy = fmt.Errorf("%d operations at the storage are under way", MaxOperations)
+var (
+	errBusy   = fmt.Errorf("%d operations at the storage are under way", MaxOperations)
+	errBroken = errors.New("the storage panicked")
+)
 
 // operation is one that is under way.
 type operation[T any] struct {
@@ -72,14 +78,20 @@ const (
 	operationEnded
 )
 
-// run returns a place when the operation ends.
-func (o *operation[T]) run(ctx context.Context, places <-chan struct{}) {
-	defer func() { <-places }()
+// run returns a place when the operation ends. It takes a panic for a failure: here that would end the process, and all it serves.
+func (o *operation[T]) run(ctx context.Context, places <-chan struct{}, log *zap.Logger) {
+	defer func() {
+		if broken := recover(); broken != nil {
+			log.Error("the storage panicked", zap.Any("panic", broken), zap.ByteString("stack", debug.Stack()))
+			o.err = errBroken
+		}
+		<-places
+		close(o.ended)
+	}()
 	o.result, o.err = o.f(ctx)
 	if !o.state.CompareAndSwap(operationRuns, operationEnded) && o.err == nil && o.late != nil {
 		o.late(o.result)
 	}
-	close(o.ended)
 }
 
 // wait returns the result, or leaves when the context ends first.
@@ -122,17 +134,17 @@ func do[T any](ctx context.Context, s *storage, op string, f func(context.Contex
 	return value, err
 }
 
-func begin[T any](ctx context.Context, s *storage, f func(context.Context) (T, error), late func(T)) (none T, err error) {
+func begin[T any](ctx context.Context, s *storage, f func(context.Context) (T, error), late func(T)) (zero T, err error) {
 	if err := ctx.Err(); err != nil {
-		return none, err
+		return zero, err
 	}
 	select {
 	case s.places <- struct{}{}:
 	default:
-		return none, errBusy
+		return zero, errBusy
 	}
 	o := &operation[T]{f: f, late: late, ended: make(chan struct{})}
-	go o.run(ctx, s.places)
+	go o.run(ctx, s.places, s.log)
 	return o.wait(ctx)
 }
 

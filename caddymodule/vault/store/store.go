@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/caddyserver/certmagic"
+	"go.uber.org/zap"
 	"golang.org/x/sync/singleflight"
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault/seal"
@@ -35,6 +36,9 @@ type Config struct {
 
 	// Observe is told of every operation at the storage: one of Operations and a Result. Nil is nobody.
 	Observe func(op, result string, took time.Duration)
+
+	// Logger is told of a storage that panics. Required.
+	Logger *zap.Logger
 
 	// Instance tells this process from others. Required.
 	Instance string
@@ -64,7 +68,7 @@ const maxPending = 4096
 // New returns a Store. It does no I/O.
 func New(c Config) *Store {
 	return &Store{
-		storage:  &storage{at: c.Storage, places: make(chan struct{}, MaxOperations), observe: c.Observe},
+		storage:  &storage{at: c.Storage, places: make(chan struct{}, MaxOperations), observe: c.Observe, log: c.Logger},
 		keys:     c.Keys,
 		instance: c.Instance,
 		now:      c.Now,
