@@ -2,6 +2,7 @@ package exchange
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -32,9 +33,10 @@ type elsewhere struct {
 	networkFailed bool
 }
 
-// proof stands for the credentials, and from for where they come from. Most logins need neither, having no failures.
+// proof stands for the credentials and what an answer about them means, and from for where they come from. Most logins need neither,
+// having no failures.
 func (o *elsewhere) proof() string {
-	return o.x.Vault.Digest("proof", o.x.Name+"\x00"+strings.Join(o.q.rejection(), "\x00"))
+	return o.x.Vault.Digest("proof", fmt.Sprint(o.x.Name, "\x00", o.q.OnError, "\x00", strings.Join(o.q.rejection(), "\x00")))
 }
 
 func (o *elsewhere) from() string {
@@ -120,16 +122,16 @@ func (g *guard) end(failed bool) {
 	}
 }
 
-// inDoubt begins a proof that is like no other.
-const inDoubt = "x"
+// noRejection begins a proof that is like no other.
+const noRejection = "x"
 
-// tell has the other instances know of a failed login. Where that fails, they count one less. What is in doubt here is not
-// remembered there as a rejection.
-func (g *guard) tell(ctx context.Context, doubted bool) {
+// tell has the other instances know of a failed login. Where that fails, they count one less. What is told as no rejection here, being
+// in doubt or by on_error, is not remembered there as one.
+func (g *guard) tell(ctx context.Context, rejected bool) {
 	if o := g.others; o != nil {
 		now, proof := time.Now(), o.proof()
-		if doubted {
-			proof = inDoubt + proof
+		if !rejected {
+			proof = noRejection + proof
 		}
 		_ = o.x.Vault.Failed(ctx, o.q.Account, vault.Failure{At: now, Proof: proof, Network: o.from()},
 			now.Add(-2*max(g.budget.Window, o.x.RememberRejected)))

@@ -192,7 +192,7 @@ func (t *trip) conclude() {
 	x.doubt(q, t.landed, r)
 	t.result = r
 	if t.landed.Doubted = r.Class == InDoubt; t.refused {
-		t.guard.tell(t.ctx, t.landed.Doubted)
+		t.guard.tell(t.ctx, r.Class == token.Rejected)
 	}
 }
 

@@ -116,3 +116,45 @@ func TestAPanicOfTheStorageEndsTheFlightAndGivesItsTurnBack(t *testing.T) {
 		t.Errorf("after it: %+v", r)
 	}
 }
+
+// The emergency brake of the handbook: what the operator takes for something else must not be told as a rejection by the way round
+// through the vault.
+func TestWhatIsNoRejectionByOnErrorIsNoneElsewhereEither(t *testing.T) {
+	refuses := stub(func(url.Values) (int, http.Header, string) { return 400, nil, `{"error":"invalid_grant"}` })
+	ask := func(e exchanging, class token.Class) Result {
+		q := guessing("ella", "right", "home", "network")
+		if class != "" {
+			q.OnError = map[string]token.Class{"invalid_grant": class}
+		}
+		return e.Exchange(context.Background(), soon(), q)
+	}
+	for _, class := range []token.Class{token.Unavailable, token.Misconfigured} {
+		t.Run(string(class), func(t *testing.T) {
+			v := kept(t, func() error { return nil }).Vault
+			instance := func() exchanging {
+				e := at(refuses, guarded)
+				e.Vault = v
+				return e
+			}
+			here := instance()
+			for range 3 {
+				if r := ask(here, class); r.Class != class {
+					t.Errorf("here: %+v", r)
+				}
+			}
+			if r := ask(instance(), class); r.Class == token.Rejected {
+				t.Errorf("at another instance: %+v", r)
+			}
+		})
+		t.Run(string(class)+", after it was one", func(t *testing.T) {
+			v := kept(t, func() error { return nil }).Vault
+			for i, now := range []token.Class{"", class} {
+				e := at(refuses, guarded)
+				e.Vault = v
+				if r := ask(e, now); (r.Class == token.Rejected) != (i == 0) {
+					t.Errorf("with on_error %q: %+v", now, r)
+				}
+			}
+		})
+	}
+}

@@ -83,11 +83,11 @@ func (o *operation[T]) run(ctx context.Context, places <-chan struct{}, log *zap
 	defer func() {
 		if broken := recover(); broken != nil {
 			log.Error("the storage panicked", zap.Any("panic", broken), zap.ByteString("stack", debug.Stack()))
-			o.err = errBroken
 		}
 		<-places
 		close(o.ended)
 	}()
+	o.err = errBroken // until it returns
 	o.result, o.err = o.f(ctx)
 	if !o.state.CompareAndSwap(operationRuns, operationEnded) && o.err == nil && o.late != nil {
 		o.late(o.result)
