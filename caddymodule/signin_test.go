@@ -355,10 +355,7 @@ func TestAStorageThatFailsCostsNoCode(t *testing.T) {
 	storage := filepath.Join(t.TempDir(), "storage")
 	s := caddytest.RunOn(t, storage, caddytest.Directive(oauth.Server, old, "refresh_auth_tokens", "vault "+caddytest.VaultFile(t), oauth.signIn()))
 	l := s.Link(t)
-	if err := os.RemoveAll(storage); err != nil {
-		t.Fatal(err)
-	}
-	caddytest.Write(t, storage, "") // nothing can be written
+	caddytest.Break(t, storage)
 	caddytest.CheckAnswer(t, s.Call(t, "refreshAuthToken", "refresh-auth-token.xml"), "service-unavailable.xml")
 	oauth.Asked()
 	if caddytest.CheckAnswer(t, s.Poll(t, l), "not-linked-retry.xml"); len(oauth.Asked()) != 0 {

@@ -117,12 +117,7 @@ func TestAStorageOfYesterdaySignsInOnlyWhoHasRefreshedSince(t *testing.T) {
 	}
 	since, others := all[:homes/2], all[homes/2:]
 	checkRefreshed(t, s, since)
-	if err := os.RemoveAll(storage); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Rename(yesterday, storage); err != nil {
-		t.Fatal(err)
-	}
+	caddytest.Replace(t, storage, yesterday)
 
 	step(25 * time.Hour)
 	served, signIn, later := refreshHomes(t, s, since)

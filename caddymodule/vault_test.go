@@ -94,7 +94,7 @@ func TestAStorageThatFailsSignsOutNobody(t *testing.T) {
 	if err := os.Rename(storage, away); err != nil {
 		t.Fatal(err)
 	}
-	caddytest.Write(t, storage, "")
+	caddytest.Break(t, storage)
 	caddytest.CheckAnswer(t, s.Refresh(t, authToken, handle), "service-unavailable.xml")
 	caddytest.CheckAnswer(t, s.Upgrade(t), "service-unavailable.xml")
 	// It is there again, but empty: another one was mounted.
@@ -105,12 +105,7 @@ func TestAStorageThatFailsSignsOutNobody(t *testing.T) {
 	if n := endpoint.Refreshes.Load(); n != 0 || endpoint.Logins.Load() != logins {
 		t.Errorf("%d refreshes, %d logins", n, endpoint.Logins.Load()-logins)
 	}
-	if err := os.RemoveAll(storage); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Rename(away, storage); err != nil {
-		t.Fatal(err)
-	}
+	caddytest.Replace(t, storage, away)
 	if got := s.Refresh(t, authToken, handle); got.Status != 200 {
 		t.Errorf("afterwards: %+v", got)
 	}

@@ -66,3 +66,15 @@ func Write(t testing.TB, path, content string) string {
 	}
 	return path
 }
+
+// Replace puts a file or a folder in the place of a storage that a running Caddy may be writing to at any time.
+func Replace(t testing.TB, storage, by string) {
+	t.Helper()
+	Eventually(t, "the storage is another one", func() bool { return os.RemoveAll(storage) == nil && os.Rename(by, storage) == nil })
+}
+
+// Break puts a file in the place of a storage, so that nothing can be written there. Who removes the file repairs it.
+func Break(t testing.TB, storage string) {
+	t.Helper()
+	Replace(t, storage, Write(t, storage+"-broken", ""))
+}
