@@ -199,7 +199,7 @@ func (x *Checked) checkVault(ctx context.Context) {
 	}
 	if err := x.vault.Try(ctx); err != nil {
 		x.say(Problem, "vault", "its storage does not work: "+err.Error(),
-			"check Caddy's storage: that it is there, writable for the user of the server, and not full")
+			"check Caddy's storage: that it is there, writable for the user of the server, not full, and its clock right")
 		return
 	}
 	x.say(Well, "vault", "its storage was locked, written to and read, and what was written is removed again")

@@ -244,7 +244,11 @@ func (t *trip) send() pacing.Report {
 			t.unsent = unsent
 			return t.q.Deadline, false
 		}
-		return t.x.State.Calls.Send(t.flight)
+		deadline, ok := t.x.State.Calls.Send(t.flight)
+		if pacer, _ := t.x.pacer(t.q); ok && !pacer.InTime(deadline, t.x.Fair) { // what spoke against it took long to find out
+			t.unsent, ok = outOfTime, false
+		}
+		return deadline, ok
 	})
 	v := endpoint.Judge(&t.q.Grant, &answer)
 	if t.refused = sent && v.Refused; !sent {
@@ -282,6 +286,7 @@ const (
 var (
 	gone       = &token.Failure{Class: NotSent, Cause: causeGone}
 	overBudget = &token.Failure{Class: AccountGuarded, Cause: causeGuarded}
+	outOfTime  = &token.Failure{Class: NotSent, Cause: causeLate}
 	vaultBusy  = &token.Failure{Class: token.Unavailable, Cause: causeVaultBusy, Fix: fixStorage}
 	unready    = &token.Failure{Class: token.Unavailable, Cause: causeUnready}
 )
@@ -304,7 +309,7 @@ func report(v *token.Verdict, a *token.Answer) pacing.Report {
 func turnedAway(a pacing.Admission) *token.Failure {
 	switch a {
 	case pacing.Late:
-		return &token.Failure{Class: NotSent, Cause: causeLate}
+		return outOfTime
 	case pacing.Held:
 		return &token.Failure{Class: token.Unavailable, Cause: causeHeld}
 	case pacing.Failing:

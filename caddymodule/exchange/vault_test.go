@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/caddyserver/certmagic"
@@ -156,5 +157,45 @@ func TestWhatIsNoRejectionByOnErrorIsNoneElsewhereEither(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// Between its place and its POST a login can lose all of its time, to a vault that answers slowly.
+func TestNothingIsSentThatCannotBeAnsweredInTime(t *testing.T) {
+	for name, slow := range map[string]func(*exchanging, *Request, time.Duration){
+		"the second look": func(e *exchanging, _ *Request, d time.Duration) {
+			begun := time.Now()
+			e.Vault = kept(t, func() error {
+				if passed := time.Since(begun); passed > lookAgain {
+					time.Sleep(d - passed)
+				}
+				return nil
+			}).Vault
+		},
+		"being ready": func(_ *exchanging, q *Request, d time.Duration) {
+			begun := time.Now()
+			q.Ready = func() bool { time.Sleep(d - time.Since(begun)); return true }
+		},
+	} {
+		for left, sent := range map[time.Duration]int32{time.Second: 1, 50 * time.Millisecond: 0, -time.Second: 0} {
+			synctest.Test(t, func(t *testing.T) {
+				var posts atomic.Int32
+				e := at(stub(func(url.Values) (int, http.Header, string) {
+					posts.Add(1)
+					time.Sleep(2 * lookAgain)
+					return 200, nil, issued
+				}), guarded, func(c *config) { c.Fair = 5 * time.Second; c.MaxInFlight = 1 })
+				go e.Exchange(context.Background(), soon(), login("another", "x")) // which has the place
+				synctest.Wait()
+				q := guessing("ella", "x", "home", "network")
+				q.Deadline = time.Now().Add(10 * time.Second)
+				slow(&e, &q, 10*time.Second-left)
+				e.Exchanger.Exchange(context.Background(), &q)
+				time.Sleep(time.Minute)
+				if posts.Load() != 1+sent {
+					t.Errorf("%s, with %v left: %d were sent", name, left, posts.Load()-1)
+				}
+			})
+		}
 	}
 }

@@ -1,6 +1,7 @@
 package pacing
 
 import (
+	"cmp"
 	"container/list"
 	"sync"
 	"time"
@@ -76,7 +77,7 @@ func (g *gate) enter(t *Trial, rank int) (Admission, *waiting) {
 	switch {
 	case holding && g.hold.After(t.Deadline):
 		return Held, nil
-	case now.Add(min(g.usual, t.Fair)).After(t.Deadline): // it would only cost the endpoint a login
+	case !g.inTime(t.Deadline, t.Fair, now):
 		return Late, nil
 	case !holding && g.inFlight < g.places && ahead == 0:
 		g.inFlight++
@@ -91,6 +92,15 @@ func (g *gate) enter(t *Trial, rank int) (Admission, *waiting) {
 		g.admit(now) // a place may be free if the limit was raised
 	}
 	return queued, w
+}
+
+// leastTime is what an exchange takes as long as nothing is known of it.
+const leastTime = 100 * time.Millisecond
+
+// inTime reports whether one that is sent now can have an answer before the deadline, by what an exchange usually takes. If not, it
+// would only cost the endpoint a login.
+func (g *gate) inTime(deadline time.Time, fair time.Duration, now time.Time) bool {
+	return !now.Add(min(cmp.Or(g.usual, leastTime), fair)).After(deadline)
 }
 
 func (g *gate) waiting() int { return g.queues[0].Len() + g.queues[1].Len() }

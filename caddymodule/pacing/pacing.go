@@ -114,6 +114,14 @@ func (p *Pacer) Pass(t *Trial, send func() Report) (a Admission, waited time.Dur
 	return a, waited
 }
 
+// InTime reports whether a trial that is sent now can have an answer before the deadline, as far as is known. Who was let in may
+// have spent its time since.
+func (p *Pacer) InTime(deadline time.Time, fair time.Duration) bool {
+	p.gate.mu.Lock()
+	defer p.gate.mu.Unlock()
+	return p.gate.inTime(deadline, fair, time.Now())
+}
+
 // look tells of what rank a trial is, or what speaks against it.
 func (p *Pacer) look(t *Trial, now time.Time) (against Admission, rank int) {
 	if p.breaker.open() || p.breaker.halfOpen(now) && p.networks.inRow(t.Network) {

@@ -141,8 +141,14 @@ func (v *Vault) forgetShard(ctx context.Context, n *seal.Namer, shard byte) (cou
 			return err
 		}
 		if unused {
+			unused, err = v.remove(ctx, m, v.longUnused) // unless somebody uses it just now
+			if err != nil {
+				return err
+			}
+		}
+		if unused {
 			removed++
-			return v.remove(ctx, m)
+			return nil
 		}
 		if counted.Records++; counted.Opened == census.MaxOpened {
 			return nil
@@ -192,7 +198,6 @@ func (v *Vault) unused(ctx context.Context, m seal.Name, key string) (bool, erro
 	if v.config.ForgetAfter == nil || v.config.ForgetAfter() <= 0 {
 		return false, nil
 	}
-	before := v.now().Add(-v.config.ForgetAfter())
 	info, err := v.store.Stat(ctx, key)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
@@ -200,30 +205,50 @@ func (v *Vault) unused(ctx context.Context, m seal.Name, key string) (bool, erro
 	if err != nil {
 		return false, err
 	}
-	if info.Modified.After(before) {
+	if info.Modified.After(v.forgetBefore()) {
 		return false, nil
 	}
 	r, err := v.record(ctx, m)
 	switch {
 	case err == nil:
-		return r.unusedSince().Before(before), nil
+		return v.longUnused(r), nil
 	case errors.Is(err, ErrUnavailable):
 		return false, err
 	}
 	return !info.Modified.IsZero() && (errors.Is(err, ErrLost) || errors.Is(err, ErrKey)), nil
 }
 
-// remove removes a record, and what leads to it first. Who is just refreshing finishes before.
-func (v *Vault) remove(ctx context.Context, m seal.Name) error {
-	r, err := v.overwritable(ctx, m)
-	if err != nil {
-		return err
+func (v *Vault) longUnused(r *record) bool { return r.unusedSince().Before(v.forgetBefore()) }
+
+func (v *Vault) forgetBefore() time.Time { return v.now().Add(-v.config.ForgetAfter()) }
+
+// remove removes a record, and what leads to it first, if it still is to be. Who is just refreshing finishes before.
+func (v *Vault) remove(ctx context.Context, m seal.Name, still func(*record) bool) (bool, error) {
+	for range rounds {
+		before, err := v.overwritable(ctx, m)
+		if err != nil {
+			return false, err
+		}
+		unlock, err := v.lock(ctx, &m, before.Generation)
+		if err != nil {
+			return false, err
+		}
+		r, err := v.overwritable(ctx, m)
+		if err == nil && r.Generation != before.Generation {
+			unlock()
+			continue
+		}
+		removed := err == nil && still(r)
+		if removed {
+			err = v.removeLocked(ctx, m, r)
+		}
+		unlock()
+		return removed, err
 	}
-	unlock, err := v.lock(ctx, &m, r.Generation)
-	if err != nil {
-		return err
-	}
-	defer unlock()
+	return false, errRestless
+}
+
+func (v *Vault) removeLocked(ctx context.Context, m seal.Name, r *record) error {
 	if r.Alias || r.Generation == 0 {
 		if err := v.store.Remove(ctx, m.Alias()); err != nil {
 			return err
@@ -231,6 +256,8 @@ func (v *Vault) remove(ctx context.Context, m seal.Name) error {
 	}
 	return v.store.Remove(ctx, m.Key())
 }
+
+func always(*record) bool { return true }
 
 // ForgetHousehold removes all that is kept for a home, and returns how many records there were. The home is as its
 // players sent it, to the letter.
@@ -273,8 +300,11 @@ func (v *Vault) removeAll(ctx context.Context, n *seal.Namer, shard byte, wanted
 		if !wanted(m) {
 			return nil
 		}
-		removed++
-		return v.remove(ctx, m)
+		gone, err := v.remove(ctx, m, always)
+		if gone {
+			removed++
+		}
+		return err
 	})
 	return removed, err
 }

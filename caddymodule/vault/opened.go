@@ -28,6 +28,7 @@ type Opened struct {
 
 	name       seal.Name
 	claim      seal.Claim // of its reference
+	created    time.Time
 	generation int64
 	alive      time.Time // until when it needs no refresh
 	loaded     time.Time
@@ -76,15 +77,23 @@ func (c *openedRecords) put(m *seal.Name, r *record, now time.Time) *Opened {
 	ends, margin := r.ends()
 	o := &Opened{
 		Household: r.Household, Fields: r.Fields, Dead: r.Dead,
-		Expires: ends, name: *m, claim: m.Claim(), generation: r.Generation, alive: ends.Add(-margin), loaded: now,
+		Expires: ends, name: *m, claim: m.Claim(), created: r.Created, generation: r.Generation, alive: ends.Add(-margin), loaded: now,
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if before, ok := c.cache.Peek(m.Fixed()); ok && before.generation > o.generation && now.Sub(before.loaded) < maxOpenedAge {
+	if before, ok := c.cache.Peek(m.Fixed()); ok && o.olderThan(before) && now.Sub(before.loaded) < maxOpenedAge {
 		return before
 	}
 	c.cache.Add(m.Fixed(), o)
 	return o
+}
+
+// olderThan tells which of two was read first, also where the record was forgotten and made anew in between.
+func (o *Opened) olderThan(other *Opened) bool {
+	if !o.created.Equal(other.created) {
+		return o.created.Before(other.created)
+	}
+	return o.generation < other.generation
 }
 
 func (c *openedRecords) remove(m *seal.Name) {
@@ -193,6 +202,6 @@ func (v *Vault) Bury(ctx context.Context, o *Opened) (*Opened, error) {
 		return nil, store.Unavailable(err)
 	}
 	o = v.opened.put(&m, r, v.now())
-	_, err = v.store.Settle(unlock, true, store.Object{Key: m.Key(), Sealed: sealed})
+	_, err = v.store.Settle(unlock, store.Required, store.Object{Key: m.Key(), Sealed: sealed})
 	return o, err
 }

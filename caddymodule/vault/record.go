@@ -13,6 +13,8 @@ const version = 1 // of records
 // record is what is kept of an account of a home. It is written as JSON and sealed. Members are added and never taken
 // away, since instances of two versions share a storage while a fleet is updated.
 type record struct {
+	absent bool // none is there, and nobody has its handle
+
 	Version int `json:"version"`
 
 	// Name is that of the record, so that nobody can put one in the place of another. Alias tells that it is also found
@@ -90,9 +92,14 @@ func (r *record) unusedSince() time.Time {
 	return r.Used
 }
 
-// has tells whether the record has these tokens, or newer ones.
-func (r *record) has(t *Tokens) bool {
-	return r.Refreshed.After(t.Obtained) || r.Refreshed.Equal(t.Obtained) && r.AccessToken == t.Access
+// has tells whether the record has these tokens, or newer ones. One from the future is of an instance whose clock is ahead, and
+// says nothing; a dead one has none.
+func (r *record) has(t *Tokens, now time.Time) bool {
+	if r.Dead {
+		return false
+	}
+	newer := r.Refreshed.After(t.Obtained) && !r.Refreshed.After(now)
+	return newer || r.Refreshed.Equal(t.Obtained) && r.AccessToken == t.Access
 }
 
 // take puts new tokens into the record.

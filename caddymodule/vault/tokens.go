@@ -104,10 +104,31 @@ func (v *Vault) Upgraded(ctx context.Context, home, account string, t Tokens) Re
 func (v *Vault) Recent(ctx context.Context, home, account string, since time.Time) (Result, bool) {
 	m := v.config.Keys().Namers()[0].Record(home, seal.OfAccount, account)
 	r, err := v.record(ctx, m)
+	if err == nil {
+		err = v.awaitFirst(ctx, &m, r)
+	}
 	if err != nil || r.Refreshed.Before(since) {
 		return Result{}, false
 	}
 	return resultOf(&m, r), true
+}
+
+// awaitFirst waits for who writes a record for the first time, since a record that came too late is removed again: before
+// that nobody gives out its handle or changes it. It is errMoved if somebody did.
+func (v *Vault) awaitFirst(ctx context.Context, m *seal.Name, r *record) error {
+	if r.Generation != 1 {
+		return nil
+	}
+	unlock, err := v.lock(ctx, m, 0)
+	if err != nil {
+		return err
+	}
+	unlock()
+	again, err := v.overwritable(ctx, *m)
+	if err == nil && again.Generation != 1 {
+		err = errMoved
+	}
+	return err
 }
 
 // afterAll has what follows upon an issue of tokens go on when the player has gone, and gives it some time in any case.
@@ -124,7 +145,10 @@ func (v *Vault) upgrade(ctx context.Context, m seal.Name, home string, t *Tokens
 	if err != nil {
 		return Result{}, err
 	}
-	if before.has(t) {
+	if err := v.awaitFirst(ctx, &m, before); err != nil {
+		return Result{}, err
+	}
+	if before.has(t, v.now()) {
 		return resultOf(&m, before), nil
 	}
 	unlock, err := v.lock(ctx, &m, before.Generation)
@@ -145,18 +169,21 @@ func (v *Vault) upgrade(ctx context.Context, m seal.Name, home string, t *Tokens
 		unlock()
 		return Result{}, err
 	}
-	if r.has(t) {
+	if r.has(t, v.now()) {
 		unlock()
 		return resultOf(&m, r), nil
 	}
-	existed := r.Generation > 0
-	if !existed {
+	need := store.Required
+	if r.absent {
+		need = store.Optional
+	}
+	if r.Generation == 0 {
 		*r = record{Name: m.Text(), Household: home, Created: v.now().UTC(), Source: census.Upgrade}
 		if t.SignedIn {
 			r.Source = census.SignIn
 		}
 	}
-	return v.put(unlock, existed, &m, r, t)
+	return v.put(unlock, need, &m, r, t)
 }
 
 // overwritable reads a record that new tokens will replace. One that is not there, is damaged or cannot be opened is
@@ -166,14 +193,16 @@ func (v *Vault) overwritable(ctx context.Context, m seal.Name) (*record, error) 
 	switch {
 	case err == nil:
 		return r, nil
-	case errors.Is(err, fs.ErrNotExist), errors.Is(err, ErrLost), errors.Is(err, ErrKey):
+	case errors.Is(err, fs.ErrNotExist):
+		return &record{absent: true}, nil
+	case errors.Is(err, ErrLost), errors.Is(err, ErrKey):
 		return new(record), nil
 	}
 	return nil, err
 }
 
 // put writes new tokens into a record, and gives the lock of its generation back.
-func (v *Vault) put(unlock func(), keep bool, m *seal.Name, r *record, t *Tokens) (Result, error) {
+func (v *Vault) put(unlock func(), need store.Need, m *seal.Name, r *record, t *Tokens) (Result, error) {
 	r.take(t, v.now())
 	keys := v.config.Keys()
 	sealed, err := keys.SealObject(r)
@@ -187,7 +216,7 @@ func (v *Vault) put(unlock func(), keep bool, m *seal.Name, r *record, t *Tokens
 		return Result{}, store.Unavailable(err)
 	}
 	result := resultOf(m, r)
-	if result.Kept, result.Unsaved = v.store.Settle(unlock, keep, objects...); result.Unsaved == nil {
+	if result.Kept, result.Unsaved = v.store.Settle(unlock, need, objects...); result.Unsaved == nil {
 		result.Kept = true
 	}
 	if !result.Kept {
@@ -281,12 +310,12 @@ func (v *Vault) renew(ctx context.Context, m seal.Name, generation int64, ask As
 	t, err := v.asking(ctx, ask, r.RefreshToken, nil, unlock)
 	if err != nil {
 		defer unlock()
-		if v.moved(ctx, m, generation) {
-			return Result{}, errMoved
+		if moved := v.moved(ctx, m, generation); moved != nil {
+			err = moved
 		}
 		return Result{}, err
 	}
-	result, err := v.put(unlock, true, &m, r, &t)
+	result, err := v.put(unlock, store.Required, &m, r, &t)
 	result.Asked = true
 	return result, err
 }
@@ -312,13 +341,19 @@ func (t *Tokens) complete(now time.Time) {
 	}
 }
 
-// moved tells whether a record has changed although we had its lock, as when that was taken for a dead process's: what
-// was refused then was the token of a generation that is over.
-func (v *Vault) moved(ctx context.Context, m seal.Name, generation int64) bool {
+// moved is errMoved if a record has changed although we had its lock, as when that was taken for a dead process's: what was
+// refused then was the token of a generation that is over. Where the storage does not say, nobody knows.
+func (v *Vault) moved(ctx context.Context, m seal.Name, generation int64) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 	defer cancel()
 	r, err := v.record(ctx, m)
-	return err == nil && r.Generation != generation
+	switch {
+	case err == nil && r.Generation != generation, errors.Is(err, ErrKey): // or by an instance that has newer keys
+		return errMoved
+	case errors.Is(err, ErrUnavailable):
+		return err
+	}
+	return nil
 }
 
 // maxUnknown is how many look-ups of keys that may be made up are under way at once, so that they leave most of the
@@ -385,7 +420,7 @@ func (v *Vault) takeIn(ctx context.Context, home, token string, ask Ask) (Result
 		r := &record{
 			Name: m.Text(), Alias: true, Household: home, RefreshToken: token, Created: v.now().UTC(), Source: census.Refresh,
 		}
-		result, err := v.put(unlock, true, &m, r, &t)
+		result, err := v.put(unlock, store.Required, &m, r, &t)
 		result.Asked = true
 		return result, err
 	})

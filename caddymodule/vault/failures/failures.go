@@ -66,6 +66,12 @@ func (l *Log) Forget(ctx context.Context, n *seal.Namer, before time.Time) error
 			return err
 		}
 		for _, folder := range accounts {
+			if _, _, ok := parseFailure(folder); ok { // some storages list what is in folders, too
+				if err := l.forgetOld(ctx, folder, before); err != nil {
+					return err
+				}
+				continue
+			}
 			if err := l.forgetIn(ctx, folder, before); err != nil {
 				return err
 			}
@@ -87,13 +93,18 @@ func (l *Log) forgetIn(ctx context.Context, folder string, before time.Time) err
 		return store.Unavailable(err)
 	}
 	for _, key := range keys[:min(len(keys), maxFailures)] {
-		if f, _, ok := parseFailure(key); !ok || f.At.Before(before) {
-			if err := l.Store.Remove(ctx, key); err != nil {
-				return store.Unavailable(err)
-			}
+		if err := l.forgetOld(ctx, key, before); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+func (l *Log) forgetOld(ctx context.Context, key string, before time.Time) error {
+	if f, _, ok := parseFailure(key); ok && !f.At.Before(before) {
+		return nil
+	}
+	return store.Unavailable(l.Store.Remove(ctx, key))
 }
 
 func (f *Failure) name() string {

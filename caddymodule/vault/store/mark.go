@@ -31,7 +31,9 @@ func (s *Store) Missing(ctx context.Context, n *seal.Namer) error {
 		return Unavailable(errors.New("the storage is empty, or another one"))
 	case errors.Is(err, ErrUnavailable):
 		return err
-	case err == nil && s.now().Sub(m.Created) < markAge:
+	case err != nil: // which the next write puts right, or the key
+		return Unavailable(fmt.Errorf("the record is not there, and how old the vault is cannot be read: %w", err))
+	case s.now().Sub(m.Created) < markAge:
 		return Unavailable(errors.New("the record is not there, and the vault is not a day old: the storage may be another one"))
 	}
 	return fmt.Errorf("%w: it is not there", ErrLost)

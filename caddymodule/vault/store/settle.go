@@ -19,7 +19,12 @@ const SettleWait = 3 * time.Second
 const (
 	settleTries = 3 // before an answer goes out without knowing, as SettleWait is in time
 	settlePause = 50 * time.Millisecond
-	settleLong  = 30 * time.Second // between two tries, at most
+
+	// settleEvery is the time between two looks whether a storage that failed works again. It is short, because another instance
+	// may take a lock for stale that could not be kept fresh meanwhile, and use the token that was there before.
+	settleEvery = time.Second
+	settleLong  = 5 * time.Second   // between two tries while it works but for this write, at most
+	maxSettling = MaxOperations / 8 // writes at once of what has waited for it
 )
 
 // unwritten is an object until it is written.
@@ -28,22 +33,32 @@ type unwritten struct {
 	done   chan struct{}
 }
 
+// Need tells what becomes of objects that cannot be written in time.
+type Need bool
+
+const (
+	// Optional objects are given up, and removed if they are written too late: nobody knows of them yet.
+	Optional Need = false
+
+	// Required objects stay in memory, under the lock, until they are written: what they take the place of must not be used.
+	Required Need = true
+)
+
 // Settle writes objects in their order and then gives the lock back. It returns when they are written, and with an error
-// when that takes long. If keep is true they then stay in memory, under the lock, until they are written: no instance
-// uses the token that was there before. Else, and where too many are kept already, they are given up. Kept tells which.
-func (s *Store) Settle(unlock func(), keep bool, objects ...Object) (kept bool, err error) {
-	keep = keep && s.keep(objects)
+// when that takes long. Kept tells whether they stay in memory then, where there is no room for too many.
+func (s *Store) Settle(unlock func(), need Need, objects ...Object) (kept bool, err error) {
+	kept = bool(need) && s.keep(objects)
 	var left atomic.Bool
 	told := make(chan error, 1)
 	s.settled.Add(1)
 	go func() {
 		defer s.settled.Done()
 		defer unlock()
-		err := s.write(objects, keep, told)
+		err := s.write(objects, kept, told)
 		switch {
-		case keep:
+		case kept:
 			s.release(objects)
-		case err == nil && !left.CompareAndSwap(false, true): // too late: the tokens went out without a handle
+		case err == nil && need == Optional && !left.CompareAndSwap(false, true): // too late: the tokens went out without a handle
 			for _, o := range objects {
 				_ = s.Remove(context.Background(), o.Key)
 			}
@@ -58,22 +73,29 @@ func (s *Store) Settle(unlock func(), keep bool, objects ...Object) (kept bool, 
 	select {
 	case err = <-told:
 	case <-timer.C:
-		if keep || left.CompareAndSwap(false, true) {
+		if kept || left.CompareAndSwap(false, true) {
 			err = context.DeadlineExceeded
 		} else {
 			err = <-told
 		}
 	}
-	return keep, Unavailable(err)
+	return kept, Unavailable(err)
 }
 
 // write writes until all is written, or a few times. It waits for a storage that hangs, so that no write is overtaken by
 // an earlier one.
-func (s *Store) write(objects []Object, keep bool, told chan<- error) error {
+func (s *Store) write(objects []Object, kept bool, told chan<- error) error {
 	pause := settlePause
 	for try := 1; ; try++ {
+		if try > settleTries {
+			s.awaitWorking()
+			s.settling <- struct{}{}
+		}
 		err := s.writeOnce(&objects)
-		if err == nil || try == settleTries && !keep {
+		if try > settleTries {
+			<-s.settling
+		}
+		if err == nil || try == settleTries && !kept {
 			return err
 		}
 		if try == settleTries {
@@ -81,6 +103,13 @@ func (s *Store) write(objects []Object, keep bool, told chan<- error) error {
 		}
 		time.Sleep(pause)
 		pause = min(2*pause, settleLong)
+	}
+}
+
+// awaitWorking waits until the storage can be written to, as far as is known.
+func (s *Store) awaitWorking() {
+	for s.Ready(context.Background()) != nil {
+		time.Sleep(settleEvery)
 	}
 }
 

@@ -19,6 +19,10 @@ const (
 	MaxOperations = 1024
 
 	maxOperation = 5 * time.Second // of one that no caller's time bounds
+
+	// unlockFor is how long a lock that could not be given back is ours for certain: certmagic's file storage takes one for
+	// stale that was not kept fresh for ten seconds, which it does every five. Later it may be somebody else's.
+	unlockFor = 4 * time.Second
 )
 
 // Operations at the storage, for Config.Observe.
@@ -64,6 +68,7 @@ var (
 
 // operation is one that is under way.
 type operation[T any] struct {
+	places <-chan struct{} // nil for one that needs none
 	f      func(context.Context) (T, error)
 	late   func(T)
 	state  atomic.Int32 // operationRuns, and then what comes first
@@ -79,12 +84,14 @@ const (
 )
 
 // run returns a place when the operation ends. It takes a panic for a failure: here that would end the process, and all it serves.
-func (o *operation[T]) run(ctx context.Context, places <-chan struct{}, log *zap.Logger) {
+func (o *operation[T]) run(ctx context.Context, log *zap.Logger) {
 	defer func() {
 		if broken := recover(); broken != nil {
 			log.Error("the storage panicked", zap.Any("panic", broken), zap.ByteString("stack", debug.Stack()))
 		}
-		<-places
+		if o.places != nil {
+			<-o.places
+		}
 		close(o.ended)
 	}()
 	o.err = errBroken // until it returns
@@ -111,7 +118,11 @@ func (o *operation[T]) wait(ctx context.Context) (result T, err error) {
 // goroutine waits for one that hangs. late is called instead of returning when it succeeds after all.
 func do[T any](ctx context.Context, s *storage, op string, f func(context.Context) (T, error), late func(T)) (T, error) {
 	begun := time.Now()
-	value, err := begin(ctx, s, f, late)
+	places := s.places
+	if op == opUnlock { // there are no more of them than locks, and one that is refused keeps everybody out
+		places = nil
+	}
+	value, err := begin(ctx, s.log, places, f, late)
 	result := ResultOK
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -134,17 +145,19 @@ func do[T any](ctx context.Context, s *storage, op string, f func(context.Contex
 	return value, err
 }
 
-func begin[T any](ctx context.Context, s *storage, f func(context.Context) (T, error), late func(T)) (zero T, err error) {
+func begin[T any](ctx context.Context, log *zap.Logger, places chan struct{}, f func(context.Context) (T, error), late func(T)) (zero T, err error) {
 	if err := ctx.Err(); err != nil {
 		return zero, err
 	}
-	select {
-	case s.places <- struct{}{}:
-	default:
-		return zero, errBusy
+	if places != nil {
+		select {
+		case places <- struct{}{}:
+		default:
+			return zero, errBusy
+		}
 	}
-	o := &operation[T]{f: f, late: late, ended: make(chan struct{})}
-	go o.run(ctx, s.places, s.log)
+	o := &operation[T]{places: places, f: f, late: late, ended: make(chan struct{})}
+	go o.run(ctx, log)
 	return o.wait(ctx)
 }
 
@@ -189,21 +202,36 @@ func (s *storage) Stat(ctx context.Context, key string) (info certmagic.KeyInfo,
 	return do(ctx, s, opStat, func(ctx context.Context) (certmagic.KeyInfo, error) { return s.at().Stat(ctx, key) }, nil)
 }
 
-// Lock takes a lock of the storage. Unlock waits for the storage as long as for any operation.
+// Lock takes a lock of the storage. Unlock waits for the storage as long as for any operation, and where it fails it is tried
+// again in the background.
 func (s *storage) Lock(ctx context.Context, lock string) (unlock func(), err error) {
 	at := s.at() // which unlocks, too, when there is another one meanwhile
-	_, err = do(ctx, s, opLock, func(ctx context.Context) (none, error) { return none{}, at.Lock(ctx, lock) }, func(none) {
-		_ = at.Unlock(context.WithoutCancel(ctx), lock)
-	})
-	return s.unlocker(ctx, at, lock), err
+	unlock = func() { s.unlock(at, lock) }
+	_, err = do(ctx, s, opLock, func(ctx context.Context) (none, error) { return none{}, at.Lock(ctx, lock) }, func(none) { unlock() })
+	return unlock, err
 }
 
-func (s *storage) unlocker(ctx context.Context, at certmagic.Storage, lock string) func() {
-	return func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), maxOperation)
-		defer cancel()
-		_ = s.doOnly(ctx, opUnlock, func(ctx context.Context) error { return at.Unlock(ctx, lock) })
+func (s *storage) unlock(at certmagic.Storage, lock string) {
+	begun := time.Now()
+	if s.tryUnlock(at, lock) {
+		return
 	}
+	go func() {
+		for pause := settlePause; time.Since(begun)+pause < unlockFor; pause *= 2 {
+			time.Sleep(pause)
+			if s.tryUnlock(at, lock) {
+				return
+			}
+		}
+		s.log.Warn("a lock of the storage could not be given back", zap.String("lock", lock))
+	}()
+}
+
+func (s *storage) tryUnlock(at certmagic.Storage, lock string) bool {
+	ctx, cancel := context.WithTimeout(context.Background(), maxOperation)
+	defer cancel()
+	err := s.doOnly(ctx, opUnlock, func(ctx context.Context) error { return at.Unlock(ctx, lock) })
+	return err == nil || errors.Is(err, fs.ErrNotExist)
 }
 
 // TryLock takes a lock that nobody has. Without TryLocker it waits for a second.
@@ -219,13 +247,14 @@ func (s *storage) TryLock(ctx context.Context, lock string) (unlock func(), ok b
 		}
 		return unlock, err == nil, err
 	}
+	unlock = func() { s.unlock(at, lock) }
 	ok, err = do(ctx, s, opLock, func(ctx context.Context) (bool, error) { return try.TryLock(ctx, lock) }, func(locked bool) {
 		if locked {
-			_ = at.Unlock(context.WithoutCancel(ctx), lock)
+			unlock()
 		}
 	})
 	if err != nil {
 		return nil, false, err
 	}
-	return s.unlocker(ctx, at, lock), ok, nil
+	return unlock, ok, nil
 }

@@ -59,6 +59,8 @@ type Store struct {
 	pending map[string]*unwritten // by where
 	marked  map[string]bool       // by folder
 	settled sync.WaitGroup
+
+	settling chan struct{} // a place for each write of what has waited for the storage
 }
 
 // maxPending is how many records are kept in memory that could not be written. Beyond it a pair goes out as without a
@@ -74,6 +76,7 @@ func New(c Config) *Store {
 		now:      c.Now,
 		pending:  make(map[string]*unwritten),
 		marked:   make(map[string]bool),
+		settling: make(chan struct{}, maxSettling),
 	}
 }
 
@@ -123,6 +126,10 @@ func (s *Store) Ready(ctx context.Context) error {
 	}
 }
 
+// maxApart is how far the clocks of the storage and of an instance may be apart. certmagic's file storage takes a lock for that of a
+// dead process by the clock of who waits for it, after ten seconds.
+const maxApart = 5 * time.Second
+
 // Try takes a lock of the storage, writes an object under it, reads it and removes it again. An error is what the storage
 // cannot do.
 func (s *Store) Try(ctx context.Context) error {
@@ -142,8 +149,15 @@ func (s *Store) Try(ctx context.Context) error {
 	if err := s.Store(ctx, key, sealed); err != nil {
 		return fmt.Errorf("it cannot be written to: %w", err)
 	}
-	if err := s.Read(ctx, key, &read); err != nil {
+	info, err := s.Stat(ctx, key)
+	if err == nil {
+		err = s.Read(ctx, key, &read)
+	}
+	if err != nil {
 		return fmt.Errorf("what was written cannot be read: %w", err)
+	}
+	if apart := s.now().Sub(info.Modified).Abs(); !info.Modified.IsZero() && apart > maxApart {
+		return fmt.Errorf("its clock and that of this machine are %v apart: locks need them to be the same", apart.Round(time.Second))
 	}
 	if !read.Created.Equal(written.Created) {
 		return errors.New("what was written is not what is read")
