@@ -6,8 +6,10 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"regexp"
 	"strings"
 	"testing"
+	"testing/iotest"
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/smapi/smapitest"
 )
@@ -18,7 +20,13 @@ const (
 	ourHandle = "smv1_0123456789abcdefghij"
 )
 
-var ours Ours = func(text []byte) bool { return bytes.Contains(text, []byte("smv1")) }
+var (
+	// ours knows them when they are whole, as the real one does.
+	ours Ours = regexp.MustCompile("smv1[._][0-9A-Za-z]{20}").Match
+
+	// partly knows the first letter of what is secret in one.
+	partly Ours = regexp.MustCompile("smv1[._][0-9A-Za-z]").Match
+)
 
 var (
 	everyMethod = smapitest.EveryMethod
@@ -279,7 +287,7 @@ func TestATokenOfOursThatComesInPiecesIsFound(t *testing.T) {
 		r.Body = io.NopCloser(&pieces{[]byte(pad + ourToken + pad), size})
 		_, _ = readOurs(r, upgrades)
 		got, err := io.ReadAll(r.Body)
-		if err != ErrTokenInBody || !strings.HasPrefix(pad+ourToken[:4], string(got)) || bytes.Contains(got, []byte("smv1")) {
+		if err != ErrTokenInBody || !strings.HasPrefix(pad+ourToken[:len("smv1")], string(got)) {
 			t.Fatalf("in pieces of %d: %v, %q", size, err, got)
 		}
 	}
@@ -297,6 +305,61 @@ func (p *pieces) Read(to []byte) (int, error) {
 	n := copy(to[:min(len(to), p.size)], p.rest)
 	p.rest = p.rest[n:]
 	return n, nil
+}
+
+// What seems to begin a token and is none goes on as it came, also when it is the end of the body, and no later than what comes next.
+func TestWhatOnlyBeginsATokenOfOursGoesOn(t *testing.T) {
+	for _, contentType := range []string{"text/plain", "text/xml"} {
+		for _, body := range []string{
+			"a smv1.0123 b", "a smv1.0123", "smv1.", "smv1.smv1.smv1._", strings.Repeat("smv1.012345678 ", 300), strings.Repeat("x smv1.0123456", 100),
+			"<a>" + strings.Repeat("smv1.<!-- -->", 300) + "</a>", "<a>smv1.&#48;&#49;</a>",
+		} {
+			for _, size := range []int{1, 7, 100, 1 << 20} {
+				r := everydayPost("getLastUpdate", "", nil)
+				r.Header.Set("Content-Type", contentType)
+				r.ContentLength, r.Trailer = -1, http.Header{"X-A": nil} // so that it is not read
+				r.Body = io.NopCloser(&pieces{[]byte(body), size})
+				_, _ = readOurs(r, upgrades)
+				if err := iotest.TestReader(r.Body, []byte(body)); err != nil {
+					t.Fatalf("%s, in pieces of %d: %.50q: %v", contentType, size, body, err)
+				}
+			}
+		}
+	}
+}
+
+// A body that breaks off in the middle of what may be a token ends before it.
+func TestABodyThatBreaksOffInATokenOfOursEndsBeforeIt(t *testing.T) {
+	for _, body := range []string{"a " + ourToken[:20], "<a>smv1.&#48;&#49;"} {
+		r := everydayPost("getLastUpdate", "", nil)
+		r.ContentLength, r.Trailer = -1, http.Header{"X-A": nil}
+		r.Body = io.NopCloser(io.MultiReader(&pieces{[]byte(body), 1}, iotest.ErrReader(io.ErrUnexpectedEOF)))
+		_, _ = readOurs(r, upgrades)
+		got, err := io.ReadAll(r.Body)
+		if err != io.ErrUnexpectedEOF || !strings.HasSuffix(string(got), "smv1") {
+			t.Errorf("%s: forwarded with %v as %s", body, err, got)
+		}
+	}
+}
+
+func TestATokenOfOursHoldsBackNoMoreThanItCanBe(t *testing.T) {
+	r := everydayPost("getLastUpdate", "", nil)
+	r.ContentLength, r.Trailer = -1, http.Header{"X-A": nil}
+	r.Body = io.NopCloser(strings.NewReader("<a>smv1.<!--" + strings.Repeat("x", 2*maxHeld)))
+	_, _ = readOurs(r, upgrades)
+	if got, err := io.ReadAll(r.Body); err != ErrTokenInBody || len(got) > len("<a>smv1.") {
+		t.Errorf("forwarded with %v as %.50s", err, got)
+	}
+}
+
+func TestATokenOfOursIsFoundWhateverStandsInFrontOfItInAuthorization(t *testing.T) {
+	for _, scheme := range []string{"Bearer ", "Bearer", "bearer+", "Bearer x", "a=", strings.Repeat("x", maxScheme-1)} {
+		r := everydayPost("getLastUpdate", scheme+ourToken, nil)
+		r.Method = http.MethodGet
+		if _, why := readOurs(r, upgrades); why == nil || isNoCall(why) {
+			t.Errorf("%s: %v", scheme, why)
+		}
+	}
 }
 
 func TestCallsWithoutATokenOfOursAreAsWithoutOne(t *testing.T) {

@@ -12,8 +12,8 @@ import (
 )
 
 // Ours reports whether a text has a token of ours in it: what stands for an upgraded account here, and must not reach the old
-// service. It has to know a token by its first 64 bytes at most, and none has blanks, "<" or ">" in it. It is called for every
-// body that may be a call, and has to be cheap. A nil Ours knows none.
+// service. It has to know a token by its first 64 bytes at most, whatever letters they are from some point on, and none has blanks,
+// "<" or ">" in it. It is called for every body that may be a call, and has to be cheap. A nil Ours knows none.
 type Ours func(text []byte) bool
 
 // Refuse is why a request must not be forwarded: it has a token of ours in it, and is no call that all readers
@@ -103,12 +103,17 @@ func (c *Candidate) understandOurs(body []byte) (call *Call, why error) {
 // authorizes reports whether a token of ours stands in the header Authorization.
 func (o Ours) authorizes(r *http.Request) bool {
 	for _, value := range r.Header["Authorization"] {
-		if o([]byte(value)) {
-			return true
+		for at := range min(len(value), maxScheme) { // whatever stands in front
+			if o([]byte(value[at:])) {
+				return true
+			}
 		}
 	}
 	return false
 }
+
+// maxScheme is how long a scheme in front of a token can be that is not told from it.
+const maxScheme = 64
 
 // mayHide reports whether a body may have a token of ours in it by references, in pieces, or in UTF-16, which no player writes.
 func mayHide(body []byte) bool {
@@ -284,10 +289,21 @@ type guarded struct {
 	xml   *plain // nil for what is none
 	begun bool   // it is known whether it is
 	met   atomic.Bool
+
+	goesOn [maxTail + 64]byte // see beginsIn
+
+	held []byte // what was read, and may be of a token that goes on
+	free []byte // what was held and is not
+	err  error  // behind it
 }
 
-// maxTail is how much of what was read is looked at again with what comes next.
-const maxTail = 128
+const (
+	// maxTail is how much of what was read is looked at again with what comes next.
+	maxTail = 128
+
+	// maxHeld is how much is held back for a token that seems to have begun.
+	maxHeld = 64 << 10
+)
 
 // begin tells by how a body begins whether some reader may take it for XML, whatever it is said to be.
 func (b *guarded) begin(body []byte) {
@@ -303,22 +319,78 @@ func (b *guarded) begin(body []byte) {
 // marks are of what byte order marks are made.
 var marks = []byte("\xef\xbb\xbf\xfe\xff")
 
-func (b *guarded) Read(p []byte) (int, error) {
-	if b.met.Load() {
-		return 0, ErrTokenInBody
+func (b *guarded) Read(p []byte) (n int, err error) {
+	for len(b.free) == 0 && b.err == nil {
+		if b.met.Load() {
+			return 0, ErrTokenInBody
+		}
+		n, err = b.ReadCloser.Read(p)
+		begins := b.look(p[:n])
+		if b.met.Load() || err == io.EOF && b.ours.inTrailer(b.r.Trailer) || len(b.held) > maxHeld {
+			b.met.Store(true)
+			clear(p[:n])
+			return 0, ErrTokenInBody
+		}
+		if len(b.held) == 0 && (begins == n || err != nil) {
+			return n, err
+		}
+		switch {
+		case err == io.EOF, err == nil && begins == n: // it was none
+			b.free, b.held, b.err = append(b.held, p[:n]...), nil, err
+		case err != nil: // and nobody knows what would have come
+			b.err = err
+		case len(b.held) > 0:
+			b.held = append(b.held, p[:n]...)
+		default:
+			b.held = append(b.held, p[begins:n]...)
+			if clear(p[begins:n]); begins > 0 {
+				return begins, nil
+			}
+		}
+		if n == 0 && err == nil {
+			return 0, nil
+		}
 	}
-	n, err := b.ReadCloser.Read(p)
-	b.begin(p[:n])
-	b.tail = append(b.tail, p[:min(n, maxTail)]...)
-	if b.ours(b.tail) || b.ours(p[:n]) || b.xml != nil && b.xml.has(b.ours, p[:n]) || err == io.EOF && b.ours.inTrailer(b.r.Trailer) {
+	if n = copy(p, b.free); n < len(b.free) {
+		b.free = b.free[n:]
+		return n, nil
+	}
+	b.free, err, b.err = nil, b.err, nil
+	return n, err
+}
+
+// look looks for a token of ours in what comes next, and returns from where on it may be of one that goes on in what comes then.
+func (b *guarded) look(next []byte) (begins int) {
+	b.begin(next)
+	b.tail = append(b.tail, next[:min(len(next), maxTail)]...)
+	if b.ours(b.tail) || b.ours(next) || b.xml != nil && b.xml.has(b.ours, next) {
 		b.met.Store(true)
-		clear(p[:n])
-		return 0, ErrTokenInBody
+		return 0
 	}
 	end := b.tail
-	if n > maxTail {
-		end = p[:n]
+	if len(next) > maxTail {
+		end = next
 	}
 	b.tail = append(b.tail[:0], end[max(0, len(end)-maxTail):]...)
-	return n, err
+	if b.xml != nil && b.xml.begins(b.ours, b.goesOn[:]) {
+		return 0
+	}
+	return max(0, len(next)-b.ours.beginsIn(b.tail, b.goesOn[:]))
+}
+
+// letters stand for how a token may go on.
+var letters = bytes.Repeat([]byte("A"), 64)
+
+// beginsIn returns how many bytes at the end of a text of at most maxTail may be the beginning of a token of ours. It overwrites goesOn.
+func (o Ours) beginsIn(text, goesOn []byte) (begun int) {
+	goesOn = append(append(goesOn[:0], text...), letters...)
+	if !o(goesOn) {
+		return 0
+	}
+	for at := range text {
+		if o(goesOn[at:]) {
+			begun = len(text) - at
+		}
+	}
+	return begun
 }

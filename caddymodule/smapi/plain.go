@@ -36,6 +36,11 @@ func (p *plain) has(ours Ours, body []byte) bool {
 	return met || p.whole != nil && p.whole.has(ours, nil)
 }
 
+// begins reports whether a token of ours may have begun in what was seen. It overwrites goesOn.
+func (p *plain) begins(ours Ours, goesOn []byte) bool {
+	return ours.beginsIn(p.text, goesOn) > 0 || p.whole != nil && p.whole.begins(ours, goesOn)
+}
+
 // add takes in what comes next.
 func (p *plain) add(body []byte) {
 	if p.whole != nil {

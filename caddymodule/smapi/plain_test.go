@@ -117,7 +117,7 @@ func TestATokenThatIsHiddenIsFoundWhateverTheBodyIs(t *testing.T) {
 	}
 }
 
-// seesOurs reports whether a reader of many encodings sees a token of ours in the texts of a body, until it gives up.
+// seesOurs reports whether a reader of many encodings sees a part of a token of ours in the texts of a body, until it gives up.
 func seesOurs(body, contentType string) bool {
 	var in io.Reader = transform.NewReader(strings.NewReader(body), unicode.BOMOverride(transform.Nop))
 	if _, label, _ := strings.Cut(contentType, "charset="); label != "" && label != "us-ascii" {
@@ -132,19 +132,19 @@ func seesOurs(body, contentType string) bool {
 	for {
 		token, err := d.Token()
 		if err != nil {
-			return ours(text)
+			return partly(text)
 		}
 		switch x := token.(type) {
 		case xml.CharData:
 			text = append(text, x...)
 			continue
 		case xml.Directive: // SOAP forbids a DTD, and XML one in the middle, which this reader leaves out
-			return ours(text)
+			return partly(text)
 		case xml.StartElement, xml.EndElement:
 		default:
 			continue
 		}
-		if ours(text) {
+		if partly(text) {
 			return true
 		}
 		text = nil
