@@ -142,6 +142,20 @@ func TestALongAnswerWithoutASessionIsItsStatusAlone(t *testing.T) {
 	}
 }
 
+// A session is in an answer of status 200. In another one it is nobody's, and no player sees it.
+func TestAnAnswerThatIsNoneHasNoSession(t *testing.T) {
+	for _, status := range []int{http.StatusCreated, http.StatusAccepted, http.StatusNonAuthoritativeInfo} {
+		endpoint := caddytest.Rotate(t, 3600)
+		old := caddytest.Serve(t, caddytest.Says(status, `<s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/"><s:Body>`+
+			`<getSessionIdResponse xmlns="http://www.sonos.com/Services/1.1"><getSessionIdResult>marker-session</getSessionIdResult></getSessionIdResponse></s:Body></s:Envelope>`))
+		s := caddytest.Run(t, withOld(endpoint, old, caddytest.VaultFile(t), "session_id"))
+		authToken, key := s.UpgradeOf(t, "session_id")
+		if got := s.Browse(t, "getMetadata", authToken, key); got.Status != http.StatusBadGateway || strings.Contains(got.Body, "marker") {
+			t.Errorf("%d: %+v", status, got)
+		}
+	}
+}
+
 func TestASessionThatBreaksOffIsABadGatewayForAllWhoWaitForIt(t *testing.T) {
 	endpoint, release := caddytest.Rotate(t, 3600), make(chan struct{})
 	old := caddytest.Serve(t, func(w http.ResponseWriter, _ *http.Request) {

@@ -103,6 +103,65 @@ func TestSessionsAreSharedAndBegunAnewOnlyWhenTheyAreForgotten(t *testing.T) {
 	}
 }
 
+// Two old services may stand behind one host, at one path even. Neither gets the sessions of the other.
+func TestTheSessionsOfOneOldServiceAreNotAnothers(t *testing.T) {
+	for name, routes := range map[string]string{
+		"handle_path":          "handle_path /a* {\nONE\n}\nhandle_path /b* {\nTWO\n}",
+		"a rewrite in front":   "route {\n@a path /a*\n@b path /b*\nvars @a a 1\nvars @b b 1\nrewrite * /soap\n@one vars a 1\n@two vars b 1\nhandle @one {\nONE\n}\nhandle @two {\nTWO\n}\n}",
+		"a query":              "@a query of=a\n@b query of=b\nhandle @a {\nONE\n}\nhandle @b {\nTWO\n}",
+		"a query that is gone": "@a query of=a\n@b query of=b\nhandle @a {\nrewrite * /smapi\nONE\n}\nhandle @b {\nrewrite * /smapi\nTWO\n}",
+		"one handler for both": "route {\nHANDLER\nhandle_path /a* {\nreverse_proxy FIRST\n}\nhandle_path /b* {\nreverse_proxy SECOND\n}\n}",
+	} {
+		endpoint, keys := caddytest.Rotate(t, 3600), caddytest.VaultFile(t)
+		one, two := caddytest.Strict(t, "session_id"), caddytest.Strict(t, "session_id")
+		two.Begun = 100 // so that they give other ids
+		site := withOld(endpoint, one.Server, keys, "session_id")
+		handler, _, _ := strings.Cut(site, "\treverse_proxy ")
+		s := caddytest.Run(t, strings.NewReplacer("ONE", site, "TWO", withOld(endpoint, two.Server, keys, "session_id"),
+			"HANDLER", handler, "FIRST", one.URL, "SECOND", two.URL).Replace(routes))
+		at := func(of string, r *http.Request) caddytest.Answer {
+			r.URL.Path, r.URL.RawQuery = "/"+of+r.URL.Path, "of="+of
+			return s.Do(t, r)
+		}
+		authToken, _ := caddytest.TokensOf(at("a", s.Request(t, caddytest.File(t, "requests", "upgrade.xml"))))
+		for range 3 {
+			for _, of := range []string{"a", "b"} {
+				checkServed(t, at(of, s.Browsing(t, "getMetadata", "", authToken)))
+			}
+		}
+		for _, old := range []*caddytest.StrictService{one, two} {
+			old.With(func() {
+				if n := len(old.Sessions); n != 1 {
+					t.Errorf("%s: %d sessions were begun", name, n)
+				}
+			})
+		}
+	}
+}
+
+// What the old service says of itself holds nobody: the next call asks again.
+func TestOnlyARefusalOfTheAccountHoldsItsSession(t *testing.T) {
+	endpoint, old := caddytest.Rotate(t, 3600), caddytest.Strict(t, "session_id")
+	s := caddytest.Run(t, withOld(endpoint, old.Server, caddytest.VaultFile(t), "session_id"))
+	authToken, key := s.UpgradeOf(t, "session_id")
+	for _, test := range []struct {
+		code  string
+		holds bool
+	}{
+		{"Server", false}, {"s:Server", false}, {"Server.ServiceUnknownError", false}, {"Server.ServiceUnavailable", false}, {"Client.Throttled", false},
+		{"Client.LoginUnauthorized", true},
+	} {
+		old.With(func() { clear(old.Sessions); old.Faults["getSessionId"] = caddytest.Fault(test.code) })
+		if got := s.Browse(t, "getMetadata", authToken, key); got.Body != caddytest.Fault(test.code) {
+			t.Errorf("%s: %+v", test.code, got)
+		}
+		old.With(func() { clear(old.Faults) })
+		if got := s.Browse(t, "getMetadata", authToken, key); got.Status == 200 == test.holds {
+			t.Errorf("after %s: %+v", test.code, got)
+		}
+	}
+}
+
 func TestSessionsOutliveAReload(t *testing.T) {
 	endpoint, old, keys, storage := caddytest.Rotate(t, 3600), caddytest.Strict(t, "session_id"), caddytest.VaultFile(t), t.TempDir()
 	site := withOld(endpoint, old.Server, keys, "session_id")

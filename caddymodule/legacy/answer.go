@@ -2,7 +2,9 @@ package legacy
 
 import (
 	"bytes"
+	"compress/flate"
 	"compress/gzip"
+	"compress/zlib"
 	"io"
 	"maps"
 	"net/http"
@@ -137,17 +139,31 @@ func (a *Answer) announced() http.Header {
 // Withdraw leaves no trace of an answer that is held back.
 func (a *Answer) Withdraw() { a.before.Restore(a.w.Header()) }
 
-// Text is the body of an answer that is held back, without the gzip that it may have been sent with. It is nil where it
+// Text is the body of an answer that is held back, without the compression that every HTTP client knows. It is nil where it
 // cannot be read, or is more than 4 * MaxHeld.
 func (a *Answer) Text() []byte {
 	codings := a.w.Header()["Content-Encoding"]
-	if len(codings) == 0 || slices.Equal(codings, []string{"identity"}) {
-		return a.body
-	}
-	if len(codings) > 1 || !strings.EqualFold(codings[0], "gzip") {
+	if len(codings) > 1 {
 		return nil
 	}
-	r, err := gzip.NewReader(bytes.NewReader(a.body))
+	coding := "identity"
+	if len(codings) == 1 {
+		coding = strings.ToLower(strings.TrimSpace(codings[0]))
+	}
+	var r io.Reader
+	var err error
+	switch coding {
+	case "identity":
+		return a.body
+	case "gzip", "x-gzip":
+		r, err = gzip.NewReader(bytes.NewReader(a.body))
+	case "deflate":
+		if r, err = zlib.NewReader(bytes.NewReader(a.body)); err != nil { // some servers send it without its frame
+			r, err = flate.NewReader(bytes.NewReader(a.body)), nil
+		}
+	default:
+		return nil
+	}
 	if err != nil {
 		return nil
 	}

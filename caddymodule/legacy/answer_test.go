@@ -2,7 +2,9 @@ package legacy
 
 import (
 	"bytes"
+	"compress/flate"
 	"compress/gzip"
+	"compress/zlib"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -111,12 +113,31 @@ func TestAnInformationalAnswerGoesOnAndLeavesNoTrace(t *testing.T) {
 	}
 }
 
+func TestADeflatedFaultIsReadWithItsFrameAndWithout(t *testing.T) {
+	var framed, bare bytes.Buffer
+	z := zlib.NewWriter(&framed)
+	_, _ = io.WriteString(z, "fault")
+	_ = z.Close()
+	f, _ := flate.NewWriter(&bare, flate.BestSpeed)
+	_, _ = io.WriteString(f, "fault")
+	_ = f.Close()
+	for _, body := range []string{framed.String(), bare.String()} {
+		a := NewAnswer(httptest.NewRecorder())
+		a.Header().Set("Content-Encoding", "deflate")
+		a.WriteHeader(http.StatusInternalServerError)
+		_, _ = io.WriteString(a, body)
+		if got := string(a.Text()); got != "fault" {
+			t.Errorf("%q: %q", body, got)
+		}
+	}
+}
+
 func TestAGzippedFaultIsReadAndGoesOnGzipped(t *testing.T) {
 	var zipped bytes.Buffer
 	z := gzip.NewWriter(&zipped)
 	_, _ = io.WriteString(z, "fault")
 	_ = z.Close()
-	for coding, want := range map[string]string{"gzip": "fault", "GZIP": "fault", "br": "", "identity": zipped.String()} {
+	for coding, want := range map[string]string{"gzip": "fault", "GZIP": "fault", "x-gzip": "fault", "br": "", "identity": zipped.String()} {
 		w := httptest.NewRecorder()
 		a := NewAnswer(w)
 		a.Header().Set("Content-Encoding", coding)

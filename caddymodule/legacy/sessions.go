@@ -15,7 +15,7 @@ import (
 
 // Account tells an account at an old service from others.
 type Account struct {
-	Host, Path string // where the old service is
+	Host, Target string // where the old service is, as the player has asked: there may be two behind one host, told apart by a query
 
 	// Digest is of the user name and the password. It is no secret.
 	Digest [16]byte

@@ -32,11 +32,22 @@ const (
 	sessionHold = 30 * time.Second
 )
 
+// throttled says nothing of an account, as little as what the old service says of itself.
+const throttled = "Client.Throttled"
+
+// where is the account at the old service, which handlers in front of this one may have reached by a rewrite.
+func (o *attempt) where() legacy.Account {
+	asked := legacy.Account{Host: o.r.Host, Target: o.r.RequestURI, Digest: o.account.Digest}
+	if original, ok := o.r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request); ok {
+		asked.Host, asked.Target = original.Host, original.RequestURI
+	}
+	return asked
+}
+
 // session returns the session of the account, other than the one that was refused.
 func (o *attempt) session(refused legacy.Session) (legacy.Session, error) {
 	c := o.account.Credentials
-	where := legacy.Account{Host: o.r.Host, Path: o.r.URL.Path, Digest: o.account.Digest}
-	session, err := o.Sessions.Get(o.r.Context(), where, refused, func() (id string, hold time.Duration, err error) {
+	session, err := o.Sessions.Get(o.r.Context(), o.where(), refused, func() (id string, hold time.Duration, err error) {
 		result, answer := counts.SessionFailed, legacy.NewRecorded(o.w)
 		// In the place of the player: others wait for this session too.
 		ctx, cancel := context.WithTimeout(own(context.WithoutCancel(o.r.Context())), sessionTimeout)
@@ -72,11 +83,9 @@ func (o *attempt) session(refused legacy.Session) (legacy.Session, error) {
 		case code == smapi.LoginInvalid:
 			result = counts.SessionRefused
 			return "", sessionHold, ErrPassword
-		case answer.Status == http.StatusInternalServerError && code != "" && code != smapi.ServiceUnavailable.Code:
-			if hold = sessionHold; !strings.HasPrefix(code, "Server.") {
-				result = counts.SessionRefused
-			}
-		case answer.Status == 0 || answer.Status == http.StatusOK: // nonsense, which is no answer to the call
+		case answer.Status == http.StatusInternalServerError && code != "" && !strings.HasPrefix(code, "Server") && code != throttled:
+			hold, result = sessionHold, counts.SessionRefused
+		case answer.Status < http.StatusMultipleChoices: // nonsense, which is no answer to the call
 			o.Logger.Error("the old service's answer to getSessionId has no session", zap.Int("status", answer.Status))
 			return "", 0, errNoSession()
 		}
