@@ -25,9 +25,8 @@ type guard struct {
 
 // elsewhere is what other instances know of a login.
 type elsewhere struct {
-	x      *Exchanger
-	q      *Request
-	looked time.Time
+	x *Exchanger
+	q *Request
 
 	failures      int
 	networkFailed bool
@@ -54,13 +53,10 @@ func (g *guard) protect(x *Exchanger, q *Request) {
 	}
 }
 
-// lookAgain is for how long a look at the failures of other instances is good.
-const lookAgain = time.Second
-
 // look looks at the failures of other instances. A failure says why the login is not sent.
 func (g *guard) look(ctx context.Context, deadline time.Time) *token.Failure {
 	o, budget := g.others, g.budget
-	if o == nil || time.Since(o.looked) < lookAgain {
+	if o == nil {
 		return nil
 	}
 	ctx, cancel := context.WithDeadline(context.WithoutCancel(ctx), deadline)
@@ -70,7 +66,6 @@ func (g *guard) look(ctx context.Context, deadline time.Time) *token.Failure {
 	if err != nil {
 		return &token.Failure{Class: token.Unavailable, Cause: err.Error(), Fix: fixStorage}
 	}
-	o.looked, o.failures, o.networkFailed = now, 0, false
 	if len(failures) == 0 {
 		return nil
 	}

@@ -41,18 +41,8 @@ type State struct {
 	// chains has the accounts of refresh tokens that were got by refreshes: who refreshes again and again is one account.
 	chains *replay.Memory[pacing.Account]
 
-	looks   chan struct{} // has a place for each who looks at a vault's failures
-	lookers atomic.Int64  // who wait for one
-
 	held atomic.Int64 // bytes of bodies that may yet be forwarded, whoever waits for whom
 }
-
-// maxLooks is how many look at a vault's failures at once. Of the others of a wave so many wait their turn: as many as the queue for the
-// token endpoint has by default.
-const (
-	maxLooks   = 256
-	maxLookers = 64000
-)
 
 // maxHeld bounds what is held. The less is left of it, the smaller a body has to be, so that large ones, which no player
 // sends, are in no small one's way.
@@ -90,7 +80,6 @@ func NewState(watch pacing.Watch, fuse func(pacing.FuseStatus), now func() time.
 		Links:     pacing.New(watch),
 		Polls:     pacing.New(watch),
 		links:     newLinks(),
-		looks:     make(chan struct{}, maxLooks),
 		LoginFuse: pacing.NewFuse(fuse, now), RefreshFuse: pacing.NewFuse(fuse, now), OldFuse: pacing.NewFuse(fuse, now),
 		UpgradeAccounts: pacing.NewAccounts(), RefreshAccounts: pacing.NewAccounts(), OldAccounts: pacing.NewAccounts(),
 		Renewals: replay.NewMemory[struct{}](maxTried, now),

@@ -3,7 +3,6 @@ package exchange
 import (
 	"context"
 	"net/http"
-	"sync"
 	"time"
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/pacing"
@@ -26,14 +25,12 @@ type trip struct {
 	result *Result
 
 	// Of who leads.
-	apart    sync.WaitGroup // for prepare, where that is in a goroutine of its own
-	panicked any            // what it panicked with
-	guard    guard
-	refused  bool           // the credentials were, whatever is made of that
-	unsent   *token.Failure // why nothing is sent, nil where something is
-	waited   time.Duration
-	landed   *Landed // nil until it is known
-	keep     replay.Keep
+	guard   guard
+	refused bool           // the credentials were, whatever is made of that
+	unsent  *token.Failure // why nothing is sent, nil where something is
+	waited  time.Duration
+	landed  *Landed // nil until it is known
+	keep    replay.Keep
 }
 
 // identify finds out by what the call is known, and its account. That is before anything else, because a digest needs much of the stack.
@@ -105,12 +102,7 @@ func (t *trip) follow() (over bool) {
 // lead flies, and lands even if the transport panics, since others follow.
 func (t *trip) lead() {
 	defer t.land()
-	if t.x.Vault != nil && t.q.Guessable { // others look at nothing there, and wait for nobody who does
-		t.prepareApart()
-	} else {
-		t.prepare()
-	}
-	if t.unsent == nil {
+	if t.prepare(); t.unsent == nil {
 		t.fly()
 	}
 	if t.landed == nil {
@@ -120,53 +112,11 @@ func (t *trip) lead() {
 	t.conclude()
 }
 
-// prepareApart is prepare in a goroutine of its own: what a vault needs of the stack is gone with it. It panics as prepare does.
-func (t *trip) prepareApart() {
-	looks := t.x.State.looks
-	select {
-	case looks <- struct{}{}:
-	default:
-		if !t.mayLook() {
-			return
-		}
-	}
-	t.apart.Go(func() {
-		defer func() {
-			t.panicked = recover()
-			<-looks
-		}()
-		t.prepare()
-	})
-	if t.apart.Wait(); t.panicked != nil {
-		panic(t.panicked)
-	}
-}
-
-// mayLook waits for its turn at the vault.
-func (t *trip) mayLook() bool {
-	s := t.x.State
-	defer s.lookers.Add(-1)
-	if s.lookers.Add(1) > maxLookers {
-		t.unsent = vaultBusy
-		return false
-	}
-	late := make(chan struct{}) // and not that of a timer, which needs more of the stack
-	timer := time.AfterFunc(time.Until(t.q.Deadline), func() { close(late) })
-	defer timer.Stop()
-	select {
-	case s.looks <- struct{}{}:
-		return true
-	case <-late:
-		t.unsent = vaultBusy
-		return false
-	}
-}
-
 // prepare finds out whose login it is, and what speaks against waiting for a place.
 func (t *trip) prepare() {
 	t.attribute()
 	t.guard.protect(t.x, t.q)
-	if t.unsent = t.guard.look(t.ctx, t.q.Deadline); t.unsent == nil && !t.guard.open() {
+	if !t.guard.open() {
 		t.unsent = overBudget
 	}
 }
@@ -258,7 +208,8 @@ func (t *trip) send() pacing.Report {
 	return report(&v, &answer)
 }
 
-// against is what speaks against sending the request, nil for nothing.
+// against is what speaks against sending the request, nil for nothing. What other instances know is looked for only now: who waits
+// would need twice the stack for it, and more looks than there are places would be under way at once.
 func (t *trip) against() *token.Failure {
 	if unsent := t.guard.look(t.ctx, t.q.Deadline); unsent != nil {
 		return unsent
@@ -273,13 +224,12 @@ func (t *trip) against() *token.Failure {
 }
 
 const (
-	causeGone      = "the player has gone while it waited"
-	causeLate      = "no place at the token endpoint in time"
-	causeHeld      = "the token endpoint is rate-limiting"
-	causeFailing   = "not asked, because the token endpoint has been failing"
-	causeVaultBusy = "the vault's storage is busy with other logins"
-	causeUnready   = "not asked, because the vault was not ready"
-	causeGuarded   = "not asked, because the account has had too many failed logins"
+	causeGone    = "the player has gone while it waited"
+	causeLate    = "no place at the token endpoint in time"
+	causeHeld    = "the token endpoint is rate-limiting"
+	causeFailing = "not asked, because the token endpoint has been failing"
+	causeUnready = "not asked, because the vault was not ready"
+	causeGuarded = "not asked, because the account has had too many failed logins"
 )
 
 // Why nothing was sent. Gone is so unless something else is known.
@@ -287,7 +237,6 @@ var (
 	gone       = &token.Failure{Class: NotSent, Cause: causeGone}
 	overBudget = &token.Failure{Class: AccountGuarded, Cause: causeGuarded}
 	outOfTime  = &token.Failure{Class: NotSent, Cause: causeLate}
-	vaultBusy  = &token.Failure{Class: token.Unavailable, Cause: causeVaultBusy, Fix: fixStorage}
 	unready    = &token.Failure{Class: token.Unavailable, Cause: causeUnready}
 )
 

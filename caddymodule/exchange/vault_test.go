@@ -2,6 +2,7 @@ package exchange
 
 import (
 	"context"
+	"crypto/rand"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -45,7 +46,7 @@ func kept(t *testing.T, list func() error) exchanging {
 	return e
 }
 
-func TestAWaveLooksAtTheVaultInTurn(t *testing.T) {
+func TestNoMoreThanHavePlacesLookAtTheVault(t *testing.T) {
 	var looking, most atomic.Int32
 	e := kept(t, func() error {
 		n := looking.Add(1)
@@ -65,7 +66,7 @@ func TestAWaveLooksAtTheVaultInTurn(t *testing.T) {
 		})
 	}
 	all.Wait()
-	if n := most.Load(); n > maxLooks+int32(e.Places) { // and once more before they are sent, after a second
+	if n := most.Load(); n > int32(e.Places) {
 		t.Errorf("%d looked at once", n)
 	}
 }
@@ -74,31 +75,21 @@ func TestWhoLooksAtTheVaultIsInNobodyElsesWay(t *testing.T) {
 	hangs := make(chan struct{})
 	defer close(hangs)
 	e := kept(t, func() error { <-hangs; return nil })
-	for range maxLooks {
-		e.State.looks <- struct{}{}
+	for range e.Places {
+		go e.Exchange(context.Background(), soon(), guessing("ella", rand.Text(), "home", "network"))
+	}
+	for e.State.Logins.Status().InFlight < e.Places {
+		time.Sleep(time.Millisecond)
 	}
 	if r := e.Exchange(context.Background(), soon(), refreshOf("key")); r.Class != token.Issued {
 		t.Errorf("a refresh: %+v", r)
 	}
-	if r := e.Exchange(context.Background(), time.Now().Add(10*time.Millisecond), guessing("ella", "x", "home", "network")); r.Class != token.Unavailable ||
-		r.Cause != causeVaultBusy {
+	if r := e.Exchange(context.Background(), time.Now().Add(10*time.Millisecond), guessing("ella", "x", "home", "network")); r.Class != NotSent {
 		t.Errorf("a login: %+v", r)
-	}
-	e.State.lookers.Store(maxLookers)
-	if r := e.Exchange(context.Background(), soon(), guessing("ella", "x", "home", "network")); r.Class != token.Unavailable || r.Cause != causeVaultBusy {
-		t.Errorf("a login when too many wait: %+v", r)
-	}
-	if n := e.State.lookers.Load(); n != maxLookers {
-		t.Errorf("%d wait", n)
-	}
-	<-e.State.looks
-	if r := e.Exchange(context.Background(), time.Now().Add(10*time.Millisecond), guessing("ella", "x", "home", "network")); r.Class != token.Unavailable ||
-		r.Cause == causeVaultBusy {
-		t.Errorf("a login in its turn: %+v", r)
 	}
 }
 
-func TestAPanicOfTheStorageEndsTheFlightAndGivesItsTurnBack(t *testing.T) {
+func TestAPanicOfTheStorageEndsTheFlightAndGivesItsPlaceBack(t *testing.T) {
 	e := kept(t, nil)
 	e.Vault = new(vault.Vault) // which has nothing that it needs
 	func() {
@@ -109,8 +100,8 @@ func TestAPanicOfTheStorageEndsTheFlightAndGivesItsTurnBack(t *testing.T) {
 		}()
 		e.Exchange(context.Background(), soon(), guessing("ella", "x", "home", "network"))
 	}()
-	if n := len(e.State.looks); n != 0 {
-		t.Errorf("%d look for ever", n)
+	if n := e.State.Logins.Status().InFlight; n != 0 {
+		t.Errorf("%d have places for ever", n)
 	}
 	e.Vault = nil
 	if r := e.Exchange(context.Background(), soon(), guessing("ella", "x", "home", "network")); r.Class != token.Issued {
@@ -163,10 +154,10 @@ func TestWhatIsNoRejectionByOnErrorIsNoneElsewhereEither(t *testing.T) {
 // Between its place and its POST a login can lose all of its time, to a vault that answers slowly.
 func TestNothingIsSentThatCannotBeAnsweredInTime(t *testing.T) {
 	for name, slow := range map[string]func(*exchanging, *Request, time.Duration){
-		"the second look": func(e *exchanging, _ *Request, d time.Duration) {
+		"the look at the vault": func(e *exchanging, _ *Request, d time.Duration) {
 			begun := time.Now()
 			e.Vault = kept(t, func() error {
-				if passed := time.Since(begun); passed > lookAgain {
+				if passed := time.Since(begun); passed > time.Second {
 					time.Sleep(d - passed)
 				}
 				return nil
@@ -182,7 +173,7 @@ func TestNothingIsSentThatCannotBeAnsweredInTime(t *testing.T) {
 				var posts atomic.Int32
 				e := at(stub(func(url.Values) (int, http.Header, string) {
 					posts.Add(1)
-					time.Sleep(2 * lookAgain)
+					time.Sleep(2 * time.Second)
 					return 200, nil, issued
 				}), guarded, func(c *config) { c.Fair = 5 * time.Second; c.MaxInFlight = 1 })
 				go e.Exchange(context.Background(), soon(), login("another", "x")) // which has the place
