@@ -120,7 +120,9 @@ func TestTheSessionsOfOneOldServiceAreNotAnothers(t *testing.T) {
 		s := caddytest.Run(t, strings.NewReplacer("ONE", site, "TWO", withOld(endpoint, two.Server, keys, "session_id"),
 			"HANDLER", handler, "FIRST", one.URL, "SECOND", two.URL).Replace(routes))
 		at := func(of string, r *http.Request) caddytest.Answer {
-			r.URL.Path, r.URL.RawQuery = "/"+of+r.URL.Path, "of="+of
+			if r.URL.Path, r.URL.RawQuery = "/"+of+r.URL.Path, "of="+of; name == "a host" {
+				r.Host, r.URL.Path, r.URL.RawQuery = of+"."+r.URL.Host, "/smapi", ""
+			}
 			return s.Do(t, r)
 		}
 		authToken, _ := caddytest.TokensOf(at("a", s.Request(t, caddytest.File(t, "requests", "upgrade.xml"))))
@@ -144,20 +146,29 @@ func TestOnlyARefusalOfTheAccountHoldsItsSession(t *testing.T) {
 	endpoint, old := caddytest.Rotate(t, 3600), caddytest.Strict(t, "session_id")
 	s := caddytest.Run(t, withOld(endpoint, old.Server, caddytest.VaultFile(t), "session_id"))
 	authToken, key := s.UpgradeOf(t, "session_id")
-	for _, test := range []struct {
-		code  string
-		holds bool
-	}{
-		{"Server", false}, {"s:Server", false}, {"Server.ServiceUnknownError", false}, {"Server.ServiceUnavailable", false}, {"Client.Throttled", false},
-		{"Client.LoginUnauthorized", true},
-	} {
-		old.With(func() { clear(old.Sessions); old.Faults["getSessionId"] = caddytest.Fault(test.code) })
-		if got := s.Browse(t, "getMetadata", authToken, key); got.Body != caddytest.Fault(test.code) {
-			t.Errorf("%s: %+v", test.code, got)
+	for _, code := range []string{"Server", "s:Server", "Server.ServiceUnknownError", "Server.ServiceUnavailable", "Client.Throttled"} {
+		old.With(func() { clear(old.Sessions); old.Faults["getSessionId"] = caddytest.Fault(code) })
+		if got := s.Browse(t, "getMetadata", authToken, key); got.Body != caddytest.Fault(code) {
+			t.Errorf("%s: %+v", code, got)
 		}
 		old.With(func() { clear(old.Faults) })
-		if got := s.Browse(t, "getMetadata", authToken, key); got.Status == 200 == test.holds {
-			t.Errorf("after %s: %+v", test.code, got)
+		if got := s.Browse(t, "getMetadata", authToken, key); got.Status != 200 {
+			t.Errorf("after %s: %+v", code, got)
+		}
+	}
+
+	for _, status := range []int{200, 400, 401, 403, 500} {
+		old := caddytest.Serve(t, caddytest.Says(status, caddytest.Fault("Client.LoginUnauthorized")))
+		s := caddytest.Run(t, withOld(endpoint, old, caddytest.VaultFile(t), "session_id"))
+		authToken, key := s.UpgradeOf(t, "session_id")
+		old.Asked()
+		for range 3 {
+			if got := s.Browse(t, "getMetadata", authToken, key); got.Status != status || got.Body != caddytest.Fault("Client.LoginUnauthorized") {
+				t.Errorf("%d: %+v", status, got)
+			}
+		}
+		if n := len(old.Asked()); n != 1 {
+			t.Errorf("with status %d it was asked %d times", status, n)
 		}
 	}
 }

@@ -7,18 +7,26 @@ package legacy
 import (
 	"context"
 	"errors"
+	"hash/maphash"
+	"math/bits"
 	"sync"
 	"time"
 
 	"github.com/hashicorp/golang-lru/v2/simplelru"
 )
 
-// Account tells an account at an old service from others.
+// Account tells an account at an old service from others. AccountAt makes one.
 type Account struct {
-	Host, Target string // where the old service is, as the player has asked: there may be two behind one host, told apart by a query
+	where  uint64 // by a hash, since players may make it long
+	digest [16]byte
+}
 
-	// Digest is of the user name and the password. It is no secret.
-	Digest [16]byte
+var seed = maphash.MakeSeed()
+
+// AccountAt is the account with a digest, which is of the user name and the password and no secret, where the player has asked for it:
+// two old services may stand behind one host, told apart by a path or a query.
+func AccountAt(host, target string, digest [16]byte) Account {
+	return Account{maphash.String(seed, host) ^ bits.RotateLeft64(maphash.String(seed, target), 32), digest}
 }
 
 // Sessions are those at old services, one for each account, in memory. They are left alone until the old service refuses

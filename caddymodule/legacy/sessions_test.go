@@ -21,13 +21,13 @@ func TestOneSessionIsBegunForAllCallsOfAnAccount(t *testing.T) {
 			var all sync.WaitGroup
 			for range 100 {
 				all.Go(func() {
-					if got, err := s.Get(t.Context(), Account{Host: "a"}, refused, begin); got.ID != want || err != nil {
+					if got, err := s.Get(t.Context(), AccountAt("a", "", [16]byte{}), refused, begin); got.ID != want || err != nil {
 						t.Errorf("%q, %v, want %q", got.ID, err, want)
 					}
 				})
 			}
 			all.Wait()
-			got, _ = s.Get(t.Context(), Account{Host: "a"}, refused, begin)
+			got, _ = s.Get(t.Context(), AccountAt("a", "", [16]byte{}), refused, begin)
 			return got
 		}
 		first := get(Session{}, "session-1")
@@ -43,7 +43,7 @@ func TestASessionThatIsGivenOnceMoreIsAnotherOne(t *testing.T) {
 	s := NewSessions(10, time.Now)
 	begin := func() (string, time.Duration, error) { return "of the account", 0, nil }
 	get := func(refused Session) Session {
-		got, err := s.Get(t.Context(), Account{Host: "a"}, refused, begin)
+		got, err := s.Get(t.Context(), AccountAt("a", "", [16]byte{}), refused, begin)
 		if err != nil || got.ID != "of the account" || got == refused {
 			t.Errorf("%+v, %v", got, err)
 		}
@@ -63,7 +63,7 @@ func TestWhatRefusesASessionIsAskedAgainOnlyAfterAWhile(t *testing.T) {
 		hold := 30 * time.Second
 		begin := func() (string, time.Duration, error) { return "", hold, refusal }
 		for n := range 10 {
-			_, err := s.Get(t.Context(), Account{Host: "a"}, Session{}, begin)
+			_, err := s.Get(t.Context(), AccountAt("a", "", [16]byte{}), Session{}, begin)
 			if _, remembered := errors.AsType[*Remembered](err); remembered != (n > 0) || !errors.Is(err, refusal) {
 				t.Fatalf("the %d. time %T, %v", n+1, err, err)
 			}
@@ -74,7 +74,7 @@ func TestWhatRefusesASessionIsAskedAgainOnlyAfterAWhile(t *testing.T) {
 		time.Sleep(hold)
 		hold = 0
 		for range 2 {
-			_, _ = s.Get(t.Context(), Account{Host: "a"}, Session{}, begin)
+			_, _ = s.Get(t.Context(), AccountAt("a", "", [16]byte{}), Session{}, begin)
 		}
 		if s.Begun() != 3 {
 			t.Errorf("%d were begun", s.Begun())
@@ -85,7 +85,7 @@ func TestWhatRefusesASessionIsAskedAgainOnlyAfterAWhile(t *testing.T) {
 func TestSessionsAreBounded(t *testing.T) {
 	s := NewSessions(10, time.Now)
 	for i := range 100 {
-		_, _ = s.Get(t.Context(), Account{Host: fmt.Sprint(i)}, Session{}, func() (string, time.Duration, error) { return "s", 0, nil })
+		_, _ = s.Get(t.Context(), AccountAt(fmt.Sprint(i), "", [16]byte{}), Session{}, func() (string, time.Duration, error) { return "s", 0, nil })
 	}
 	if s.Len() != 10 {
 		t.Errorf("%d are kept", s.Len())
@@ -96,7 +96,7 @@ func TestNobodyWaitsForASessionLongerThanItsCall(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := NewSessions(10, time.Now)
 		go func() {
-			_, _ = s.Get(t.Context(), Account{Host: "a"}, Session{}, func() (string, time.Duration, error) {
+			_, _ = s.Get(t.Context(), AccountAt("a", "", [16]byte{}), Session{}, func() (string, time.Duration, error) {
 				time.Sleep(time.Minute)
 				return "s", 0, nil
 			})
@@ -104,11 +104,11 @@ func TestNobodyWaitsForASessionLongerThanItsCall(t *testing.T) {
 		synctest.Wait()
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		if _, err := s.Get(ctx, Account{Host: "a"}, Session{}, nil); !errors.Is(err, context.DeadlineExceeded) {
+		if _, err := s.Get(ctx, AccountAt("a", "", [16]byte{}), Session{}, nil); !errors.Is(err, context.DeadlineExceeded) {
 			t.Error(err)
 		}
 		time.Sleep(time.Minute)
-		if got, err := s.Get(t.Context(), Account{Host: "a"}, Session{}, nil); got.ID != "s" || err != nil {
+		if got, err := s.Get(t.Context(), AccountAt("a", "", [16]byte{}), Session{}, nil); got.ID != "s" || err != nil {
 			t.Error(got, err)
 		}
 	})
@@ -119,16 +119,16 @@ func TestABeginThatPanicsHoldsNobodyUp(t *testing.T) {
 		s := NewSessions(10, time.Now)
 		go func() {
 			defer func() { _ = recover() }()
-			_, _ = s.Get(t.Context(), Account{Host: "a"}, Session{}, func() (string, time.Duration, error) {
+			_, _ = s.Get(t.Context(), AccountAt("a", "", [16]byte{}), Session{}, func() (string, time.Duration, error) {
 				time.Sleep(time.Second)
 				panic("at the disco")
 			})
 		}()
 		synctest.Wait()
-		if _, err := s.Get(t.Context(), Account{Host: "a"}, Session{}, nil); err != ErrBroken {
+		if _, err := s.Get(t.Context(), AccountAt("a", "", [16]byte{}), Session{}, nil); err != ErrBroken {
 			t.Error(err)
 		}
-		if got, _ := s.Get(t.Context(), Account{Host: "a"}, Session{}, func() (string, time.Duration, error) { return "s", 0, nil }); got.ID != "s" {
+		if got, _ := s.Get(t.Context(), AccountAt("a", "", [16]byte{}), Session{}, func() (string, time.Duration, error) { return "s", 0, nil }); got.ID != "s" {
 			t.Error(got)
 		}
 	})

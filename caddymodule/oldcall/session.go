@@ -37,11 +37,11 @@ const throttled = "Client.Throttled"
 
 // where is the account at the old service, which handlers in front of this one may have reached by a rewrite.
 func (o *attempt) where() legacy.Account {
-	asked := legacy.Account{Host: o.r.Host, Target: o.r.RequestURI, Digest: o.account.Digest}
-	if original, ok := o.r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request); ok {
-		asked.Host, asked.Target = original.Host, original.RequestURI
+	target := o.r.RequestURI
+	if original, ok := o.r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request); ok { // which has no Host
+		target = original.RequestURI
 	}
-	return asked
+	return legacy.AccountAt(o.r.Host, target, o.account.Digest)
 }
 
 // session returns the session of the account, other than the one that was refused.
@@ -83,9 +83,9 @@ func (o *attempt) session(refused legacy.Session) (legacy.Session, error) {
 		case code == smapi.LoginInvalid:
 			result = counts.SessionRefused
 			return "", sessionHold, ErrPassword
-		case answer.Status == http.StatusInternalServerError && code != "" && !strings.HasPrefix(code, "Server") && code != throttled:
+		case code != "" && !strings.HasPrefix(code, "Server") && code != throttled:
 			hold, result = sessionHold, counts.SessionRefused
-		case answer.Status < http.StatusMultipleChoices: // nonsense, which is no answer to the call
+		case code == "" && answer.Status < http.StatusMultipleChoices: // nonsense, which is no answer to the call
 			o.Logger.Error("the old service's answer to getSessionId has no session", zap.Int("status", answer.Status))
 			return "", 0, errNoSession()
 		}

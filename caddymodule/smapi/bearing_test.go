@@ -4,10 +4,13 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
 	"regexp"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/iotest"
 
@@ -311,7 +314,7 @@ func (p *pieces) Read(to []byte) (int, error) {
 func TestWhatOnlyBeginsATokenOfOursGoesOn(t *testing.T) {
 	for _, contentType := range []string{"text/plain", "text/xml"} {
 		for _, body := range []string{
-			"a smv1.0123 b", "a smv1.0123", "smv1.", "smv1.smv1.smv1._", strings.Repeat("smv1.012345678 ", 300), strings.Repeat("x smv1.0123456", 100),
+			"a smv1.0123 b", "a smv1.0123", strings.Repeat("0123456789 smv1.", 300), "smv1.", "smv1.smv1.smv1._", strings.Repeat("smv1.012345678 ", 300), strings.Repeat("x smv1.0123456", 100),
 			"<a>" + strings.Repeat("smv1.<!-- -->", 300) + "</a>", "<a>smv1.&#48;&#49;</a>",
 		} {
 			for _, size := range []int{1, 7, 100, 1 << 20} {
@@ -328,17 +331,97 @@ func TestWhatOnlyBeginsATokenOfOursGoesOn(t *testing.T) {
 	}
 }
 
-// A body that breaks off in the middle of what may be a token ends before it.
+// A body that breaks off in the middle of what may be a token ends before it, wherever the error comes.
 func TestABodyThatBreaksOffInATokenOfOursEndsBeforeIt(t *testing.T) {
-	for _, body := range []string{"a " + ourToken[:20], "<a>smv1.&#48;&#49;"} {
-		r := everydayPost("getLastUpdate", "", nil)
-		r.ContentLength, r.Trailer = -1, http.Header{"X-A": nil}
-		r.Body = io.NopCloser(io.MultiReader(&pieces{[]byte(body), 1}, iotest.ErrReader(io.ErrUnexpectedEOF)))
-		_, _ = readOurs(r, upgrades)
-		got, err := io.ReadAll(r.Body)
-		if err != io.ErrUnexpectedEOF || !strings.HasSuffix(string(got), "smv1") {
-			t.Errorf("%s: forwarded with %v as %s", body, err, got)
+	for _, body := range []string{"a " + ourToken[:20], "<a>smv1.&#48;&#49;", "a smv1.01234smv1.", "smv1.0123456789smv1"} {
+		for size := 1; size <= len(body); size++ {
+			for _, with := range []bool{false, true} {
+				r := everydayPost("getLastUpdate", "", nil)
+				r.ContentLength, r.Trailer = -1, http.Header{"X-A": nil}
+				r.Body = io.NopCloser(&odd{rest: []byte(body), size: func() int { return size }, end: io.ErrUnexpectedEOF, withData: with})
+				_, _ = readOurs(r, upgrades)
+				got, err := io.ReadAll(r.Body)
+				if err != io.ErrUnexpectedEOF || !strings.HasPrefix(body, string(got)) || partly(got) {
+					t.Errorf("%s in pieces of %d: forwarded with %v as %s", body, size, err, got)
+				}
+			}
 		}
+	}
+}
+
+// odd is a body whose pieces are of any size, also none at all, and which may end with its last piece.
+type odd struct {
+	rest     []byte
+	size     func() int
+	end      error
+	withData bool
+}
+
+func (b *odd) Read(p []byte) (int, error) {
+	n := copy(p[:min(len(p), b.size())], b.rest)
+	b.rest = b.rest[n:]
+	if len(b.rest) == 0 && (b.withData || n == 0) {
+		return n, b.end
+	}
+	return n, nil
+}
+
+// However a body comes, it goes on as it is until a token of ours, and nothing of that.
+func TestABodyGoesOnAsItCameUntilATokenOfOurs(t *testing.T) {
+	texts := []string{" ", "\n", "<a>", "</a>", "s", "smv1", "smv1.", "smv1.0123", "smv1._", "0123456789", "&#49;", "<!-- -->", "\x00", "\u00e9", "A"}
+	for seed := range uint64(3000) {
+		r := rand.New(rand.NewPCG(seed, 0))
+		var text strings.Builder
+		for range r.IntN(40) {
+			text.WriteString(texts[r.IntN(len(texts))])
+		}
+		body, token := text.String(), seed%2 == 0
+		if token {
+			body += " " + ourToken
+		}
+		before, _, _ := strings.Cut(body, ourToken)
+		if ours([]byte(before)) || new(plain).has(ours, []byte(before)) {
+			continue
+		}
+		q := everydayPost("getLastUpdate", "", nil)
+		q.Header.Set("Content-Type", []string{"text/plain", "text/xml"}[r.IntN(2)])
+		q.ContentLength, q.Trailer = -1, http.Header{"X-A": nil}
+		q.Body = io.NopCloser(&odd{rest: []byte(body), size: func() int { return r.IntN(20) }, end: io.EOF, withData: r.IntN(2) == 0})
+		_, _ = readOurs(q, upgrades)
+		got, err := []byte(nil), error(nil)
+		for err == nil {
+			piece := make([]byte, r.IntN(9))
+			var n int
+			n, err = q.Body.Read(piece)
+			got = append(got, piece[:n]...)
+		}
+		switch {
+		case !token && (err != io.EOF || string(got) != body),
+			token && (err != ErrTokenInBody || !strings.HasPrefix(before+"smv1", string(got))):
+			t.Fatalf("seed %d: %q forwarded with %v as %q", seed, body, err, got)
+		}
+	}
+}
+
+// A proxy that has an answer while it still sends the body goes on reading it while another one reads it, too.
+func TestTwoMayReadABodyThatIsLookedThrough(t *testing.T) {
+	body := "<a>" + strings.Repeat("<!-- x --> smv1.0123 ", 10000)
+	r := everydayPost("getLastUpdate", "", nil)
+	r.ContentLength, r.Trailer = -1, http.Header{"X-A": nil}
+	r.Body = io.NopCloser(&pieces{[]byte(body), 100})
+	_, _ = readOurs(r, upgrades)
+	var all sync.WaitGroup
+	var read atomic.Int64
+	for range 4 {
+		all.Go(func() {
+			n, err := io.Copy(io.Discard, r.Body)
+			if read.Add(n); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	if all.Wait(); int(read.Load()) != len(body) {
+		t.Errorf("%d bytes of %d", read.Load(), len(body))
 	}
 }
 
@@ -353,7 +436,7 @@ func TestATokenOfOursHoldsBackNoMoreThanItCanBe(t *testing.T) {
 }
 
 func TestATokenOfOursIsFoundWhateverStandsInFrontOfItInAuthorization(t *testing.T) {
-	for _, scheme := range []string{"Bearer ", "Bearer", "bearer+", "Bearer x", "a=", strings.Repeat("x", maxScheme-1)} {
+	for _, scheme := range []string{"Bearer ", "Bearer", "bearer+", "Bearer x", "a=", strings.Repeat("x", maxFront-1)} {
 		r := everydayPost("getLastUpdate", scheme+ourToken, nil)
 		r.Method = http.MethodGet
 		if _, why := readOurs(r, upgrades); why == nil || isNoCall(why) {

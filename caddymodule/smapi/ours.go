@@ -4,15 +4,17 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"math"
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 )
 
 // Ours reports whether a text has a token of ours in it: what stands for an upgraded account here, and must not reach the old
-// service. It has to know a token by its first 64 bytes at most, whatever letters they are from some point on, and none has blanks,
+// service. It has to know a token by its first 64 bytes at most, whatever letters they end in, and none has blanks,
 // "<" or ">" in it. It is called for every body that may be a call, and has to be cheap. A nil Ours knows none.
 type Ours func(text []byte) bool
 
@@ -103,8 +105,12 @@ func (c *Candidate) understandOurs(body []byte) (call *Call, why error) {
 // authorizes reports whether a token of ours stands in the header Authorization.
 func (o Ours) authorizes(r *http.Request) bool {
 	for _, value := range r.Header["Authorization"] {
-		for at := range min(len(value), maxScheme) { // whatever stands in front
-			if o([]byte(value[at:])) {
+		text := []byte(value)
+		if o(text) {
+			return true
+		}
+		for at := range min(len(text), maxFront) {
+			if o(text[at:min(len(text), at+maxKnown)]) {
 				return true
 			}
 		}
@@ -112,8 +118,13 @@ func (o Ours) authorizes(r *http.Request) bool {
 	return false
 }
 
-// maxScheme is how long a scheme in front of a token can be that is not told from it.
-const maxScheme = 64
+const (
+	// maxKnown is by how many bytes a token is known at most.
+	maxKnown = 64
+
+	// maxFront is how much can stand right in front of a token in Authorization without hiding it.
+	maxFront = 64
+)
 
 // mayHide reports whether a body may have a token of ours in it by references, in pieces, or in UTF-16, which no player writes.
 func mayHide(body []byte) bool {
@@ -280,21 +291,24 @@ func (o Ours) inTrailer(trailer http.Header) bool {
 	return false
 }
 
-// guarded is a body that is looked through while it is read.
+// guarded is a body that is looked through while it is read. It is safe for concurrent use, since two proxies may read the same body
+// when the first one answers early.
 type guarded struct {
 	io.ReadCloser
-	r     *http.Request
-	ours  Ours
+	r    *http.Request
+	ours Ours
+	met  atomic.Bool
+
+	mu    sync.Mutex
 	tail  []byte // the end of what was read
 	xml   *plain // nil for what is none
 	begun bool   // it is known whether it is
-	met   atomic.Bool
 
-	goesOn [maxTail + 64]byte // see beginsIn
+	goesOn [maxTail + maxKnown]byte // see mayEndIn
 
-	held []byte // what was read, and may be of a token that goes on
-	free []byte // what was held and is not
-	err  error  // behind it
+	held []byte // what was read last, and may be of a token that goes on
+	free []byte // what was read before that
+	err  error  // behind both
 }
 
 const (
@@ -320,47 +334,53 @@ func (b *guarded) begin(body []byte) {
 var marks = []byte("\xef\xbb\xbf\xfe\xff")
 
 func (b *guarded) Read(p []byte) (n int, err error) {
-	for len(b.free) == 0 && b.err == nil {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(p) == 0 {
+		return 0, nil
+	}
+	for len(b.free) == 0 {
 		if b.met.Load() {
 			return 0, ErrTokenInBody
 		}
+		if b.err != nil {
+			return 0, b.err
+		}
 		n, err = b.ReadCloser.Read(p)
-		begins := b.look(p[:n])
-		if b.met.Load() || err == io.EOF && b.ours.inTrailer(b.r.Trailer) || len(b.held) > maxHeld {
-			b.met.Store(true)
-			clear(p[:n])
-			return 0, ErrTokenInBody
-		}
-		if len(b.held) == 0 && (begins == n || err != nil) {
-			return n, err
-		}
-		switch {
-		case err == io.EOF, err == nil && begins == n: // it was none
-			b.free, b.held, b.err = append(b.held, p[:n]...), nil, err
-		case err != nil: // and nobody knows what would have come
-			b.err = err
-		case len(b.held) > 0:
-			b.held = append(b.held, p[:n]...)
-		default:
-			b.held = append(b.held, p[begins:n]...)
-			if clear(p[begins:n]); begins > 0 {
-				return begins, nil
-			}
-		}
 		if n == 0 && err == nil {
 			return 0, nil
 		}
+		keep := b.look(p[:n])
+		switch {
+		case b.met.Load() || err == io.EOF && b.ours.inTrailer(b.r.Trailer) || len(b.held) > maxHeld:
+			b.met.Store(true)
+			clear(p[:n])
+			return 0, ErrTokenInBody
+		case len(b.held) == 0 && (keep == 0 || err == io.EOF): // nearly always
+			return n, err
+		}
+		b.hold(p[:n], keep, err)
+		clear(p[:n])
 	}
-	if n = copy(p, b.free); n < len(b.free) {
-		b.free = b.free[n:]
-		return n, nil
-	}
-	b.free, err, b.err = nil, b.err, nil
-	return n, err
+	n = copy(p, b.free)
+	b.free = b.free[n:]
+	return n, nil
 }
 
-// look looks for a token of ours in what comes next, and returns from where on it may be of one that goes on in what comes then.
-func (b *guarded) look(next []byte) (begins int) {
+// hold takes in what comes next, and has so much of the end wait for what comes then. What waits is of no token at the end of the body,
+// and goes no further where the body breaks off.
+func (b *guarded) hold(next []byte, keep int, err error) {
+	all := append(b.held, next...)
+	if b.err = err; err == io.EOF {
+		keep = 0
+	}
+	free := len(all) - min(keep, len(all))
+	b.free, b.held = all[:free], all[free:]
+}
+
+// look looks for a token of ours in what comes next, and returns how many bytes of all may be the beginning of one that goes on in what
+// comes then.
+func (b *guarded) look(next []byte) (begun int) {
 	b.begin(next)
 	b.tail = append(b.tail, next[:min(len(next), maxTail)]...)
 	if b.ours(b.tail) || b.ours(next) || b.xml != nil && b.xml.has(b.ours, next) {
@@ -372,25 +392,22 @@ func (b *guarded) look(next []byte) (begins int) {
 		end = next
 	}
 	b.tail = append(b.tail[:0], end[max(0, len(end)-maxTail):]...)
-	if b.xml != nil && b.xml.begins(b.ours, b.goesOn[:]) {
+	switch {
+	case b.xml != nil && b.xml.mayEndIn(b.ours, b.goesOn[:]):
+		return math.MaxInt // how it is written can be of any length
+	case !b.ours.mayEndIn(b.tail, b.goesOn[:]):
 		return 0
 	}
-	return max(0, len(next)-b.ours.beginsIn(b.tail, b.goesOn[:]))
+	for begun < min(len(b.tail), maxKnown) && !endsToken(b.tail[len(b.tail)-1-begun]) {
+		begun++
+	}
+	return begun
 }
 
 // letters stand for how a token may go on.
-var letters = bytes.Repeat([]byte("A"), 64)
+var letters = bytes.Repeat([]byte("A"), maxKnown)
 
-// beginsIn returns how many bytes at the end of a text of at most maxTail may be the beginning of a token of ours. It overwrites goesOn.
-func (o Ours) beginsIn(text, goesOn []byte) (begun int) {
-	goesOn = append(append(goesOn[:0], text...), letters...)
-	if !o(goesOn) {
-		return 0
-	}
-	for at := range text {
-		if o(goesOn[at:]) {
-			begun = len(text) - at
-		}
-	}
-	return begun
+// mayEndIn reports whether a text of at most maxTail may end in the middle of a token of ours. It overwrites goesOn.
+func (o Ours) mayEndIn(text, goesOn []byte) bool {
+	return o(append(append(goesOn[:0], text...), letters...))
 }

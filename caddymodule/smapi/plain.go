@@ -36,9 +36,9 @@ func (p *plain) has(ours Ours, body []byte) bool {
 	return met || p.whole != nil && p.whole.has(ours, nil)
 }
 
-// begins reports whether a token of ours may have begun in what was seen. It overwrites goesOn.
-func (p *plain) begins(ours Ours, goesOn []byte) bool {
-	return ours.beginsIn(p.text, goesOn) > 0 || p.whole != nil && p.whole.begins(ours, goesOn)
+// mayEndIn reports whether what was seen may end in the middle of a token of ours. It overwrites goesOn.
+func (p *plain) mayEndIn(ours Ours, goesOn []byte) bool {
+	return ours.mayEndIn(p.text, goesOn) || p.whole != nil && p.whole.mayEndIn(ours, goesOn)
 }
 
 // add takes in what comes next.

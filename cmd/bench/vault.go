@@ -148,7 +148,7 @@ func (v *Vault) inMemory(ctx context.Context, from *vault.Vault, handles []strin
 		}}
 		account.Digest = replay.DigestOf(account.Username, account.Password)
 		o.Account.Store(account)
-		at := legacy.Account{Host: "old.example.com", Target: "/smapi", Digest: account.Digest}
+		at := legacy.AccountAt("old.example.com", "/smapi", account.Digest)
 		_, err = sessions.Get(ctx, at, legacy.Session{}, func() (string, time.Duration, error) { return token + strconv.Itoa(i), 0, nil })
 		if err != nil {
 			return err
