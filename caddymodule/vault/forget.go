@@ -137,14 +137,11 @@ func (v *Vault) move(ctx context.Context, n *seal.Namer, c *cursor) error {
 func (v *Vault) forgetShard(ctx context.Context, n *seal.Namer, shard byte) (counted census.Shard, removed int, err error) {
 	err = v.each(ctx, n, shard, func(m seal.Name, key string) error {
 		unused, err := v.unused(ctx, m, key)
-		if err != nil {
-			return err
-		}
 		if unused {
 			unused, err = v.remove(ctx, m, v.longUnused) // unless somebody uses it just now
-			if err != nil {
-				return err
-			}
+		}
+		if err != nil {
+			return err
 		}
 		if unused {
 			removed++
@@ -257,8 +254,6 @@ func (v *Vault) removeLocked(ctx context.Context, m seal.Name, r *record) error 
 	return v.store.Remove(ctx, m.Key())
 }
 
-func always(*record) bool { return true }
-
 // ForgetHousehold removes all that is kept for a home, and returns how many records there were. The home is as its
 // players sent it, to the letter.
 func (v *Vault) ForgetHousehold(ctx context.Context, home string) (removed int, err error) {
@@ -300,7 +295,7 @@ func (v *Vault) removeAll(ctx context.Context, n *seal.Namer, shard byte, wanted
 		if !wanted(m) {
 			return nil
 		}
-		gone, err := v.remove(ctx, m, always)
+		gone, err := v.remove(ctx, m, func(*record) bool { return true })
 		if gone {
 			removed++
 		}

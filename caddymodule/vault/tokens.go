@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault/census"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault/flight"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault/seal"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault/store"
 )
@@ -276,7 +277,7 @@ func (v *Vault) RefreshFor(ctx context.Context, home, key, presented string, fie
 		if r.serves(presented, v.now()) && r.hasFields(fields) {
 			return resultOf(&m, r), nil
 		}
-		result, err := v.fly(ctx, flightKey{m.Key(), r.Generation}, func(ctx context.Context) (Result, error) {
+		result, err := v.fly(ctx, step{m.Key(), r.Generation}, func(ctx context.Context) (Result, error) {
 			return v.renew(ctx, m, r.Generation, ask)
 		})
 		if !errors.Is(err, errMoved) {
@@ -285,6 +286,27 @@ func (v *Vault) RefreshFor(ctx context.Context, home, key, presented string, fie
 		}
 	}
 	return Result{Known: known}, store.Unavailable(errRestless)
+}
+
+// step is one of one record: from a generation to the next.
+type step struct {
+	key        string
+	generation int64
+}
+
+// errMoved tells that somebody else has taken the step.
+var errMoved = errors.New("the record has changed")
+
+// fly takes a step once for all who want it now, so that one goroutine of the process stands at the storage's lock.
+func (v *Vault) fly(ctx context.Context, s step, take func(context.Context) (Result, error)) (Result, error) {
+	result, err := v.flights.Do(ctx, s, take)
+	switch {
+	case errors.Is(err, flight.ErrLate):
+		err = errMoved
+	case errors.Is(err, flight.ErrBroken), err != nil && err == ctx.Err():
+		err = store.Unavailable(err)
+	}
+	return result, err
 }
 
 // renew takes a record from a generation to the next.
@@ -401,7 +423,7 @@ func (v *Vault) lookUp(ctx context.Context, token string) (seal.Name, error) {
 // takeIn makes a record of a token that is not known, if it is good.
 func (v *Vault) takeIn(ctx context.Context, home, token string, ask Ask) (Result, error) {
 	m := v.config.Keys().Namers()[0].Record(home, seal.OfToken, token)
-	return v.fly(ctx, flightKey{key: m.Alias()}, func(ctx context.Context) (Result, error) {
+	return v.fly(ctx, step{key: m.Alias()}, func(ctx context.Context) (Result, error) {
 		if err := v.Ready(ctx); err != nil {
 			return Result{}, err
 		}

@@ -10,13 +10,13 @@ import (
 	"crypto/rand"
 	"fmt"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/caddyserver/certmagic"
 	"go.uber.org/zap"
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault/failures"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault/flight"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault/seal"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault/store"
 )
@@ -70,9 +70,7 @@ type Vault struct {
 	failures failures.Log
 	unknown  chan struct{} // a place for each look-up of a key that may be made up
 	opened   *openedRecords
-
-	mu      sync.Mutex
-	flights map[flightKey]*flight
+	flights  flight.Group[step, Result]
 }
 
 // New returns a Vault. It does no I/O.
@@ -83,7 +81,6 @@ func New(c Config) *Vault {
 		log:      c.Logger,
 		instance: strings.ToLower(rand.Text()[:digestSize]),
 		unknown:  make(chan struct{}, maxUnknown),
-		flights:  make(map[flightKey]*flight),
 		opened:   newOpenedRecords(maxOpened),
 	}
 	if v.now == nil {
@@ -92,6 +89,7 @@ func New(c Config) *Vault {
 	if v.log == nil {
 		v.log = zap.NewNop()
 	}
+	v.flights.Log = v.log
 	v.store = store.New(store.Config{Keys: c.Keys, Storage: c.Storage, Observe: c.Observe, Logger: v.log, Instance: v.instance, Now: v.now})
 	v.failures = failures.Log{Store: v.store, Instance: v.instance}
 	return v
