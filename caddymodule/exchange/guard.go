@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/pacing"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/replay"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/token"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault"
 )
@@ -53,13 +54,16 @@ func (g *guard) protect(x *Exchanger, q *Request) {
 	}
 }
 
+// maxLook is how long a storage may take that is looked at: who looks has a place at the token endpoint.
+const maxLook = 2 * time.Second
+
 // look looks at the failures of other instances. A failure says why the login is not sent.
-func (g *guard) look(ctx context.Context, deadline time.Time) *token.Failure {
+func (g *guard) look(ctx context.Context) *token.Failure {
 	o, budget := g.others, g.budget
 	if o == nil {
 		return nil
 	}
-	ctx, cancel := context.WithDeadline(context.WithoutCancel(ctx), deadline)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), maxLook)
 	defer cancel()
 	now, remember := time.Now(), o.x.RememberRejected
 	failures, err := o.x.Vault.Failures(ctx, o.q.Account, now.Add(-max(budget.Window, remember)))
@@ -88,9 +92,22 @@ func (g *guard) look(ctx context.Context, deadline time.Time) *token.Failure {
 	return nil
 }
 
+// guardedFor is for how long an account that has had its failed logins elsewhere is known to have had them, so that guesses at it do not
+// hold places to find that out.
+const guardedFor = 5 * time.Second
+
 // open reports whether there is something left, so that it is worth waiting for a place.
 func (g *guard) open() bool {
-	return g.budgets == nil || g.budgets.Left(g.login())
+	if g.budgets == nil {
+		return true
+	}
+	l := g.login()
+	if o := g.others; o != nil {
+		if _, guarded := o.x.State.guarded.Get(replay.Digest(l.Network)); guarded {
+			return false
+		}
+	}
+	return g.budgets.Left(l)
 }
 
 // login is what is guarded. It is made for each question, so that thousands who wait do not hold it.
@@ -107,7 +124,10 @@ func (g *guard) pass() bool {
 	if g.budgets == nil {
 		return true
 	}
-	g.passed = g.budgets.Spend(g.login())
+	l := g.login()
+	if g.passed = g.budgets.Spend(l); !g.passed && l.Elsewhere > 0 {
+		g.others.x.State.guarded.Put(replay.Digest(l.Network), struct{}{}, guardedFor)
+	}
 	return g.passed
 }
 

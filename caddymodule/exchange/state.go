@@ -41,6 +41,9 @@ type State struct {
 	// chains has the accounts of refresh tokens that were got by refreshes: who refreshes again and again is one account.
 	chains *replay.Memory[pacing.Account]
 
+	// guarded has the logins of accounts, by account and network, that have had their failed ones at other instances.
+	guarded *replay.Memory[struct{}]
+
 	held atomic.Int64 // bytes of bodies that may yet be forwarded, whoever waits for whom
 }
 
@@ -82,6 +85,7 @@ func NewState(watch pacing.Watch, fuse func(pacing.FuseStatus), now func() time.
 		links:     newLinks(),
 		LoginFuse: pacing.NewFuse(fuse, now), RefreshFuse: pacing.NewFuse(fuse, now), OldFuse: pacing.NewFuse(fuse, now),
 		UpgradeAccounts: pacing.NewAccounts(), RefreshAccounts: pacing.NewAccounts(), OldAccounts: pacing.NewAccounts(),
+		guarded:  replay.NewMemory[struct{}](maxTried, now),
 		Renewals: replay.NewMemory[struct{}](maxTried, now),
 		chains:   replay.NewMemory[pacing.Account](maxIssued, now),
 		Calls:    replay.New[*Landed](replay.NewMemory[*Landed](maxIssued, now), replay.NewMemory[*Landed](maxRejected, now)),

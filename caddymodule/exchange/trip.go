@@ -205,13 +205,17 @@ func (t *trip) send() pacing.Report {
 		return pacing.Report{Unsent: true}
 	}
 	t.landed, t.unsent = &Landed{Answer: answer, At: t.x.Time()}, nil
-	return report(&v, &answer)
+	r := report(&v, &answer)
+	if r.Timeout && answer.Took < t.x.Fair {
+		r.Unsent = true // what was looked at before took its time
+	}
+	return r
 }
 
 // against is what speaks against sending the request, nil for nothing. What other instances know is looked for only now: who waits
 // would need twice the stack for it, and more looks than there are places would be under way at once.
 func (t *trip) against() *token.Failure {
-	if unsent := t.guard.look(t.ctx, t.q.Deadline); unsent != nil {
+	if unsent := t.guard.look(t.ctx); unsent != nil {
 		return unsent
 	}
 	if !t.guard.pass() {
@@ -246,6 +250,7 @@ func report(v *token.Verdict, a *token.Answer) pacing.Report {
 		Failed:   v.Class == token.Unavailable && !v.ByOnError, // it answers, whatever the operator takes that for
 		Timeout:  v.Cause == token.CauseTimeout,
 		Accepted: v.Class == token.Issued,
+		Took:     a.Took,
 	}
 	if v.Class == token.Unavailable {
 		r.HoldBack = a.HoldBack

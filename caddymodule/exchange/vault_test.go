@@ -15,6 +15,7 @@ import (
 	"github.com/caddyserver/certmagic"
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/token"
+	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/token/tokentest"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault/seal"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault/seal/sealtest"
@@ -36,14 +37,22 @@ func (s *listing) List(ctx context.Context, path string, recursive bool) ([]stri
 // kept is an exchanger with a vault, whose token endpoint issues.
 func kept(t *testing.T, list func() error) exchanging {
 	t.Helper()
+	e, _ := keptBeside(t, list)
+	return e
+}
+
+// keptBeside is kept, and the vault of another instance.
+func keptBeside(t *testing.T, list func() error) (e exchanging, other *vault.Vault) {
+	t.Helper()
 	keys, storage := sealtest.NewKeys(t), &listing{&certmagic.FileStorage{Path: t.TempDir()}, list}
-	e := at(stub(func(url.Values) (int, http.Header, string) { return 200, nil, issued }), guarded)
-	e.Vault = vault.New(vault.Config{
+	config := vault.Config{
 		Keys:        func() *seal.Keys { return keys },
 		Storage:     func() certmagic.Storage { return storage },
 		ForgetAfter: func() time.Duration { return time.Hour },
-	})
-	return e
+	}
+	e = at(stub(func(url.Values) (int, http.Header, string) { return 200, nil, issued }), guarded)
+	e.Vault = vault.New(config)
+	return e, vault.New(config)
 }
 
 func TestNoMoreThanHavePlacesLookAtTheVault(t *testing.T) {
@@ -71,22 +80,77 @@ func TestNoMoreThanHavePlacesLookAtTheVault(t *testing.T) {
 	}
 }
 
-func TestWhoLooksAtTheVaultIsInNobodyElsesWay(t *testing.T) {
-	hangs := make(chan struct{})
-	defer close(hangs)
-	e := kept(t, func() error { <-hangs; return nil })
-	for range e.Places {
-		go e.Exchange(context.Background(), soon(), guessing("ella", rand.Text(), "home", "network"))
-	}
-	for e.State.Logins.Status().InFlight < e.Places {
-		time.Sleep(time.Millisecond)
-	}
-	if r := e.Exchange(context.Background(), soon(), refreshOf("key")); r.Class != token.Issued {
-		t.Errorf("a refresh: %+v", r)
-	}
-	if r := e.Exchange(context.Background(), time.Now().Add(10*time.Millisecond), guessing("ella", "x", "home", "network")); r.Class != NotSent {
-		t.Errorf("a login: %+v", r)
-	}
+func TestAStorageThatHangsIsSoonInNobodyElsesWay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := kept(t, func() error { time.Sleep(time.Hour); return nil })
+		for range 2 * e.Places {
+			go e.Exchange(context.Background(), soon(), guessing("ella", rand.Text(), "home", "network"))
+		}
+		synctest.Wait()
+		if r := e.Exchange(context.Background(), soon(), refreshOf("key")); r.Class != token.Issued || r.Waited > 0 {
+			t.Errorf("a refresh: %+v", r)
+		}
+		if r := e.Exchange(context.Background(), soon(), login("session", "id")); r.Class != token.Issued || r.Waited > 2*maxLook {
+			t.Errorf("a login that looks at nothing: %+v", r)
+		}
+		time.Sleep(2 * time.Hour)
+	})
+}
+
+// Who follows has more time than who leads, also while that looks at the vault.
+func TestALookAtTheVaultHasNotTheTimeOfWhoLeads(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := kept(t, func() error { time.Sleep(time.Second); return nil })
+		q := guessing("ella", "x", "home", "network")
+		go e.Exchange(context.Background(), time.Now().Add(500*time.Millisecond), q)
+		synctest.Wait()
+		if r := e.Exchange(context.Background(), soon(), q); r.Class != token.Issued {
+			t.Errorf("got %+v", r)
+		}
+		time.Sleep(time.Minute)
+	})
+}
+
+// What other instances know of an account is found in a place, and then known for a while: a stranger who guesses on holds none.
+func TestGuessesAtAnAccountThatIsGuardedElsewhereHoldNoPlaces(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var looks atomic.Int32
+		e, other := keptBeside(t, func() error { looks.Add(1); time.Sleep(20 * time.Millisecond); return nil })
+		for i := range 4 {
+			if err := other.Failed(t.Context(), "ella", vault.Failure{At: time.Now(), Proof: strconv.Itoa(i), Network: "n"}, time.Now().Add(-time.Hour)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		looks.Store(0)
+		for range 4000 {
+			go e.Exchange(context.Background(), soon(), guessing("ella", rand.Text(), "home", "network"))
+			time.Sleep(time.Millisecond)
+		}
+		if r := e.Exchange(context.Background(), soon(), login("session", "id")); r.Class != token.Issued || r.Waited > time.Second {
+			t.Errorf("another login: %+v", r)
+		}
+		if n := looks.Load(); n > 100 {
+			t.Errorf("%d looks", n)
+		}
+		time.Sleep(time.Hour)
+	})
+}
+
+// The time that a vault takes is not the token endpoint's.
+func TestASlowStorageIsNotTheEndpointsFailure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := kept(t, func() error { time.Sleep(maxLook - time.Millisecond); return nil })
+		e.Fair, e.Places = time.Second, 64
+		e.Endpoint = at(tokentest.Stub(func(url.Values) (int, http.Header, string) { time.Sleep(time.Hour); return 500, nil, "" })).Endpoint
+		for i := range 40 {
+			go e.Exchange(context.Background(), time.Now().Add(maxLook+500*time.Millisecond), guessing("x"+strconv.Itoa(i), "x", "home", "n"+strconv.Itoa(i)))
+		}
+		time.Sleep(time.Minute)
+		if s := e.State.Logins.Status(); s.Breaker != "closed" {
+			t.Errorf("the breaker is %s", s.Breaker)
+		}
+		time.Sleep(2 * time.Hour)
+	})
 }
 
 func TestAPanicOfTheStorageEndsTheFlightAndGivesItsPlaceBack(t *testing.T) {
@@ -168,7 +232,7 @@ func TestNothingIsSentThatCannotBeAnsweredInTime(t *testing.T) {
 			q.Ready = func() bool { time.Sleep(d - time.Since(begun)); return true }
 		},
 	} {
-		for left, sent := range map[time.Duration]int32{time.Second: 1, 50 * time.Millisecond: 0, -time.Second: 0} {
+		for left, sent := range map[time.Duration]int32{time.Second: 1, 50 * time.Millisecond: 0, -10 * time.Millisecond: 0} {
 			synctest.Test(t, func(t *testing.T) {
 				var posts atomic.Int32
 				e := at(stub(func(url.Values) (int, http.Header, string) {
@@ -179,8 +243,8 @@ func TestNothingIsSentThatCannotBeAnsweredInTime(t *testing.T) {
 				go e.Exchange(context.Background(), soon(), login("another", "x")) // which has the place
 				synctest.Wait()
 				q := guessing("ella", "x", "home", "network")
-				q.Deadline = time.Now().Add(10 * time.Second)
-				slow(&e, &q, 10*time.Second-left)
+				q.Deadline = time.Now().Add(4 * time.Second)
+				slow(&e, &q, 4*time.Second-left)
 				e.Exchanger.Exchange(context.Background(), &q)
 				time.Sleep(time.Minute)
 				if posts.Load() != 1+sent {

@@ -174,20 +174,20 @@ func (g *gate) giveUp(w *waiting) Admission {
 	}
 }
 
-// leave gives a place back, which was held for so long. Definitive is true where there was an answer, so that the time says
-// what an exchange usually takes.
-func (g *gate) leave(took time.Duration, definitive bool) {
+// leave gives a place back, which was held for so long. A definitive answer says what an exchange usually takes.
+func (g *gate) leave(held time.Duration, r *Report) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.inFlight--
-	if definitive {
-		g.usual += (took - g.usual) / 8
+	if !r.Unsent && !r.Failed {
+		g.usual += (cmp.Or(r.Took, held) - g.usual) / 8
 	}
 	now := time.Now()
-	if g.waiting() > 0 {
-		g.pace.mark(now, took)
-	} else {
+	switch {
+	case g.waiting() == 0:
 		g.pace.reset() // without a queue it says nothing of what the endpoint can bear
+	case !r.Unsent:
+		g.pace.mark(now, held)
 	}
 	g.admit(now)
 }

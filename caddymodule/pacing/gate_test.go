@@ -69,7 +69,7 @@ func TestWhoIsFoundToFailMovesBehindTheOthers(t *testing.T) {
 		t.Fatalf("next is %+v, with %v bytes", g.first(), g.bytes)
 	}
 	for range 5 {
-		g.leave(time.Second, true)
+		g.leave(time.Second, new(Report))
 	}
 	for _, w := range append(guesses, home) {
 		if len(w.admitted) != 1 || <-w.admitted != In {

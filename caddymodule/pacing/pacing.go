@@ -87,6 +87,9 @@ type Report struct {
 	// Accepted is true where the credentials were.
 	Accepted bool
 
+	// Took is the time that the endpoint took, 0 for all of the trial.
+	Took time.Duration
+
 	// HoldBack is for how long the endpoint has asked to hold back, 0 where it has not. OfAccount is true where this may
 	// be meant for the account alone: it holds the others only when several accounts are told so within seconds.
 	HoldBack  time.Duration
@@ -135,17 +138,16 @@ func (p *Pacer) look(t *Trial, now time.Time) (against Admission, rank int) {
 
 // send has one sent who was let in, and gives its place back.
 func (p *Pacer) send(t *Trial, admitted time.Time, send func() Report) Admission {
-	definitive := false
-	defer func() { p.gate.leave(time.Since(admitted), definitive) }()
+	report := Report{Unsent: true} // until it returns
+	defer func() { p.gate.leave(time.Since(admitted), &report) }()
 	if !p.breaker.pass(t.Account, func() Report {
 		r := send()
 		if r.Timeout && t.Deadline.Sub(admitted) < t.Fair {
 			r.Unsent = true // it says nothing of the endpoint
 		}
-		if r.Unsent {
+		if report = r; r.Unsent {
 			return r
 		}
-		definitive = !r.Failed
 		behind, alone := p.networks.note(t.Network, r, time.Now())
 		if behind {
 			p.gate.demote(t.Network)

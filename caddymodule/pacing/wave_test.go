@@ -67,7 +67,7 @@ func TestWhoComesFirstHasPatienceAndWhoGuessesHasNone(t *testing.T) {
 		}
 		for range 2 * minPace {
 			time.Sleep(each)
-			g.leave(each, true)
+			g.leave(each, new(Report))
 		}
 		hurried := &Trial{Deadline: time.Now().Add(10 * each), Places: 1, Fair: time.Second}
 		if a, _ := g.enter(hurried, 1); a != Late {

@@ -138,7 +138,7 @@ func (v *Vault) forgetShard(ctx context.Context, n *seal.Namer, shard byte) (cou
 	err = v.each(ctx, n, shard, func(m seal.Name, key string) error {
 		unused, err := v.unused(ctx, m, key)
 		if unused {
-			unused, err = v.remove(ctx, m, v.longUnused) // unless somebody uses it just now
+			unused, err = v.remove(ctx, m, func() (bool, error) { return v.unused(ctx, m, key) }) // and not used just now
 		}
 		if err != nil {
 			return err
@@ -208,19 +208,17 @@ func (v *Vault) unused(ctx context.Context, m seal.Name, key string) (bool, erro
 	r, err := v.record(ctx, m)
 	switch {
 	case err == nil:
-		return v.longUnused(r), nil
+		return r.unusedSince().Before(v.forgetBefore()), nil
 	case errors.Is(err, ErrUnavailable):
 		return false, err
 	}
 	return !info.Modified.IsZero() && (errors.Is(err, ErrLost) || errors.Is(err, ErrKey)), nil
 }
 
-func (v *Vault) longUnused(r *record) bool { return r.unusedSince().Before(v.forgetBefore()) }
-
 func (v *Vault) forgetBefore() time.Time { return v.now().Add(-v.config.ForgetAfter()) }
 
 // remove removes a record, and what leads to it first, if it still is to be. Who is just refreshing finishes before.
-func (v *Vault) remove(ctx context.Context, m seal.Name, still func(*record) bool) (bool, error) {
+func (v *Vault) remove(ctx context.Context, m seal.Name, still func() (bool, error)) (removed bool, err error) {
 	for range rounds {
 		before, err := v.overwritable(ctx, m)
 		if err != nil {
@@ -235,8 +233,10 @@ func (v *Vault) remove(ctx context.Context, m seal.Name, still func(*record) boo
 			unlock()
 			continue
 		}
-		removed := err == nil && still(r)
-		if removed {
+		if err == nil {
+			removed, err = still()
+		}
+		if removed && err == nil {
 			err = v.removeLocked(ctx, m, r)
 		}
 		unlock()
@@ -295,7 +295,7 @@ func (v *Vault) removeAll(ctx context.Context, n *seal.Namer, shard byte, wanted
 		if !wanted(m) {
 			return nil
 		}
-		gone, err := v.remove(ctx, m, func(*record) bool { return true })
+		gone, err := v.remove(ctx, m, func() (bool, error) { return true, nil })
 		if gone {
 			removed++
 		}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -129,11 +130,46 @@ func fickle() func(context.Context, string, string) error {
 	}
 }
 
+// asFiles is a storage that is taken for a file system.
+type asFiles struct{ *memoryStorage }
+
+func (asFiles) Filename(key string) string { return key }
+
+var _ = asFiles{}.Filename(new(certmagic.FileStorage).Filename("")) // which has it
+
+// Where an operation that failed may have been done, the lock may be somebody else's since.
+func TestALockThatMayHaveBeenGivenBackIsLeftAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, keys := newStorage(), sealtest.NewKeys(t)
+		v := open(t, keys, s)
+		unlock, err := v.store.Lock(t.Context(), "lock")
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.fails(func(ctx context.Context, op, lock string) error {
+			if op == "unlock" {
+				s.fails(nil)
+				_ = s.Unlock(ctx, lock)
+				return errors.New("connection reset when it was done")
+			}
+			return nil
+		})
+		unlock()
+		if err := s.Lock(t.Context(), "lock"); err != nil { // as another instance does
+			t.Fatal(err)
+		}
+		time.Sleep(time.Hour)
+		if s.lockedNow() != 1 {
+			t.Error("the lock of the other instance was given back")
+		}
+	})
+}
+
 func TestALockThatCouldNotBeGivenBackIsGivenBackSoon(t *testing.T) {
 	for name, fault := range map[string]func(context.Context, string, string) error{"fails once": fickle(), "is busy": nil} {
 		synctest.Test(t, func(t *testing.T) {
 			s, oauth, keys := newStorage(), newServer(), sealtest.NewKeys(t)
-			v, other := open(t, keys, s), open(t, keys, s)
+			v, other := open(t, keys, asFiles{s}), open(t, keys, s)
 			pair := v.Upgraded(call(t), home, account, oauth.login("a"))
 			time.Sleep(2 * time.Hour)
 			s.fails(fault)
@@ -379,4 +415,163 @@ func TestClocksThatAreApartAreFoundByTrying(t *testing.T) {
 			t.Errorf("%v: %s", by, got)
 		}
 	}
+}
+
+// Another record that is late may be there when somebody looks again: only under the lock is it the one that stays.
+func TestAHandleIsGivenOutOnlyOfARecordThatStays(t *testing.T) {
+	for _, same := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			s, oauth, keys := newStorage(), newServer(), sealtest.NewKeys(t)
+			first, looks, another := open(t, keys, s), open(t, keys, s), open(t, keys, s)
+			type slow struct{}
+			var stores, loads atomic.Int32
+			s.fails(func(ctx context.Context, op, key string) error {
+				switch {
+				case !strings.Contains(key, "/records/"):
+				case op == "delete":
+					time.Sleep(2 * time.Second)
+				case op == "store" && stores.Add(1) <= 2:
+					time.Sleep(4 * time.Second)
+				case op == "load" && ctx.Value(slow{}) != nil && loads.Add(1) == 2:
+					time.Sleep(5 * time.Second)
+				}
+				return nil
+			})
+			tokens := oauth.login("a")
+			tokens.Obtained = time.Now()
+			var all sync.WaitGroup
+			all.Go(func() { first.Upgraded(call(t), home, account, tokens) })
+			all.Go(func() {
+				time.Sleep(6500 * time.Millisecond)
+				another.Upgraded(call(t), home, account, oauth.login("b"))
+			})
+			time.Sleep(4500 * time.Millisecond)
+			ctx := context.WithValue(call(t), slow{}, true)
+			var pair Result
+			if same {
+				pair = looks.Upgraded(ctx, home, account, tokens)
+			} else {
+				pair, _ = looks.Recent(ctx, home, account, tokens.Obtained)
+			}
+			all.Wait()
+			time.Sleep(time.Minute)
+			s.fails(nil)
+			time.Sleep(48 * time.Hour)
+			if _, err := looks.Refresh(call(t), home, pair.PrivateKey, pair.AuthToken, oauth.ask); pair.Kept && err != nil {
+				t.Errorf("same %v: %v", same, err)
+			}
+		})
+	}
+}
+
+func TestAStorageThatFailsIsTriedOnceASecondHoweverManyWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, oauth, keys := newStorage(), newServer(), sealtest.NewKeys(t)
+		v := open(t, keys, s)
+		const homes = 500
+		for i := range homes {
+			v.Upgraded(call(t), fmt.Sprint(home, i), account, oauth.login(fmt.Sprint(i)))
+		}
+		time.Sleep(2 * time.Hour)
+		s.fails(during("store"))
+		for i := range homes {
+			go v.Upgraded(call(t), fmt.Sprint(home, i), account, oauth.login(fmt.Sprint(i)))
+			time.Sleep(time.Millisecond)
+		}
+		time.Sleep(time.Minute)
+		before := s.of("store")
+		time.Sleep(time.Minute)
+		if n := s.of("store") - before; v.Pending() != homes || n > 61 {
+			t.Errorf("%d wait, and %d writes were tried in a minute", v.Pending(), n)
+		}
+		// Writes that hang then are in nobody's way.
+		var hang atomic.Int32
+		s.fails(func(_ context.Context, op, key string) error {
+			if op == "store" && strings.Contains(key, "/records/") && hang.Add(1) <= 200 {
+				time.Sleep(day)
+			}
+			return nil
+		})
+		time.Sleep(time.Minute)
+		if n := v.Pending(); n != 200 {
+			t.Errorf("%d are not written", n)
+		}
+		time.Sleep(2 * day)
+	})
+}
+
+func TestAMarkThatIsDamagedIsLeftAnew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, oauth, keys := newStorage(), newServer(), sealtest.NewKeys(t)
+		v := open(t, keys, s)
+		v.Upgraded(call(t), home, account, oauth.login("a"))
+		mark := store.MarkKey(&keys.Namers()[0])
+		for _, content := range [][]byte{[]byte("x"), nil} {
+			if delete(s.objects, mark); content != nil {
+				s.objects[mark] = memoryObject{content, time.Now()}
+			}
+			if _, err := v.Refresh(call(t), "forgotten", handleOf(&keys.Namers()[0], "forgotten"), "", oauth.ask); !errors.Is(err, ErrUnavailable) {
+				t.Error(err)
+			}
+			v.Upgraded(call(t), home, account, oauth.login("a"))
+			if err := v.store.Read(t.Context(), mark, new(struct{})); err != nil {
+				t.Errorf("%q: %v", content, err)
+			}
+			time.Sleep(time.Minute)
+		}
+	})
+}
+
+func TestTryingASlowStorageFindsNoClocksApartAndLeavesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, keys := newStorage(), sealtest.NewKeys(t)
+		s.fails(func(_ context.Context, op, _ string) error {
+			if op == "stat" || op == "load" {
+				time.Sleep(3 * time.Second)
+			}
+			return nil
+		})
+		if err := open(t, keys, s).Try(call(t)); err != nil {
+			t.Error(err)
+		}
+		if err := open(t, keys, shifted{s, time.Hour}).Try(call(t)); err == nil || len(s.objects) != 0 {
+			t.Errorf("%v, and %d objects are left", err, len(s.objects))
+		}
+	})
+}
+
+// An instance with newer keys uses a record that this one cannot open any more, at the moment when it is to be forgotten.
+func TestARecordThatNewerKeysHaveJustSealedIsNotForgotten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, oauth := newStorage(), newServer()
+		text, err := seal.GenerateKeys(nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		more, err := seal.GenerateKeys(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		keys := parseKeys(t, text)
+		old, newer := open(t, keys, s), open(t, parseKeys(t, more), s)
+		pair := old.Upgraded(call(t), home, account, oauth.login("a"))
+		time.Sleep(401 * day)
+		var loads atomic.Int32
+		s.fails(func(_ context.Context, op, key string) error {
+			if op == "load" && strings.Contains(key, "/records/") && loads.Add(1) == 2 {
+				s.fails(nil)
+				if _, err := newer.Refresh(call(t), home, pair.PrivateKey, pair.AuthToken, oauth.ask); err != nil {
+					t.Error(err)
+				}
+			}
+			return nil
+		})
+		m := keys.Namers()[0].Record(home, seal.OfAccount, account)
+		if _, removed, err := old.forgetShard(t.Context(), m.Namer(), m.Home[0]); err != nil || removed != 0 {
+			t.Errorf("%d forgotten, %v", removed, err)
+		}
+		if _, err := newer.Refresh(call(t), home, pair.PrivateKey, "", oauth.ask); err != nil {
+			t.Error(err)
+		}
+	})
 }

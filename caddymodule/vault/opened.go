@@ -88,7 +88,7 @@ func (c *openedRecords) put(m *seal.Name, r *record, now time.Time) *Opened {
 	return o
 }
 
-// olderThan tells which of two was read first, also where the record was forgotten and made anew in between.
+// olderThan tells which of two is an older state of the record, also where that was forgotten and made anew in between.
 func (o *Opened) olderThan(other *Opened) bool {
 	if !o.created.Equal(other.created) {
 		return o.created.Before(other.created)

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io/fs"
+	"strings"
 
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault/seal"
 	"github.com/smapi-tools/caddy-smapi-upgrade/caddymodule/vault/store"
@@ -113,6 +114,10 @@ func (v *Vault) resealRest(ctx context.Context) error {
 			return err
 		}
 		for _, endpoint := range endpoints {
+			if strings.HasSuffix(endpoint, seal.Extension) { // some storages list what is in folders, too
+				rest = append(rest, endpoint)
+				continue
+			}
 			kept, err := v.store.List(ctx, endpoint)
 			if err != nil {
 				return err

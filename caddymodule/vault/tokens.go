@@ -124,9 +124,9 @@ func (v *Vault) awaitFirst(ctx context.Context, m *seal.Name, r *record) error {
 	if err != nil {
 		return err
 	}
-	unlock()
+	defer unlock()
 	again, err := v.overwritable(ctx, *m)
-	if err == nil && again.Generation != 1 {
+	if err == nil && (again.Generation != 1 || !again.Created.Equal(r.Created)) {
 		err = errMoved
 	}
 	return err

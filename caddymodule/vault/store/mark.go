@@ -26,6 +26,11 @@ func MarkKey(n *seal.Namer) string { return n.Dir() + "/vault" + seal.Extension 
 func (s *Store) Missing(ctx context.Context, n *seal.Namer) error {
 	var m mark
 	err := s.Read(ctx, MarkKey(n), &m)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, ErrLost) {
+		s.mu.Lock()
+		delete(s.marked, n.Dir()) // so that the next write leaves a new one
+		s.mu.Unlock()
+	}
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return Unavailable(errors.New("the storage is empty, or another one"))

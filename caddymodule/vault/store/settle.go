@@ -1,8 +1,10 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -25,6 +27,9 @@ const (
 	settleEvery = time.Second
 	settleLong  = 5 * time.Second   // between two tries while it works but for this write, at most
 	maxSettling = MaxOperations / 8 // writes at once of what has waited for it
+
+	// lockLife is for how long a lock is taken to be ours while an operation hangs. Later somebody else may have given out the handle.
+	lockLife = 8 * time.Second
 )
 
 // unwritten is an object until it is written.
@@ -37,7 +42,7 @@ type unwritten struct {
 type Need bool
 
 const (
-	// Optional objects are given up, and removed if they are written too late: nobody knows of them yet.
+	// Optional objects are given up, and removed if they are written a little too late: nobody knows of them yet.
 	Optional Need = false
 
 	// Required objects stay in memory, under the lock, until they are written: what they take the place of must not be used.
@@ -49,7 +54,7 @@ const (
 func (s *Store) Settle(unlock func(), need Need, objects ...Object) (kept bool, err error) {
 	kept = bool(need) && s.keep(objects)
 	var left atomic.Bool
-	told := make(chan error, 1)
+	told, begun := make(chan error, 1), time.Now()
 	s.settled.Add(1)
 	go func() {
 		defer s.settled.Done()
@@ -58,10 +63,8 @@ func (s *Store) Settle(unlock func(), need Need, objects ...Object) (kept bool, 
 		switch {
 		case kept:
 			s.release(objects)
-		case err == nil && need == Optional && !left.CompareAndSwap(false, true): // too late: the tokens went out without a handle
-			for _, o := range objects {
-				_ = s.Remove(context.Background(), o.Key)
-			}
+		case err == nil && need == Optional && !left.CompareAndSwap(false, true) && time.Since(begun) < lockLife:
+			s.removeSame(objects) // too late: the tokens went out without a handle
 		}
 		select {
 		case told <- err:
@@ -87,14 +90,13 @@ func (s *Store) Settle(unlock func(), need Need, objects ...Object) (kept bool, 
 func (s *Store) write(objects []Object, kept bool, told chan<- error) error {
 	pause := settlePause
 	for try := 1; ; try++ {
+		leave := func() {}
 		if try > settleTries {
-			s.awaitWorking()
-			s.settling <- struct{}{}
+			<-s.working()
+			leave = s.enterSettling()
 		}
 		err := s.writeOnce(&objects)
-		if try > settleTries {
-			<-s.settling
-		}
+		leave()
 		if err == nil || try == settleTries && !kept {
 			return err
 		}
@@ -106,10 +108,41 @@ func (s *Store) write(objects []Object, kept bool, told chan<- error) error {
 	}
 }
 
-// awaitWorking waits until the storage can be written to, as far as is known.
-func (s *Store) awaitWorking() {
-	for s.Ready(context.Background()) != nil {
-		time.Sleep(settleEvery)
+// working is closed when the storage can be written to, as far as is known. One goroutine looks, for all who wait.
+func (s *Store) working() <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.works != nil {
+		return s.works
+	}
+	works := make(chan struct{})
+	s.works = works
+	go func() {
+		for s.Ready(context.Background()) != nil {
+			time.Sleep(settleEvery)
+		}
+		s.mu.Lock()
+		s.works = nil
+		s.mu.Unlock()
+		close(works)
+	}()
+	return works
+}
+
+// enterSettling waits for a place to write. One that hangs gives it back after a while.
+func (s *Store) enterSettling() (leave func()) {
+	s.settling <- struct{}{}
+	once := sync.OnceFunc(func() { <-s.settling })
+	hangs := time.AfterFunc(maxOperation, once)
+	return func() { hangs.Stop(); once() }
+}
+
+// removeSame removes objects that nobody has written since.
+func (s *Store) removeSame(objects []Object) {
+	for _, o := range objects {
+		if sealed, err := s.Load(context.Background(), o.Key); err == nil && bytes.Equal(sealed, o.Sealed) {
+			_ = s.Remove(context.Background(), o.Key)
+		}
 	}
 }
 

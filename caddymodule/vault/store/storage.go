@@ -15,7 +15,7 @@ import (
 
 // Bounds of what the storage may cost.
 const (
-	// MaxOperations is how many are under way at once, those that hang included.
+	// MaxOperations is how many are under way at once, those that hang included, beside what gives locks back.
 	MaxOperations = 1024
 
 	maxOperation = 5 * time.Second // of one that no caller's time bounds
@@ -202,8 +202,8 @@ func (s *storage) Stat(ctx context.Context, key string) (info certmagic.KeyInfo,
 	return do(ctx, s, opStat, func(ctx context.Context) (certmagic.KeyInfo, error) { return s.at().Stat(ctx, key) }, nil)
 }
 
-// Lock takes a lock of the storage. Unlock waits for the storage as long as for any operation, and where it fails it is tried
-// again in the background.
+// Lock takes a lock of the storage. Unlock waits for the storage as long as for any operation. Where it fails in a file system it is
+// tried again in the background.
 func (s *storage) Lock(ctx context.Context, lock string) (unlock func(), err error) {
 	at := s.at() // which unlocks, too, when there is another one meanwhile
 	unlock = func() { s.unlock(at, lock) }
@@ -211,13 +211,18 @@ func (s *storage) Lock(ctx context.Context, lock string) (unlock func(), err err
 	return unlock, err
 }
 
+// files is certmagic's file system, where an operation that failed was not done. Elsewhere it may have been, and the lock be somebody
+// else's since: there locks end by themselves.
+type files interface{ Filename(key string) string }
+
 func (s *storage) unlock(at certmagic.Storage, lock string) {
 	begun := time.Now()
 	if s.tryUnlock(at, lock) {
 		return
 	}
 	go func() {
-		for pause := settlePause; time.Since(begun)+pause < unlockFor; pause *= 2 {
+		_, again := at.(files)
+		for pause := settlePause; again && time.Since(begun)+pause < unlockFor; pause *= 2 {
 			time.Sleep(pause)
 			if s.tryUnlock(at, lock) {
 				return

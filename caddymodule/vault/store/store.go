@@ -60,6 +60,7 @@ type Store struct {
 	marked  map[string]bool       // by folder
 	settled sync.WaitGroup
 
+	works    chan struct{} // see working
 	settling chan struct{} // a place for each write of what has waited for the storage
 }
 
@@ -141,7 +142,8 @@ func (s *Store) Try(ctx context.Context) error {
 		return fmt.Errorf("it gives no lock: %w", err)
 	}
 	defer unlock()
-	key, written, read := n.Dir()+"/try-"+s.instance+seal.Extension, mark{s.now().UTC()}, mark{}
+	begun := s.now()
+	key, written, read := n.Dir()+"/try-"+s.instance+seal.Extension, mark{begun.UTC()}, mark{}
 	sealed, err := s.keys().SealObject(written)
 	if err != nil {
 		return err
@@ -149,21 +151,21 @@ func (s *Store) Try(ctx context.Context) error {
 	if err := s.Store(ctx, key, sealed); err != nil {
 		return fmt.Errorf("it cannot be written to: %w", err)
 	}
+	ended := s.now()
 	info, err := s.Stat(ctx, key)
 	if err == nil {
 		err = s.Read(ctx, key, &read)
 	}
-	if err != nil {
+	removed := s.Remove(ctx, key)
+	switch apart := max(info.Modified.Sub(ended), begun.Sub(info.Modified)); {
+	case err != nil:
 		return fmt.Errorf("what was written cannot be read: %w", err)
-	}
-	if apart := s.now().Sub(info.Modified).Abs(); !info.Modified.IsZero() && apart > maxApart {
-		return fmt.Errorf("its clock and that of this machine are %v apart: locks need them to be the same", apart.Round(time.Second))
-	}
-	if !read.Created.Equal(written.Created) {
+	case !read.Created.Equal(written.Created):
 		return errors.New("what was written is not what is read")
-	}
-	if err := s.Remove(ctx, key); err != nil {
-		return fmt.Errorf("nothing can be removed: %w", err)
+	case removed != nil:
+		return fmt.Errorf("nothing can be removed: %w", removed)
+	case !info.Modified.IsZero() && apart > maxApart:
+		return fmt.Errorf("its clock and that of this machine are %v apart: locks need them to be the same", apart.Round(time.Second))
 	}
 	return nil
 }
