@@ -35,6 +35,7 @@ func TestCheckPlaysAWholeSignIn(t *testing.T) {
 		{"not-allowed", caddytest.Says(400, `{"error":"unauthorized_client"}`), issues, "", 3},
 		{"long-code", caddytest.Says(200, strings.Replace(deviceCode, `"ABCD-EFGH"`, `"`+strings.Repeat("x", 33)+`"`, 1)), issues, "", 3},
 		{"no-endpoint", caddytest.Says(404, "<html>"), issues, "", 3},
+		{"old-service", caddytest.Says(200, deviceCode), issues, "", 3},
 		{"with-account", caddytest.Says(200, deviceCode), issues, "--from account.tsv", 2},
 		{"without-option", nil, issues, "", 2},
 	} {
@@ -47,8 +48,11 @@ func TestCheckPlaysAWholeSignIn(t *testing.T) {
 				test.polls(w, r)
 			})
 			option := fmt.Sprintf("sign_in {\ndevice_endpoint %s/device\napp_url_string_id SIGN_IN\n}\n", endpoint.URL)
-			if test.code == nil {
+			switch {
+			case test.code == nil:
 				option = ""
+			case test.name == "old-service":
+				option += "refresh_auth_tokens\nvault " + caddytest.VaultFile(t) + "\nold_service session_id\n"
 			}
 			config := configFile(t, fmt.Sprintf("smapi_upgrade %s/token {\nclient_id the-id\nclient_secret {file.%s}\n%s}", endpoint.URL, secret, option))
 			got := here(t, nil, append([]string{"check", "--config", config, "--sign-in"}, strings.Fields(test.args)...)...)

@@ -85,6 +85,10 @@ func (x *Checked) checkSignIn(ctx context.Context, show func(endpoint string, l 
 		}
 		d = x.ask(ctx, smapi.Poll, link.DeviceID)
 		switch {
+		case d.Outcome == flow.Linked && x.lacks(&d) != "":
+			x.say(Problem, "sign-in", "the listener has signed in, and the player gets no tokens: old_service needs "+x.lacks(&d)+
+				", which only an upgrade call has", fixSignIn)
+			return
 		case d.Outcome == flow.Linked:
 			x.say(Well, "sign-in", fmt.Sprintf("%s: the player gets %s", d.Outcome, x.settings.Policy.Reply(&d).Player))
 			x.say(Well, "token lengths", fmt.Sprintf("authToken %d characters, privateKey %d, of %d",
@@ -98,6 +102,17 @@ func (x *Checked) checkSignIn(ctx context.Context, show func(endpoint string, l 
 			return
 		}
 	}
+}
+
+const fixSignIn = "have the authorization server put the old service's user name and password into its token response, and take them from there " +
+	"in old_service, such as username {token.FIELD}"
+
+// lacks is what the old service would lack of a listener who has signed in, blank where there is no old service or it lacks nothing.
+func (x *Checked) lacks(d *flow.Decision) string {
+	if x.settings.Policy.OldService == nil {
+		return ""
+	}
+	return x.settings.Policy.OldService.Missing(d.Call, d.Result.Fields)
 }
 
 // ask takes a call of a listener who signs in through the handler.

@@ -108,6 +108,11 @@ func (o *OldService) Lacks(kind smapi.Kind) (names []string) {
 	return names
 }
 
+// Missing is what calls to the old service lack of an account for whose call these fields were issued, blank where they lack nothing.
+func (o *OldService) Missing(call *smapi.Call, response token.Fields) (placeholder string) {
+	return o.missing(o.kept(call, response))
+}
+
 // kept are the values of placeholders that are kept for an account: those of the call, unless that is nil, and those of a
 // token response.
 func (o *OldService) kept(call *smapi.Call, response token.Fields) map[string]string {
