@@ -11,7 +11,7 @@ import (
 var becomes = map[player.Outcome]string{
 	player.SignedIn:       "signed in: the player has its tokens",
 	player.NotLinked:      "refused, or the code has expired (Client.NOT_LINKED_FAILURE): the listener begins again",
-	player.NoLink:         "the service does not say where to sign in: listeners who have to are stuck. See sign_in",
+	player.NoLink:         "the service does not say where to sign in: listeners who have to are stuck. See sign_in, and whether the home is among households",
 	player.TooLate:        "nobody signed in for as long as a player asks",
 	player.GaveUp:         "ended early",
 	player.SignInAgain:    "a blank pair, upon which the app gives up",
