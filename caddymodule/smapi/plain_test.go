@@ -109,7 +109,7 @@ func TestATokenThatIsHiddenIsFoundWhateverTheBodyIs(t *testing.T) {
 					continue
 				}
 				got, err := io.ReadAll(r.Body)
-				if call != nil || err != ErrTokenInBody || seesOurs(string(got), c.contentType) {
+				if call != nil || err != ErrTokenInBody || sees(partly, string(got), c.contentType) {
 					t.Errorf("%s, %s, in pieces of %d: %v, forwarded with %v: %q", name, what, size, why, err, got)
 				}
 			}
@@ -117,8 +117,8 @@ func TestATokenThatIsHiddenIsFoundWhateverTheBodyIs(t *testing.T) {
 	}
 }
 
-// seesOurs reports whether a reader of many encodings sees a part of a token of ours in the texts of a body, until it gives up.
-func seesOurs(body, contentType string) bool {
+// sees reports whether a reader of many encodings sees a token in the texts of a body, until it gives up.
+func sees(known Ours, body, contentType string) bool {
 	var in io.Reader = transform.NewReader(strings.NewReader(body), unicode.BOMOverride(transform.Nop))
 	if _, label, _ := strings.Cut(contentType, "charset="); label != "" && label != "us-ascii" {
 		var err error
@@ -132,19 +132,19 @@ func seesOurs(body, contentType string) bool {
 	for {
 		token, err := d.Token()
 		if err != nil {
-			return partly(text)
+			return known(text)
 		}
 		switch x := token.(type) {
 		case xml.CharData:
 			text = append(text, x...)
 			continue
 		case xml.Directive: // SOAP forbids a DTD, and XML one in the middle, which this reader leaves out
-			return partly(text)
+			return known(text)
 		case xml.StartElement, xml.EndElement:
 		default:
 			continue
 		}
-		if partly(text) {
+		if known(text) {
 			return true
 		}
 		text = nil
