@@ -85,11 +85,12 @@ func (x *Checked) checkSignIn(ctx context.Context, show func(endpoint string, l 
 		}
 		d = x.ask(ctx, smapi.Poll, link.DeviceID)
 		switch {
-		case d.Outcome == flow.Linked && x.lacks(&d) != "":
-			x.say(Problem, "sign-in", "the listener has signed in, and the player gets no tokens: old_service needs "+x.lacks(&d)+
-				", which only an upgrade call has", fixSignIn)
-			return
 		case d.Outcome == flow.Linked:
+			if missing := x.lacks(&d); missing != "" {
+				x.say(Problem, "sign-in", "the listener has signed in, and the player gets no tokens: old_service needs "+missing+
+					", which only an upgrade call has", fixSignIn)
+				return
+			}
 			x.say(Well, "sign-in", fmt.Sprintf("%s: the player gets %s", d.Outcome, x.settings.Policy.Reply(&d).Player))
 			x.say(Well, "token lengths", fmt.Sprintf("authToken %d characters, privateKey %d, of %d",
 				utf8.RuneCountInString(d.AuthToken), utf8.RuneCountInString(d.PrivateKey), smapi.MaxToken))

@@ -205,11 +205,7 @@ func (t *trip) send() pacing.Report {
 		return pacing.Report{Unsent: true}
 	}
 	t.landed, t.unsent = &Landed{Answer: answer, At: t.x.Time()}, nil
-	r := report(&v, &answer)
-	if r.Timeout && answer.Took < t.x.Fair {
-		r.Unsent = true // what was looked at before took its time
-	}
-	return r
+	return report(&v, &answer)
 }
 
 // against is what speaks against sending the request, nil for nothing. What other instances know is looked for only now: who waits

@@ -5,6 +5,7 @@
 package pacing
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"math/bits"
@@ -142,7 +143,7 @@ func (p *Pacer) send(t *Trial, admitted time.Time, send func() Report) Admission
 	defer func() { p.gate.leave(time.Since(admitted), &report) }()
 	if !p.breaker.pass(t.Account, func() Report {
 		r := send()
-		if r.Timeout && t.Deadline.Sub(admitted) < t.Fair {
+		if r.Timeout && cmp.Or(r.Took, t.Deadline.Sub(admitted)) < t.Fair {
 			r.Unsent = true // it says nothing of the endpoint
 		}
 		if report = r; r.Unsent {

@@ -219,30 +219,13 @@ func (v *Vault) forgetBefore() time.Time { return v.now().Add(-v.config.ForgetAf
 
 // remove removes a record, and what leads to it first, if it still is to be. Who is just refreshing finishes before.
 func (v *Vault) remove(ctx context.Context, m seal.Name, still func() (bool, error)) (removed bool, err error) {
-	for range rounds {
-		before, err := v.overwritable(ctx, m)
-		if err != nil {
-			return false, err
-		}
-		unlock, err := v.lock(ctx, &m, before.Generation)
-		if err != nil {
-			return false, err
-		}
-		r, err := v.overwritable(ctx, m)
-		if err == nil && r.Generation != before.Generation {
-			unlock()
-			continue
-		}
-		if err == nil {
-			removed, err = still()
-		}
-		if removed && err == nil {
+	err = v.underLock(ctx, m, v.overwritable, func(r *record) (err error) {
+		if removed, err = still(); removed && err == nil {
 			err = v.removeLocked(ctx, m, r)
 		}
-		unlock()
-		return removed, err
-	}
-	return false, errRestless
+		return err
+	})
+	return removed, err
 }
 
 func (v *Vault) removeLocked(ctx context.Context, m seal.Name, r *record) error {

@@ -68,27 +68,11 @@ func (v *Vault) sealedBy(ctx context.Context, key string, content any) (kid stri
 
 // reseal seals an object anew, under the lock of its record. One that is written all the time is sealed so.
 func (v *Vault) reseal(ctx context.Context, m seal.Name, key string) (bool, error) {
-	for range rounds {
-		before, err := v.record(ctx, m)
-		if err != nil {
-			return false, err
-		}
-		unlock, err := v.lock(ctx, &m, before.Generation)
-		if err != nil {
-			return false, err
-		}
-		r, err := v.record(ctx, m)
-		if err == nil && r.Generation != before.Generation {
-			unlock()
-			continue
-		}
-		if err == nil {
-			err = v.resealObject(ctx, key)
-		}
-		unlock()
-		return err == nil, err
+	err := v.underLock(ctx, m, v.record, func(*record) error { return v.resealObject(ctx, key) })
+	if errors.Is(err, errRestless) {
+		return false, nil
 	}
-	return false, nil
+	return err == nil, err
 }
 
 func (v *Vault) resealObject(ctx context.Context, key string) error {

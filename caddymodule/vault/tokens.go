@@ -78,6 +78,31 @@ func (v *Vault) lock(ctx context.Context, m *seal.Name, generation int64) (func(
 	return unlock, store.Unavailable(err)
 }
 
+// underLock calls f with a record under the lock of its generation.
+func (v *Vault) underLock(ctx context.Context, m seal.Name, read func(context.Context, seal.Name) (*record, error), f func(*record) error) error {
+	for range rounds {
+		before, err := read(ctx, m)
+		if err != nil {
+			return err
+		}
+		unlock, err := v.lock(ctx, &m, before.Generation)
+		if err != nil {
+			return err
+		}
+		r, err := read(ctx, m)
+		if err == nil && r.Generation != before.Generation {
+			unlock()
+			continue
+		}
+		if err == nil {
+			err = f(r)
+		}
+		unlock()
+		return err
+	}
+	return errRestless
+}
+
 // Upgraded keeps the tokens of an account of a home that was upgraded. The same account and home always have the same
 // record and the same handle, with the tokens that were issued last. It never fails: where the storage does, the pair
 // goes out as it came, and Result tells.
